@@ -1,0 +1,1 @@
+//! Endpoints: which computes run, started and stopped over HTTP.

@@ -1,0 +1,1 @@
+//! Postgres pages as layered, copy-on-write files in object storage.

@@ -1,0 +1,1 @@
+//! The WAL quorum's member: acceptor, journal, WAL service, offload.

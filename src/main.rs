@@ -1,0 +1,2 @@
+//! The `offshoot` binary: every role of the engine behind one command line.
+fn main() {}
