@@ -1,0 +1,5 @@
+//! The pageserver as a whole.
+
+mod config;
+
+pub use config::{Config, HeadSource};

@@ -1,0 +1,35 @@
+//! What a pageserver is started with.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use protocol::{TenantTimeline, TimelineOrigin};
+use wal_format::Lsn;
+
+/// Where a pageserver listens, what it keeps its layers in, and where its WAL comes from.
+pub struct Config {
+    /// The object store, already scoped to the prefix that is ours.
+    pub store: Arc<dyn ObjectStore>,
+    /// Where the page service listens; port 0 for any.
+    pub page_listen: SocketAddr,
+    /// Where the admin API listens; port 0 for any.
+    pub http_listen: SocketAddr,
+    /// All safekeepers: WAL is read from one of them, and all are told what is consumed.
+    pub safekeepers: Vec<SocketAddr>,
+    /// Who knows the last acknowledged commit of a timeline.
+    pub head: Arc<dyn HeadSource>,
+}
+
+/// Finds the end of a timeline's acknowledged WAL. It asks the quorum, which is the proposer's
+/// business and not the pageserver's: whoever wires the processes together supplies it.
+#[async_trait]
+pub trait HeadSource: Send + Sync {
+    /// An LSN that includes every commit that was acknowledged before the call; a record's end.
+    /// The error is a sentence for a person.
+    async fn settled_head(
+        &self,
+        timeline: TenantTimeline,
+        origin: TimelineOrigin,
+    ) -> Result<Lsn, String>;
+}
