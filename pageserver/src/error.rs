@@ -1,0 +1,100 @@
+//! Why something failed, by what the caller does next.
+
+use protocol::{Term, page_service::PageError};
+use wal_format::Lsn;
+
+/// What the storage engine answers instead of a result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such tenant, branch, timeline or template.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The name is taken.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The caller's choice makes no sense; the sentence says why.
+    #[error("{0}")]
+    Invalid(String),
+    /// The LSN is before the retained history.
+    #[error("{asked} is before the retained history, which begins at {oldest}")]
+    Gone {
+        /// What was asked for.
+        asked: Lsn,
+        /// The oldest that can be read.
+        oldest: Lsn,
+    },
+    /// Ingest has not reached the LSN.
+    #[error("{asked} is beyond the end: ingest is at {ingested}")]
+    NotYet {
+        /// What was asked for.
+        asked: Lsn,
+        /// How far ingest is.
+        ingested: Lsn,
+    },
+    /// A newer compute was elected on this timeline.
+    #[error("fenced: term {known} is above the compute's term {asked}")]
+    TermFenced {
+        /// The compute's.
+        asked: Term,
+        /// The newest.
+        known: Term,
+    },
+    /// Another pageserver has written this manifest: this one may publish nothing more.
+    #[error("fenced: {object} was written by another pageserver")]
+    Fenced {
+        /// The manifest.
+        object: String,
+    },
+    /// The object store cannot be reached: try again later.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// A stored object is damaged: an operator must act.
+    #[error("{object} is damaged at offset {offset}: {expected} was expected, {found} was found")]
+    Corrupt {
+        /// The object's name.
+        object: String,
+        /// Where the damaged part begins, in bytes.
+        offset: u64,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A manifest names an object that is not there: an operator must act.
+    #[error("{object} is missing from the object store")]
+    Missing {
+        /// The object's name.
+        object: String,
+    },
+    /// A record could not be applied to a page: an operator must act.
+    #[error("the record that ends at {lsn} cannot be applied to {target}: {reason}")]
+    Redo {
+        /// What was to be reconstructed.
+        target: String,
+        /// The record's end.
+        lsn: Lsn,
+        /// Why not.
+        reason: String,
+    },
+    /// The timeline was deleted, or the pageserver stops.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+impl From<Error> for PageError {
+    fn from(error: Error) -> PageError {
+        match error {
+            Error::NotFound(_) => PageError::NotFound(error.to_string()),
+            Error::Exists(_) | Error::Invalid(_) => PageError::Invalid(error.to_string()),
+            Error::Gone { asked, oldest } => PageError::Gone { asked, oldest },
+            Error::NotYet { asked, ingested } => PageError::NotYet { asked, ingested },
+            Error::TermFenced { asked, known } => PageError::Fenced { asked, known },
+            Error::Fenced { .. } => PageError::Unavailable(error.to_string()),
+            Error::Unavailable(reason) => PageError::Unavailable(reason),
+            Error::Corrupt { .. } | Error::Missing { .. } | Error::Redo { .. } => {
+                PageError::Corrupt(error.to_string())
+            }
+            Error::ShuttingDown => PageError::ShuttingDown,
+        }
+    }
+}
