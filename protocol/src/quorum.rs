@@ -98,11 +98,11 @@ pub enum Purpose {
 pub enum ReadLimit {
     /// Up to the commit LSN, for ever: the stream goes on as it rises.
     Commit,
-    /// Up to this position of what is flushed in the log of this last term, then the stream ends:
-    /// for a proposer that carries an elected log to a member that lags, and for a member that is
-    /// being admitted.
+    /// Up to this position of what is flushed, then the stream ends: for a proposer that carries
+    /// an elected log to a member that lags, and for a member that is being admitted. Refused
+    /// unless the reading safekeeper's log has an entry of this term that reaches to `until`.
     Flush {
-        /// The term of the last entry of the log that is read.
+        /// The term that wrote the log before `until`.
         last_log_term: Term,
         /// Where the stream ends.
         until: Lsn,
