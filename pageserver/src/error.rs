@@ -76,6 +76,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// WAL could not be ingested, and the LSN asked for lies behind: an operator must act.
+    #[error("{0}")]
+    IngestStopped(String),
     /// The timeline was deleted, or the pageserver stops.
     #[error("shutting down")]
     ShuttingDown,
@@ -91,6 +94,7 @@ impl From<Error> for PageError {
             Error::TermFenced { asked, known } => PageError::Fenced { asked, known },
             Error::Fenced { .. } => PageError::Unavailable(error.to_string()),
             Error::Unavailable(reason) => PageError::Unavailable(reason),
+            Error::IngestStopped(reason) => PageError::Corrupt(reason),
             Error::Corrupt { .. } | Error::Missing { .. } | Error::Redo { .. } => {
                 PageError::Corrupt(error.to_string())
             }

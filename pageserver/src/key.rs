@@ -174,6 +174,11 @@ impl Key {
         Key::of_database(KeyKind::ForkSize, tablespace, database)
     }
 
+    /// The same page, fork size or relation map, but of another database.
+    pub fn in_database(self, tablespace: u32, database: u32) -> Key {
+        Key { tablespace, database, ..self }
+    }
+
     /// This key alone.
     pub fn only(self) -> Range<Key> {
         self..self.next()
