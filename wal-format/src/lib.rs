@@ -6,6 +6,7 @@ mod block_image;
 mod checkpoint;
 mod control_file;
 mod control_state;
+mod effects;
 mod error;
 mod fields;
 mod lsn;
@@ -14,10 +15,13 @@ mod pglz;
 mod reader;
 mod record;
 mod record_name;
+mod redo;
 mod relation;
+pub mod rmgr;
 pub mod rmid;
 mod segment;
 mod version;
+mod visibility_map;
 mod wal_page;
 
 pub use block_image::{BlockImage, Compression};
@@ -29,6 +33,7 @@ pub use control_file::{
     CONTROL_FILE_BYTES, ClusterState, ControlFile, Geometry, RecoveryBounds, WalSettings,
 };
 pub use control_state::{CONTROL_STATE_BYTES, ControlState};
+pub use effects::{Effect, effects};
 pub use error::{ControlFileError, Damage, WalError};
 pub use lsn::{Lsn, LsnParseError, WAL_PAGE_BYTES};
 pub use page::{
@@ -39,6 +44,7 @@ pub use reader::{RawRecord, WalReader};
 pub use record::{
     BLOCK_ID_MAX, BlockRef, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, record_checksum,
 };
+pub use redo::{RedoError, redo};
 pub use relation::{
     DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, PAGE_BYTES, PageKey, RELATION_SEGMENT_BLOCKS,
     Relation, RelationFork, SLRU_SEGMENT_PAGES, Slru, Target,

@@ -1,0 +1,189 @@
+//! What a record does to a page: one module for each resource manager, as `rmgr` has one for each payload.
+//!
+//! Redo is exact up to what Postgres itself leaves open (docs/formats/redo.md). The caller applies each record that touches a page once,
+//! in order; nothing here compares the page's LSN with the record's.
+//! Records and pages are outside input: whatever they say, redo ends with a page or an error.
+
+pub(crate) mod heap;
+pub(crate) mod heap2;
+pub(crate) mod slru;
+
+mod generic;
+mod sequence;
+mod tuple;
+
+use crate::{
+    BlockRef, Fork, Lsn, Page, PageError, PageKey, Record, Target, Version, WalError, rmgr, rmid,
+    visibility_map,
+};
+
+/// A record that cannot be applied. The caller knows its LSN.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedoError {
+    /// There is no redo for records of this kind.
+    #[error("no redo for {name} records (resource manager {rmid}, info {info:#04X})")]
+    Unsupported {
+        /// The kind, as `pg_waldump` prints it.
+        name: String,
+        /// Its resource manager.
+        rmid: u8,
+        /// Its `xl_info`.
+        info: u8,
+    },
+    /// The record's payload is too short or contradicts itself.
+    #[error("malformed {name} record")]
+    Malformed {
+        /// The kind, as `pg_waldump` prints it.
+        name: String,
+    },
+    /// The page is not one to which this record can be applied.
+    #[error("{name} record does not fit {target}: {reason}")]
+    Page {
+        /// The kind, as `pg_waldump` prints it.
+        name: String,
+        /// The page.
+        target: Target,
+        /// What does not fit.
+        reason: PageError,
+    },
+    /// A full-page image is damaged.
+    #[error("{target}: {reason}")]
+    Image {
+        /// The page.
+        target: Target,
+        /// The damage.
+        reason: WalError,
+    },
+    /// The record does not touch this page: `effects` did not name it.
+    #[error("{name} record does not touch {target}")]
+    NotTouched {
+        /// The kind, as `pg_waldump` prints it.
+        name: String,
+        /// The page.
+        target: Target,
+    },
+}
+
+impl RedoError {
+    pub(crate) fn malformed(record: &Record) -> RedoError {
+        RedoError::Malformed { name: record.name() }
+    }
+
+    pub(crate) fn unsupported(record: &Record) -> RedoError {
+        RedoError::Unsupported { name: record.name(), rmid: record.rmid, info: record.info }
+    }
+}
+
+/// Why a redo function gave up, before the record's name and the page are added to it.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// No redo for this kind.
+    Unsupported,
+    /// The payload makes no sense.
+    Malformed,
+    /// The record has nothing to do with this page.
+    NotTouched,
+    /// The page does not fit the payload.
+    Page(PageError),
+}
+
+impl From<PageError> for Fault {
+    fn from(reason: PageError) -> Fault {
+        Fault::Page(reason)
+    }
+}
+
+/// What a redo function of one page gives: `None` in an `Option` is a payload that makes no sense.
+pub(crate) type Outcome = Result<(), Fault>;
+
+/// The redo function of a resource manager for the pages that its records name.
+type BlockRedo = fn(&Record, &BlockRef, &mut Page) -> Outcome;
+
+/// Applies the record to one page that its effects name. `end`, the record's end, becomes the page's LSN.
+/// `page` is the page as it was, zeros where nothing was before; it is of no use after an error.
+pub fn redo(
+    version: Version,
+    record: &Record,
+    end: Lsn,
+    target: Target,
+    page: &mut Page,
+) -> Result<(), RedoError> {
+    let outcome = match (version, target) {
+        (Version::V15, Target::Slru(area, number)) => slru::redo(record, area, number, page),
+        (Version::V15, Target::Page(key)) => {
+            match record.blocks.iter().find(|block| block.key == key) {
+                Some(block) if has_image_to_apply(block) => {
+                    return restore(block, end, page);
+                }
+                Some(block) => redo_block(record, block, end, page),
+                None => redo_visibility(record, key, page),
+            }
+        }
+    };
+    outcome.map_err(|fault| match fault {
+        Fault::Unsupported => RedoError::unsupported(record),
+        Fault::Malformed => RedoError::malformed(record),
+        Fault::NotTouched => RedoError::NotTouched { name: record.name(), target },
+        Fault::Page(reason) => RedoError::Page { name: record.name(), target, reason },
+    })
+}
+
+/// Whether the block comes with a full-page image that takes the page's place (`XLogRecBlockImageApply`).
+pub(crate) fn has_image_to_apply(block: &BlockRef) -> bool {
+    block.image.as_ref().is_some_and(|image| image.apply)
+}
+
+/// Whether there is redo for the pages that records of this kind name.
+pub(crate) fn is_supported(record: &Record) -> bool {
+    block_redo(record.rmid).is_some()
+}
+
+/// xlogutils.c, `XLogReadBufferForRedoExtended`: a page restored as new keeps no LSN.
+fn restore(block: &BlockRef, end: Lsn, page: &mut Page) -> Result<(), RedoError> {
+    if let Some(image) = &block.image {
+        let target = Target::Page(block.key);
+        image.restore(page).map_err(|reason| RedoError::Image { target, reason })?;
+    }
+    if !page.is_new() {
+        page.set_lsn(end);
+    }
+    Ok(())
+}
+
+fn block_redo(rmid: u8) -> Option<BlockRedo> {
+    match rmid {
+        rmid::HEAP => Some(heap::redo),
+        rmid::HEAP2 => Some(heap2::redo),
+        rmid::SEQUENCE => Some(sequence::redo),
+        rmid::GENERIC => Some(generic::redo),
+        _ => None,
+    }
+}
+
+fn redo_block(record: &Record, block: &BlockRef, end: Lsn, page: &mut Page) -> Outcome {
+    if record.rmid == rmid::HEAP2 && block.key.fork.fork == Fork::VisibilityMap {
+        return heap2::set_visibility(record, end, page);
+    }
+    block_redo(record.rmid).ok_or(Fault::Unsupported)?(record, block, page)?;
+    page.set_lsn(end);
+    Ok(())
+}
+
+/// A visibility map's page that the record changes without naming it. Clearing bits leaves its LSN alone (`visibilitymap_clear`).
+fn redo_visibility(record: &Record, key: PageKey, page: &mut Page) -> Outcome {
+    if key.fork.fork != Fork::VisibilityMap {
+        return Err(Fault::NotTouched);
+    }
+    match record.rmid {
+        rmid::HEAP => heap::clear_visibility(record, key, page),
+        rmid::HEAP2 => heap2::clear_visibility(record, key, page),
+        rmid::STORAGE => match rmgr::storage::Storage::parse(record.info, &record.main) {
+            Some(rmgr::storage::Storage::Truncate(truncate)) => {
+                visibility_map::Place::of(truncate.blocks).clear_from_here(page);
+                Ok(())
+            }
+            _ => Err(Fault::Malformed),
+        },
+        _ => Err(Fault::NotTouched),
+    }
+}
