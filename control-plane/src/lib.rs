@@ -1,1 +1,110 @@
 //! Endpoints: which computes run, started and stopped over HTTP.
+//!
+//! An endpoint is a branch that has, or had, a compute. Each compute is a child process of this
+//! one, `offshoot compute run`, with a folder of its own that is thrown away with it. A child ends
+//! with its parent: it stops when its standard input ends, however the parent went.
+//!
+//! This crate knows no layer and no WAL record; of a branch it knows the name and the timeline that
+//! the pageserver tells it.
+
+mod api;
+mod child;
+mod endpoint;
+mod endpoints;
+mod error;
+mod http;
+mod mounts;
+mod pageserver_client;
+mod ports;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, StartRequest, State, Status};
+pub use endpoints::Endpoints;
+pub use error::Error;
+pub use ports::PortRange;
+
+/// What a control plane needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// The executable whose `compute run` is a compute: this one.
+    pub executable: PathBuf,
+    /// The folder that holds the computes' folders and logs; their unprivileged user must be able
+    /// to pass through it.
+    pub folder: PathBuf,
+    /// The pageserver's HTTP address.
+    pub pageserver_http: SocketAddr,
+    /// The pageserver's page service.
+    pub pageserver: SocketAddr,
+    /// The safekeepers.
+    pub safekeepers: Vec<SocketAddr>,
+    /// The address that computes listen on.
+    pub compute_host: std::net::IpAddr,
+    /// The ports that are given to computes that ask for none.
+    pub ports: PortRange,
+    /// Further arguments of `compute run`: where Postgres is, and which user runs it.
+    pub compute_arguments: Vec<String>,
+}
+
+/// A running control plane.
+pub struct ControlPlane {
+    endpoints: Arc<Endpoints>,
+    local_addr: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    /// Listens and serves until [`ControlPlane::shutdown`].
+    pub async fn start(config: Config) -> Result<ControlPlane, Error> {
+        let listener = TcpListener::bind(config.http)
+            .await
+            .map_err(|reason| Error::Listen { address: config.http, reason })?;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|reason| Error::Listen { address: config.http, reason })?;
+        let endpoints = Arc::new(Endpoints::new(config)?);
+        let stop = CancellationToken::new();
+        let router = http::router(endpoints.clone());
+        let stopped = stop.clone().cancelled_owned();
+        let server = tokio::spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
+            if let Err(reason) = served {
+                tracing::error!(%reason, "the control plane's HTTP server ended");
+            }
+        });
+        Ok(ControlPlane { endpoints, local_addr, stop, server })
+    }
+
+    /// Where the HTTP API listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The endpoints, for a caller in the same process.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Stops every compute, then the HTTP server. A client that still waits for a start hears why.
+    pub async fn shutdown(self) {
+        self.endpoints.stop_all().await;
+        self.stop.cancel();
+        // A client that keeps its connection open must not hold the process up.
+        let ended = tokio::time::timeout(SERVER_STOP_MAX, self.server).await;
+        if ended.is_err() {
+            tracing::info!("HTTP connections were still open at the end");
+        }
+    }
+}
+
+/// How long open HTTP connections may delay the end.
+const SERVER_STOP_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The stages of a compute's start and how long each took, in milliseconds.
+pub type Stages = BTreeMap<String, f64>;

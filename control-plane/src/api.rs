@@ -1,0 +1,127 @@
+//! What the HTTP API and the computes' own reports say, as JSON.
+
+use std::net::{IpAddr, SocketAddr};
+
+use protocol::{TenantId, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use crate::Stages;
+
+/// `POST /v1/computes`: start the compute of a branch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The tenant, by name or id.
+    pub tenant: String,
+    /// The branch, by name or id; `main` where none is said.
+    #[serde(default = "main_branch")]
+    pub branch: String,
+    /// The port; the branch's last one, or a free one, where none is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+fn main_branch() -> String {
+    "main".to_owned()
+}
+
+/// Where a compute is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It was asked for and does not accept connections yet.
+    Starting,
+    /// It accepts connections.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// It was stopped on request.
+    Stopped,
+    /// It ended by itself, or never came up; `reason` says why.
+    Failed,
+}
+
+/// One endpoint and its compute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Compute {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The branch's name.
+    pub branch: String,
+    /// The tenant's id.
+    pub tenant_id: TenantId,
+    /// The timeline that the compute serves: another one after a restore of the branch.
+    pub timeline_id: TimelineId,
+    /// Where it is in its life.
+    pub state: State,
+    /// The address on which Postgres listens.
+    pub host: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// How to connect, as the template's default role to its default database.
+    pub connection: String,
+    /// The process of `offshoot compute run`, while it lives.
+    pub pid: Option<u32>,
+    /// From the request to the first accepted connection.
+    pub start_ms: Option<f64>,
+    /// The stages of that, as the compute measured them.
+    pub stages_ms: Stages,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// What a compute says of itself: one JSON object a line on its standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum ComputeEvent {
+    /// Postgres accepts connections.
+    Ready {
+        /// On this port.
+        port: u16,
+        /// The stages of the start.
+        stages_ms: Stages,
+    },
+    /// A newer compute took the timeline over; Postgres was stopped.
+    Fenced {
+        /// By whom.
+        reason: String,
+    },
+    /// The compute cannot start, or cannot go on.
+    Failed {
+        /// Why, and what mends it.
+        reason: String,
+    },
+    /// Postgres was stopped cleanly.
+    Stopped,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this program.
+    pub version: String,
+    /// Where the other roles are.
+    pub addresses: Addresses,
+    /// All endpoints.
+    pub computes: Vec<Compute>,
+}
+
+/// Where the other roles listen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The pageserver's HTTP API.
+    pub pageserver_http: SocketAddr,
+    /// The pageserver's page service.
+    pub pageserver: SocketAddr,
+    /// The safekeepers.
+    pub safekeepers: Vec<SocketAddr>,
+}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The kind, for programs.
+    pub code: String,
+    /// The sentence, for people.
+    pub message: String,
+}

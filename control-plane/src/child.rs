@@ -1,0 +1,182 @@
+//! One compute: a child process, from its spawn to the last trace of it.
+
+use std::{
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{ChildStdout, Command},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{ComputeEvent, Error, Stages, mounts};
+
+/// How long a compute may take to stop before it is killed. A fast stop writes a checkpoint through
+/// the quorum, which may be slow but not this slow.
+const STOP_MAX: Duration = Duration::from_secs(60);
+
+/// How long the rest of a compute's output is read after its end.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+
+/// What a child is told: everything but how it is watched.
+pub(crate) struct Spec {
+    pub executable: PathBuf,
+    pub arguments: Vec<String>,
+    /// The disposable folder: it is removed after the end, whatever the compute left in it or mounted.
+    pub folder: PathBuf,
+    /// Where its standard error goes.
+    pub log: PathBuf,
+}
+
+/// Where a child is in its life.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Phase {
+    /// It was spawned.
+    Starting,
+    /// It accepts connections on this port.
+    Ready { port: u16, stages_ms: Stages },
+    /// It is gone, and so are its processes and mounts. `None`: it stopped as it was asked to.
+    Ended { reason: Option<String> },
+}
+
+/// A child that is watched until its end.
+pub(crate) struct Child {
+    pub pid: u32,
+    stop: CancellationToken,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Child {
+    /// Spawns the compute and watches it.
+    pub(crate) fn spawn(spec: Spec) -> Result<Child, Error> {
+        let failed = |path: &Path, reason| Error::Folder { path: path.to_owned(), reason };
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&spec.log)
+            .map_err(|reason| failed(&spec.log, reason))?;
+        let mut process = Command::new(&spec.executable)
+            .args(&spec.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // A group of its own: Ctrl-C in the parent's terminal is for the parent to pass on, and
+            // whatever the compute leaves behind is found by the group.
+            .process_group(0)
+            .spawn()
+            .map_err(|reason| failed(&spec.executable, reason))?;
+        let pid = process.id().unwrap_or_default();
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take();
+        let stop = CancellationToken::new();
+        let (report, phase) = watch::channel(Phase::Starting);
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            let lines = stdout.map(|stdout| BufReader::new(stdout).lines());
+            let listening = tokio::spawn(listen(lines, report.clone()));
+            let asked = async {
+                stopped.cancelled().await;
+                // The end of its standard input tells the compute to stop.
+                drop(stdin);
+                tokio::time::sleep(STOP_MAX).await;
+            };
+            let status = tokio::select! {
+                status = process.wait() => status.ok(),
+                () = asked => None,
+            };
+            // Whatever the compute left is ended: without it, Postgres serves a dead mount.
+            end_group(pid);
+            if status.is_none() {
+                let _reaped = process.wait().await;
+            }
+            // Its standard output ends now, unless something outside the group still holds it.
+            let heard = tokio::time::timeout(LAST_WORDS_MAX, listening).await;
+            let last_words = heard.ok().and_then(Result::ok).flatten();
+            clear(spec.folder).await;
+            let clean = stopped.is_cancelled() && status.is_some_and(|status| status.success());
+            let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
+            report.send_replace(Phase::Ended { reason });
+        });
+        Ok(Child { pid, stop, phase })
+    }
+
+    /// Where it is now.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Waits until it is ready or has ended.
+    pub(crate) async fn started(&self) -> Phase {
+        self.wait(|phase| *phase != Phase::Starting).await
+    }
+
+    /// Asks it to stop, and waits until nothing of it is left.
+    pub(crate) async fn stop(&self) -> Phase {
+        self.stop.cancel();
+        self.wait(|phase| matches!(phase, Phase::Ended { .. })).await
+    }
+
+    async fn wait(&self, until: impl FnMut(&Phase) -> bool) -> Phase {
+        match self.phase.clone().wait_for(until).await {
+            Ok(phase) => phase.clone(),
+            // The watching task ends only after it has reported the end, unless it panicked.
+            Err(_) => Phase::Ended { reason: Some("its watcher ended".to_owned()) },
+        }
+    }
+}
+
+/// Reads the compute's events to the end of its standard output; the last reason it gave, if any.
+async fn listen(
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+    report: watch::Sender<Phase>,
+) -> Option<String> {
+    let mut last_words = None;
+    let mut lines = lines?;
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(ComputeEvent::Ready { port, stages_ms }) => {
+                report.send_replace(Phase::Ready { port, stages_ms });
+            }
+            Ok(ComputeEvent::Fenced { reason } | ComputeEvent::Failed { reason }) => {
+                last_words = Some(reason);
+            }
+            Ok(ComputeEvent::Stopped) => {}
+            Err(_) => tracing::debug!(line, "a compute printed something that is no event"),
+        }
+    }
+    last_words
+}
+
+async fn clear(folder: PathBuf) {
+    let shown = folder.display().to_string();
+    match tokio::task::spawn_blocking(move || mounts::clear(&folder)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => {
+            tracing::warn!(folder = shown, %reason, "a compute's folder could not be removed");
+        }
+        Err(reason) => tracing::error!(folder = shown, %reason, "clearing a folder failed"),
+    }
+}
+
+fn end_group(pid: u32) {
+    // A process that never had an id has no group; 0 would be this process' own group.
+    let Some(group) = i32::try_from(pid).ok().filter(|group| *group > 1) else { return };
+    // ESRCH: nothing is left, which is what is wanted.
+    let _gone = killpg(Pid::from_raw(group), Signal::SIGKILL);
+}
+
+fn end_sentence(status: Option<std::process::ExitStatus>) -> String {
+    match status {
+        Some(status) => format!("its process ended: {status}"),
+        None => format!("it did not stop within {} seconds and was killed", STOP_MAX.as_secs()),
+    }
+}

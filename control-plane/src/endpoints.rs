@@ -1,0 +1,229 @@
+//! All endpoints of this control plane, and what can be done to them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use protocol::{TenantId, TimelineId};
+
+use crate::{
+    Addresses, Compute, Config, Error, StartRequest, Status,
+    child::{Child, Phase, Spec},
+    endpoint::{Endpoint, Place},
+    pageserver_client::{Branch, PageserverClient},
+    ports,
+};
+
+/// The folder is passed through by the user that runs Postgres, and listed by root alone.
+const FOLDER_MODE: u32 = 0o711;
+
+/// The endpoints, by tenant and branch. One is made by the first start of a compute, and is kept
+/// with its port until the process ends.
+pub struct Endpoints {
+    config: Config,
+    pageserver: PageserverClient,
+    all: Mutex<BTreeMap<Key, Arc<Endpoint>>>,
+}
+
+/// A tenant, and the name of one of its branches: a restore changes the timeline behind it.
+type Key = (TenantId, String);
+
+impl Endpoints {
+    /// No endpoint yet; the computes' folder is made.
+    pub(crate) fn new(config: Config) -> Result<Endpoints, Error> {
+        let folder = &config.folder;
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
+            .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
+        let pageserver = PageserverClient::new(config.pageserver_http);
+        Ok(Endpoints { config, pageserver, all: Mutex::default() })
+    }
+
+    /// Where everything is, and every endpoint.
+    pub fn status(&self) -> Status {
+        let addresses = Addresses {
+            pageserver_http: self.config.pageserver_http,
+            pageserver: self.config.pageserver,
+            safekeepers: self.config.safekeepers.clone(),
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Status { version, addresses, computes: self.list() }
+    }
+
+    /// Every endpoint.
+    pub fn list(&self) -> Vec<Compute> {
+        self.all.lock().values().map(|endpoint| endpoint.view()).collect()
+    }
+
+    /// One endpoint.
+    pub fn show(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
+        Ok(self.known(tenant, branch)?.1.view())
+    }
+
+    /// Starts a branch's compute, unless it runs already, and waits until it accepts connections.
+    pub async fn start(&self, request: &StartRequest) -> Result<Compute, Error> {
+        let asked = Instant::now();
+        let (tenant, branch) = self.pageserver.branch(&request.tenant, &request.branch).await?;
+        let endpoint = self.endpoint(&tenant, &branch, request.port)?;
+        let _turn = endpoint.turn.lock().await;
+        if endpoint.living().is_some() {
+            return running_already(&endpoint, request.port);
+        }
+        let port = request.port.unwrap_or_else(|| endpoint.port());
+        self.begin(&endpoint, &tenant, &branch, port, asked).await
+    }
+
+    /// Stops a branch's compute, and waits until nothing of it is left. The port stays its own.
+    pub async fn stop(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
+        let (_, endpoint) = self.known(tenant, branch)?;
+        let _turn = endpoint.turn.lock().await;
+        endpoint.end().await;
+        Ok(endpoint.view())
+    }
+
+    /// Stops a branch's compute, and forgets its port: the branch is about to be deleted.
+    pub async fn forget(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
+        let (key, endpoint) = self.known(tenant, branch)?;
+        let _turn = endpoint.turn.lock().await;
+        endpoint.end().await;
+        self.all.lock().remove(&key);
+        Ok(endpoint.view())
+    }
+
+    /// Starts a branch's compute anew where it runs on a timeline that the branch no longer stands
+    /// for, as after a restore; on the same port. `None` where no compute of it runs.
+    pub async fn follow(&self, tenant: &str, branch: &str) -> Result<Option<Compute>, Error> {
+        let asked = Instant::now();
+        let (tenant, branch) = self.pageserver.branch(tenant, branch).await?;
+        let key = (branch.tenant_id, branch.name.clone());
+        let endpoint = self.all.lock().get(&key).cloned();
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        let _turn = endpoint.turn.lock().await;
+        if endpoint.living().is_none() {
+            return Ok(None);
+        }
+        if endpoint.timeline_id() == branch.timeline_id {
+            return Ok(Some(endpoint.view()));
+        }
+        endpoint.end().await;
+        self.begin(&endpoint, &tenant, &branch, endpoint.port(), asked).await.map(Some)
+    }
+
+    /// Stops every compute.
+    pub async fn stop_all(&self) {
+        let all: Vec<_> = self.all.lock().values().cloned().collect();
+        join_all(all.iter().map(|endpoint| endpoint.end())).await;
+    }
+
+    /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
+    /// while the pageserver is gone, and after its branch was deleted.
+    fn known(&self, tenant: &str, branch: &str) -> Result<(Key, Arc<Endpoint>), Error> {
+        let is_it = |view: &Compute| {
+            (view.tenant == tenant || view.tenant_id.to_string() == tenant)
+                && (view.branch == branch || view.timeline_id.to_string() == branch)
+        };
+        let all = self.all.lock();
+        // A deleted tenant's name may have been taken by another: the one that runs is meant.
+        let found = all
+            .iter()
+            .filter(|(_, endpoint)| is_it(&endpoint.view()))
+            .max_by_key(|(_, endpoint)| endpoint.living().is_some());
+        let none = || Error::NotFound(format!("branch {tenant}/{branch} has no compute"));
+        found.map(|(key, endpoint)| (key.clone(), endpoint.clone())).ok_or_else(none)
+    }
+
+    /// The branch's endpoint, made now where it has none.
+    fn endpoint(
+        &self,
+        tenant: &str,
+        branch: &Branch,
+        port: Option<u16>,
+    ) -> Result<Arc<Endpoint>, Error> {
+        let mut all = self.all.lock();
+        let key = (branch.tenant_id, branch.name.clone());
+        if let Some(endpoint) = all.get(&key) {
+            return Ok(endpoint.clone());
+        }
+        let given: Vec<u16> = all.values().map(|endpoint| endpoint.port()).collect();
+        let host = self.config.compute_host;
+        let port = port.map_or_else(|| self.config.ports.free(host, &given), Ok)?;
+        let endpoint = Arc::new(Endpoint::new(Place {
+            tenant: tenant.to_owned(),
+            branch: branch.name.clone(),
+            tenant_id: branch.tenant_id,
+            timeline_id: branch.timeline_id,
+            host,
+            port,
+        }));
+        all.insert(key, endpoint.clone());
+        Ok(endpoint)
+    }
+
+    async fn begin(
+        &self,
+        endpoint: &Endpoint,
+        tenant: &str,
+        branch: &Branch,
+        port: u16,
+        asked: Instant,
+    ) -> Result<Compute, Error> {
+        ports::check_free(self.config.compute_host, port)?;
+        let spec = self.spec(branch.tenant_id, branch.timeline_id, port);
+        let log = spec.log.clone();
+        let child = Child::spawn(spec)?;
+        let failed = |reason: Option<String>| Error::ComputeFailed {
+            tenant: tenant.to_owned(),
+            branch: branch.name.clone(),
+            reason: reason.unwrap_or_else(|| "it was stopped meanwhile".to_owned()),
+            log,
+        };
+        match endpoint.begin(branch.timeline_id, port, child, asked).await {
+            Phase::Ended { reason } => Err(failed(reason)),
+            Phase::Starting | Phase::Ready { .. } => Ok(endpoint.view()),
+        }
+    }
+
+    fn spec(&self, tenant: TenantId, timeline: TimelineId, port: u16) -> Spec {
+        let config = &self.config;
+        let folder = config.folder.join(format!("{tenant}-{timeline}"));
+        let safekeepers: Vec<String> =
+            config.safekeepers.iter().map(|address| address.to_string()).collect();
+        let mut arguments = vec!["--json".to_owned(), "compute".to_owned(), "run".to_owned()];
+        let options = [
+            ("--timeline", format!("{tenant}/{timeline}")),
+            ("--pageserver", config.pageserver.to_string()),
+            ("--safekeepers", safekeepers.join(",")),
+            ("--folder", folder.display().to_string()),
+            ("--listen", std::net::SocketAddr::new(config.compute_host, port).to_string()),
+        ];
+        for (option, value) in options {
+            arguments.extend([option.to_owned(), value]);
+        }
+        arguments.push("--until-stdin-ends".to_owned());
+        arguments.extend(config.compute_arguments.iter().cloned());
+        let log = log_path(&config.folder, tenant, timeline);
+        Spec { executable: config.executable.clone(), arguments, folder, log }
+    }
+}
+
+fn log_path(folder: &Path, tenant: TenantId, timeline: TimelineId) -> PathBuf {
+    folder.join(format!("{tenant}-{timeline}.log"))
+}
+
+fn running_already(endpoint: &Endpoint, port: Option<u16>) -> Result<Compute, Error> {
+    let compute = endpoint.view();
+    match port {
+        Some(port) if port != compute.port => Err(Error::Conflict(format!(
+            "the compute of {}/{} runs on port {}; stop it before you start it on port {port}",
+            compute.tenant, compute.branch, compute.port
+        ))),
+        _ => Ok(compute),
+    }
+}

@@ -1,0 +1,70 @@
+//! Why the control plane refuses, by what the caller does next.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// An error of the control plane.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such tenant, branch or compute.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request clashes with what is there: a port that is taken, a stop under way.
+    #[error("{0}")]
+    Conflict(String),
+    /// The compute did not come up.
+    #[error("the compute of {tenant}/{branch} did not start: {reason} (its log: {})", log.display())]
+    ComputeFailed {
+        /// The tenant's name.
+        tenant: String,
+        /// The branch's name.
+        branch: String,
+        /// What the compute said last.
+        reason: String,
+        /// Where the rest stands.
+        log: PathBuf,
+    },
+    /// The pageserver cannot be asked: try again later.
+    #[error("the pageserver at {address} cannot be asked: {reason}")]
+    Unavailable {
+        /// Its HTTP address.
+        address: SocketAddr,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {reason}; stop the program that holds it or choose another \
+         address"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        reason: io::Error,
+    },
+    /// A file or folder of the control plane's own cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the kernel said.
+        reason: io::Error,
+    },
+}
+
+impl Error {
+    /// The kind, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::NotFound(_) => "not_found",
+            Error::Invalid(_) => "invalid",
+            Error::Conflict(_) => "conflict",
+            Error::ComputeFailed { .. } => "compute_failed",
+            Error::Unavailable { .. } => "unavailable",
+            Error::Listen { .. } | Error::Folder { .. } => "internal",
+        }
+    }
+}
