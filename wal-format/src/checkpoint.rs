@@ -1,9 +1,17 @@
 //! Checkpoint records, and the one that is made for a start without recovery.
 
-use crate::{ControlState, Lsn, Version};
+use crate::{
+    ControlState, FirstRecord, Lsn, Version,
+    fields::Fields,
+    rmid,
+    wal_layout::{WalLayout, encode_record},
+};
 
 /// Bytes of a checkpoint record's data (`sizeof(CheckPoint)`).
 pub const CHECK_POINT_BYTES: usize = 88;
+
+/// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
+const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 
 /// What a checkpoint record says (pg_control.h: `CheckPoint`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +63,68 @@ pub struct ShutdownCheckpoint {
     pub bytes: Vec<u8>,
 }
 
+impl CheckPoint {
+    /// Reads a checkpoint record's data; `None` where it is too short. What follows it is not looked at.
+    pub fn decode(bytes: &[u8]) -> Option<CheckPoint> {
+        let mut fields = Fields::new(bytes.get(..CHECK_POINT_BYTES)?);
+        let redo = Lsn(fields.u64()?);
+        let timeline_id = fields.u32()?;
+        let previous_timeline_id = fields.u32()?;
+        let full_page_writes = fields.u8()? != 0;
+        fields.skip(7)?;
+        let next_xid = fields.u64()?;
+        let next_oid = fields.u32()?;
+        let next_multi = fields.u32()?;
+        let next_multi_offset = fields.u32()?;
+        let oldest_xid = fields.u32()?;
+        let oldest_xid_database = fields.u32()?;
+        let oldest_multi = fields.u32()?;
+        let oldest_multi_database = fields.u32()?;
+        fields.skip(4)?;
+        Some(CheckPoint {
+            redo,
+            timeline_id,
+            previous_timeline_id,
+            full_page_writes,
+            next_xid,
+            next_oid,
+            next_multi,
+            next_multi_offset,
+            oldest_xid,
+            oldest_xid_database,
+            oldest_multi,
+            oldest_multi_database,
+            time: fields.i64()?,
+            oldest_commit_ts_xid: fields.u32()?,
+            newest_commit_ts_xid: fields.u32()?,
+            oldest_active_xid: fields.u32()?,
+        })
+    }
+
+    /// The record's data.
+    pub fn encode(&self) -> [u8; CHECK_POINT_BYTES] {
+        let mut bytes = [0; CHECK_POINT_BYTES];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &self.redo.0.to_le_bytes());
+        put(8, &self.timeline_id.to_le_bytes());
+        put(12, &self.previous_timeline_id.to_le_bytes());
+        put(16, &[u8::from(self.full_page_writes)]);
+        put(24, &self.next_xid.to_le_bytes());
+        put(32, &self.next_oid.to_le_bytes());
+        put(36, &self.next_multi.to_le_bytes());
+        put(40, &self.next_multi_offset.to_le_bytes());
+        put(44, &self.oldest_xid.to_le_bytes());
+        put(48, &self.oldest_xid_database.to_le_bytes());
+        put(52, &self.oldest_multi.to_le_bytes());
+        put(56, &self.oldest_multi_database.to_le_bytes());
+        put(64, &self.time.to_le_bytes());
+        put(72, &self.oldest_commit_ts_xid.to_le_bytes());
+        put(76, &self.newest_commit_ts_xid.to_le_bytes());
+        put(80, &self.oldest_active_xid.to_le_bytes());
+        bytes
+    }
+}
+
 /// The shutdown checkpoint that Postgres would write at `x` after crash recovery. `prev` is the start of the
 /// record that ends at `x`; `time` is in seconds since 1970.
 pub fn synthesise_shutdown_checkpoint(
@@ -66,8 +136,12 @@ pub fn synthesise_shutdown_checkpoint(
     segment_bytes: u32,
     time: i64,
 ) -> ShutdownCheckpoint {
-    let _ = (version, prev, state, system_id, segment_bytes, time);
-    ShutdownCheckpoint { redo: x, begin: x, end: x, bytes: Vec::new() }
+    let stream = WalLayout { version, timeline_id: state.timeline_id, system_id, segment_bytes };
+    let redo = stream.record_start(x);
+    let main = state.checkpoint(redo, time).encode();
+    let record = encode_record(0, prev, CHECKPOINT_SHUTDOWN, rmid::XLOG, &main);
+    let bytes = stream.lay_out(x, &record);
+    ShutdownCheckpoint { redo, begin: x, end: x + bytes.len() as u64, bytes }
 }
 
 /// Bytes that stand somewhere in a segment.
@@ -80,7 +154,8 @@ pub struct SegmentPiece {
 }
 
 /// The page headers that a sparse segment needs so that Postgres reads a record at `lsn`: the long header of the
-/// segment's first page and the header of `lsn`'s page. Headers at or after `lsn` itself are not among them.
+/// segment's first page, and the header of `lsn`'s page. Only headers before `lsn` are among them: a header at
+/// `lsn` itself belongs to what is written there.
 pub fn segment_prefix(
     version: Version,
     system_id: u64,
@@ -88,6 +163,13 @@ pub fn segment_prefix(
     segment_bytes: u32,
     lsn: Lsn,
 ) -> Vec<SegmentPiece> {
-    let _ = (version, system_id, timeline_id, segment_bytes, lsn);
-    Vec::new()
+    let layout = WalLayout { version, timeline_id, system_id, segment_bytes };
+    let segment = lsn.segment_start(u64::from(segment_bytes));
+    let mut pages = vec![segment, lsn.page_start()];
+    pages.dedup();
+    pages.retain(|page| *page < lsn);
+    pages
+        .into_iter()
+        .map(|page| SegmentPiece { begin: page, bytes: layout.header(page, FirstRecord::Starts) })
+        .collect()
 }

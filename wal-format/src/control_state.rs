@@ -2,10 +2,38 @@
 //!
 //! What Postgres' own recovery keeps in shared memory and writes to `pg_control` at its end.
 
-use crate::{ControlFile, Lsn, Record, WalError, WalSettings};
+mod transaction_ids;
+
+use crate::{
+    CheckPoint, ClusterState, ControlFile, Damage, Lsn, Record, RecoveryBounds, WalError,
+    WalSettings, fields::Fields, rmid,
+};
+use transaction_ids::TransactionIds;
 
 /// Bytes of an encoded [`ControlState`].
-pub const CONTROL_STATE_BYTES: usize = 96;
+pub const CONTROL_STATE_BYTES: usize = 80;
+/// The version of the encoding.
+const FORMAT: u32 = 1;
+
+/// `FirstNormalUnloggedLSN` (xlogdefs.h).
+const FIRST_UNLOGGED_LSN: Lsn = Lsn(1000);
+/// `FirstNormalTransactionId` (transam.h).
+const FIRST_NORMAL_XID: u32 = 3;
+
+/// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h), and so on.
+const CHECKPOINT_SHUTDOWN: u8 = 0x00;
+const CHECKPOINT_ONLINE: u8 = 0x10;
+const NEXT_OID: u8 = 0x30;
+const PARAMETER_CHANGE: u8 = 0x60;
+const FULL_PAGE_WRITES_CHANGE: u8 = 0x80;
+/// `CLOG_TRUNCATE` (clog.h).
+const CLOG_TRUNCATE: u8 = 0x10;
+/// `XLOG_MULTIXACT_CREATE_ID` (multixact.h).
+const MULTIXACT_CREATE: u8 = 0x20;
+/// `XLOG_MULTIXACT_TRUNCATE_ID` (multixact.h).
+const MULTIXACT_TRUNCATE: u8 = 0x30;
+/// `COMMIT_TS_TRUNCATE` (commit_ts.h).
+const COMMIT_TS_TRUNCATE: u8 = 0x10;
 
 /// The counters and settings as of one record's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,27 +87,313 @@ impl ControlState {
         }
     }
 
-    /// Takes over what the record changes; whether it changed anything. `end` is the record's end.
+    /// Takes over what the record changes; whether it changed anything. `end` is the record's end, for errors.
     pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<bool, WalError> {
-        let _ = (record, end);
-        Ok(false)
+        let before = *self;
+        // xlogrecovery.c, ApplyWalRecord: before the resource manager's own redo.
+        self.pass_xid(record.xid);
+        let applied = match record.rmid {
+            rmid::XLOG => self.apply_xlog(record.kind(), &record.main),
+            rmid::TRANSACTION => self.apply_transaction(record),
+            rmid::CLOG if record.kind() == CLOG_TRUNCATE => self.apply_clog_truncate(&record.main),
+            rmid::MULTIXACT => self.apply_multixact(record.kind(), &record.main),
+            rmid::COMMIT_TS if record.kind() == COMMIT_TS_TRUNCATE => {
+                self.apply_commit_ts_truncate(&record.main)
+            }
+            _ => Some(()),
+        };
+        match applied {
+            Some(()) => Ok(*self != before),
+            None => {
+                *self = before;
+                Err(WalError::Damaged { at: end, damage: Damage::Payload { name: record.name() } })
+            }
+        }
     }
 
-    /// The `pg_control` of a cluster that was stopped cleanly with this state, its last checkpoint at `checkpoint`.
-    /// `base` is the one that initdb wrote; `time` is in seconds since 1970.
+    /// The checkpoint that says this state, with its redo at `redo`. `time` is in seconds since 1970.
+    pub fn checkpoint(&self, redo: Lsn, time: i64) -> CheckPoint {
+        CheckPoint {
+            redo,
+            timeline_id: self.timeline_id,
+            previous_timeline_id: self.timeline_id,
+            full_page_writes: self.full_page_writes,
+            next_xid: self.next_xid,
+            next_oid: self.next_oid,
+            next_multi: self.next_multi,
+            next_multi_offset: self.next_multi_offset,
+            oldest_xid: self.oldest_xid,
+            oldest_xid_database: self.oldest_xid_database,
+            oldest_multi: self.oldest_multi,
+            oldest_multi_database: self.oldest_multi_database,
+            time,
+            oldest_commit_ts_xid: self.oldest_commit_ts_xid,
+            newest_commit_ts_xid: self.newest_commit_ts_xid,
+            oldest_active_xid: 0,
+        }
+    }
+
+    /// The `pg_control` of a cluster that was stopped cleanly with this state, its last checkpoint's record at
+    /// `checkpoint`. `base` is the one that initdb wrote; `time` is in seconds since 1970.
     pub fn control_file(&self, base: &ControlFile, checkpoint: Lsn, time: i64) -> ControlFile {
-        let _ = (checkpoint, time);
-        base.clone()
+        ControlFile {
+            state: ClusterState::Shutdown,
+            time,
+            checkpoint,
+            checkpoint_copy: self.checkpoint(checkpoint, time),
+            unlogged_lsn: FIRST_UNLOGGED_LSN,
+            recovery: RecoveryBounds::default(),
+            settings: self.settings,
+            ..*base
+        }
     }
 
-    /// The state's bytes, for storage.
+    /// pg_control.h's XLOG records (xlog.c: `xlog_redo`).
+    fn apply_xlog(&mut self, kind: u8, main: &[u8]) -> Option<()> {
+        match kind {
+            CHECKPOINT_SHUTDOWN => self.apply_shutdown_checkpoint(&CheckPoint::decode(main)?),
+            CHECKPOINT_ONLINE => self.apply_online_checkpoint(&CheckPoint::decode(main)?),
+            NEXT_OID => self.next_oid = Fields::new(main).u32()?,
+            PARAMETER_CHANGE => self.apply_parameter_change(read_parameters(main)?),
+            FULL_PAGE_WRITES_CHANGE => self.full_page_writes = Fields::new(main).u8()? != 0,
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// No transaction ran: the counters are exact.
+    fn apply_shutdown_checkpoint(&mut self, checkpoint: &CheckPoint) {
+        self.timeline_id = checkpoint.timeline_id;
+        self.full_page_writes = checkpoint.full_page_writes;
+        self.next_xid = checkpoint.next_xid;
+        self.next_oid = checkpoint.next_oid;
+        self.next_multi = checkpoint.next_multi;
+        self.next_multi_offset = checkpoint.next_multi_offset;
+        self.oldest_xid = checkpoint.oldest_xid;
+        self.oldest_xid_database = checkpoint.oldest_xid_database;
+        self.pass_oldest_multi(checkpoint.oldest_multi, checkpoint.oldest_multi_database);
+    }
+
+    /// Its counters were taken while transactions ran, and records before it may already have passed them. Its OID counter
+    /// may be behind a `NEXTOID` record, so it counts for nothing.
+    fn apply_online_checkpoint(&mut self, checkpoint: &CheckPoint) {
+        self.timeline_id = checkpoint.timeline_id;
+        self.full_page_writes = checkpoint.full_page_writes;
+        self.next_xid = self.next_xid.max(checkpoint.next_xid);
+        self.pass_multi(checkpoint.next_multi, checkpoint.next_multi_offset);
+        self.pass_oldest_multi(checkpoint.oldest_multi, checkpoint.oldest_multi_database);
+        self.pass_oldest_xid(checkpoint.oldest_xid, checkpoint.oldest_xid_database);
+    }
+
+    /// commit_ts.c: `CommitTsParameterChange`.
+    fn apply_parameter_change(&mut self, settings: WalSettings) {
+        let next_xid = self.next_xid as u32;
+        match (self.settings.track_commit_timestamp, settings.track_commit_timestamp) {
+            (false, true) if self.oldest_commit_ts_xid == 0 => {
+                self.oldest_commit_ts_xid = next_xid;
+                self.newest_commit_ts_xid = next_xid;
+            }
+            (true, false) => {
+                self.oldest_commit_ts_xid = 0;
+                self.newest_commit_ts_xid = 0;
+            }
+            _ => {}
+        }
+        self.settings = settings;
+    }
+
+    /// xact.c: `xact_redo`; twophase.c: `PrescanPreparedTransactions`.
+    fn apply_transaction(&mut self, record: &Record) -> Option<()> {
+        let ids = TransactionIds::read(record)?;
+        ids.all().for_each(|xid| self.pass_xid(xid));
+        if ids.is_commit && self.settings.track_commit_timestamp {
+            // commit_ts.c, TransactionTreeSetCommitTsData: the last subtransaction is the newest.
+            let newest = ids.subtransactions().last().unwrap_or(ids.xid);
+            if xid_precedes(self.newest_commit_ts_xid, newest) {
+                self.newest_commit_ts_xid = newest;
+            }
+        }
+        Some(())
+    }
+
+    /// `xl_clog_truncate`. Postgres' redo keeps this as the oldest id in the commit log only; a clean start takes
+    /// that from the checkpoint's oldest id, which therefore must not be older.
+    fn apply_clog_truncate(&mut self, main: &[u8]) -> Option<()> {
+        let mut fields = Fields::new(main);
+        fields.skip(4)?;
+        let (oldest_xid, database) = (fields.u32()?, fields.u32()?);
+        self.pass_oldest_xid(oldest_xid, database);
+        Some(())
+    }
+
+    /// multixact.c: `multixact_redo`.
+    fn apply_multixact(&mut self, kind: u8, main: &[u8]) -> Option<()> {
+        let mut fields = Fields::new(main);
+        match kind {
+            MULTIXACT_CREATE => {
+                let (id, first_member, members) = (fields.u32()?, fields.u32()?, fields.u32()?);
+                self.pass_multi(id.wrapping_add(1), first_member.wrapping_add(members));
+                for _ in 0..members {
+                    self.pass_xid(fields.u32()?);
+                    fields.skip(4)?;
+                }
+            }
+            MULTIXACT_TRUNCATE => {
+                let database = fields.u32()?;
+                fields.skip(4)?;
+                self.pass_oldest_multi(fields.u32()?, database);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// commit_ts.c: `AdvanceOldestCommitTsXid`.
+    fn apply_commit_ts_truncate(&mut self, main: &[u8]) -> Option<()> {
+        let mut fields = Fields::new(main);
+        fields.skip(4)?;
+        let oldest = fields.u32()?;
+        if self.oldest_commit_ts_xid != 0 && xid_precedes(self.oldest_commit_ts_xid, oldest) {
+            self.oldest_commit_ts_xid = oldest;
+        }
+        Some(())
+    }
+
+    /// varsup.c: `AdvanceNextFullTransactionIdPastXid`.
+    fn pass_xid(&mut self, xid: u32) {
+        let next = self.next_xid as u32;
+        if xid_precedes(xid, next) {
+            return;
+        }
+        let mut epoch = self.next_xid >> 32;
+        let after = xid.checked_add(1).unwrap_or(FIRST_NORMAL_XID);
+        if after < next {
+            epoch += 1;
+        }
+        self.next_xid = epoch << 32 | u64::from(after);
+    }
+
+    /// multixact.c: `MultiXactAdvanceNextMXact`.
+    fn pass_multi(&mut self, next: u32, next_offset: u32) {
+        if precedes(self.next_multi, next) {
+            self.next_multi = next;
+        }
+        if precedes(self.next_multi_offset, next_offset) {
+            self.next_multi_offset = next_offset;
+        }
+    }
+
+    fn pass_oldest_xid(&mut self, oldest: u32, database: u32) {
+        if xid_precedes(self.oldest_xid, oldest) {
+            self.oldest_xid = oldest;
+            self.oldest_xid_database = database;
+        }
+    }
+
+    /// multixact.c: `MultiXactAdvanceOldest`.
+    fn pass_oldest_multi(&mut self, oldest: u32, database: u32) {
+        if precedes(self.oldest_multi, oldest) {
+            self.oldest_multi = oldest;
+            self.oldest_multi_database = database;
+        }
+    }
+
+    /// The state's bytes, for storage; docs/formats/control-state.md.
     pub fn encode(&self) -> [u8; CONTROL_STATE_BYTES] {
-        [0; CONTROL_STATE_BYTES]
+        let settings = &self.settings;
+        let mut bytes = [0; CONTROL_STATE_BYTES];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &FORMAT.to_le_bytes());
+        put(4, &self.timeline_id.to_le_bytes());
+        put(8, &self.next_xid.to_le_bytes());
+        put(16, &self.next_oid.to_le_bytes());
+        put(20, &self.next_multi.to_le_bytes());
+        put(24, &self.next_multi_offset.to_le_bytes());
+        put(28, &self.oldest_xid.to_le_bytes());
+        put(32, &self.oldest_xid_database.to_le_bytes());
+        put(36, &self.oldest_multi.to_le_bytes());
+        put(40, &self.oldest_multi_database.to_le_bytes());
+        put(44, &self.oldest_commit_ts_xid.to_le_bytes());
+        put(48, &self.newest_commit_ts_xid.to_le_bytes());
+        put(52, &settings.wal_level.to_le_bytes());
+        put(56, &settings.max_connections.to_le_bytes());
+        put(60, &settings.max_worker_processes.to_le_bytes());
+        put(64, &settings.max_wal_senders.to_le_bytes());
+        put(68, &settings.max_prepared_transactions.to_le_bytes());
+        put(72, &settings.max_locks_per_transaction.to_le_bytes());
+        let flags =
+            [self.full_page_writes, settings.wal_log_hints, settings.track_commit_timestamp, false];
+        put(76, &flags.map(u8::from));
+        bytes
     }
 
     /// The state of stored bytes; `None` where they are not a state's.
     pub fn decode(bytes: &[u8]) -> Option<ControlState> {
-        let _ = bytes;
-        None
+        let bytes: &[u8; CONTROL_STATE_BYTES] = bytes.try_into().ok()?;
+        let mut fields = Fields::new(bytes);
+        if fields.u32()? != FORMAT {
+            return None;
+        }
+        let mut state = ControlState {
+            timeline_id: fields.u32()?,
+            next_xid: fields.u64()?,
+            next_oid: fields.u32()?,
+            next_multi: fields.u32()?,
+            next_multi_offset: fields.u32()?,
+            oldest_xid: fields.u32()?,
+            oldest_xid_database: fields.u32()?,
+            oldest_multi: fields.u32()?,
+            oldest_multi_database: fields.u32()?,
+            oldest_commit_ts_xid: fields.u32()?,
+            newest_commit_ts_xid: fields.u32()?,
+            full_page_writes: false,
+            settings: WalSettings {
+                wal_level: fields.i32()?,
+                wal_log_hints: false,
+                max_connections: fields.i32()?,
+                max_worker_processes: fields.i32()?,
+                max_wal_senders: fields.i32()?,
+                max_prepared_transactions: fields.i32()?,
+                max_locks_per_transaction: fields.i32()?,
+                track_commit_timestamp: false,
+            },
+        };
+        let mut flag = || match fields.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        };
+        state.full_page_writes = flag()?;
+        state.settings.wal_log_hints = flag()?;
+        state.settings.track_commit_timestamp = flag()?;
+        (!flag()?).then_some(state)
     }
 }
+
+/// `xl_parameter_change`.
+fn read_parameters(main: &[u8]) -> Option<WalSettings> {
+    let mut fields = Fields::new(main);
+    Some(WalSettings {
+        max_connections: fields.i32()?,
+        max_worker_processes: fields.i32()?,
+        max_wal_senders: fields.i32()?,
+        max_prepared_transactions: fields.i32()?,
+        max_locks_per_transaction: fields.i32()?,
+        wal_level: fields.i32()?,
+        wal_log_hints: fields.u8()? != 0,
+        track_commit_timestamp: fields.u8()? != 0,
+    })
+}
+
+/// On the circle of 32-bit numbers (multixact.c: `MultiXactIdPrecedes`).
+fn precedes(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+/// On the circle of transaction ids, before which the special ones stand (transam.c: `TransactionIdPrecedes`).
+fn xid_precedes(a: u32, b: u32) -> bool {
+    if a < FIRST_NORMAL_XID || b < FIRST_NORMAL_XID { a < b } else { precedes(a, b) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,12 @@ pub enum Damage {
         /// The part, by its name in Postgres' sources.
         part: &'static str,
     },
+    /// The record's own data are too short for its kind.
+    #[error("the data of a {name} record do not fit their kind")]
+    Payload {
+        /// The record's name.
+        name: String,
+    },
     /// A full-page image that cannot be unpacked to a page.
     #[error("full-page image of block {block}: {reason}")]
     Image {
@@ -137,11 +143,9 @@ pub enum ControlFileError {
     },
     /// Of another Postgres major, or no `pg_control` at all.
     #[error(
-        "pg_control has version {control_version} (catalog {catalog_version}), which is not Postgres {expected_major}"
+        "pg_control has version {control_version} and catalog version {catalog_version}, which is no Postgres that is known here"
     )]
     Version {
-        /// The major that was expected.
-        expected_major: u32,
         /// `pg_control_version`.
         control_version: u32,
         /// `catalog_version_no`.

@@ -22,6 +22,7 @@ pub mod rmid;
 mod segment;
 mod version;
 mod visibility_map;
+mod wal_layout;
 mod wal_page;
 
 pub use block_image::{BlockImage, Compression};

@@ -9,14 +9,15 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    Damage, Lsn, RECORD_BYTES_MAX, Version, WAL_PAGE_BYTES, WalError,
+    Damage, FirstRecord, Lsn, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, Version,
+    WAL_PAGE_BYTES, WalError, WalPageHeader,
     fields::Fields,
-    record::{RECORD_HEADER_BYTES, RecordHeader, record_checksum},
+    header_bytes,
+    record::{RecordHeader, record_checksum},
     rmid,
-    wal_page::{FirstRecord, WalPageHeader, header_bytes},
 };
 
-/// Records are given out as slices of buffers of this size, larger ones in a buffer of their own.
+/// Records are given out as slices of buffers of this size, larger ones in buffers of their own.
 const ARENA_BYTES: usize = 64 << 10;
 /// Consumed bytes are dropped from the front of the fed ones when there are so many.
 const CONSUMED_BYTES_MAX: usize = 256 << 10;
@@ -37,6 +38,13 @@ pub struct RawRecord {
     pub bytes: Bytes,
 }
 
+impl RawRecord {
+    /// Decodes the record. An error names its position.
+    pub fn decode(&self, version: Version) -> Result<Record, WalError> {
+        Record::parse(version, &self.bytes).map_err(|error| error.at(self.start))
+    }
+}
+
 /// Reads records from WAL that is fed to it piece by piece.
 #[derive(Clone, Debug)]
 pub struct WalReader {
@@ -49,15 +57,30 @@ pub struct WalReader {
     fed_from: Lsn,
     record_end: Lsn,
     last_record: Option<Lsn>,
-    /// An unfinished record is not looked at again before this much was fed.
-    wanted: Lsn,
+    /// How far the record after `record_end` was walked before bytes were wanting.
+    walk: Option<Walk>,
     arena: BytesMut,
 }
 
-/// What the bytes at `record_end` are.
-enum Found {
-    Record { start: Lsn, end: Lsn, total_bytes: usize, is_overwrite: bool },
-    Wants(Lsn),
+/// The way through the pages of one record.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    start: Lsn,
+    total_bytes: u32,
+    /// Where the next piece of the record begins: its start, or a page that it continues on.
+    at: Lsn,
+    /// The record's bytes from `at` on.
+    remaining: u32,
+    /// The unfinished record whose place this one takes.
+    overwrites: Option<Lsn>,
+}
+
+/// Why there is no record yet.
+enum Stop {
+    /// More bytes must be fed.
+    Wants,
+    /// The bytes before `until` are wrong.
+    Damaged { error: WalError, until: Lsn },
 }
 
 impl WalReader {
@@ -72,7 +95,7 @@ impl WalReader {
             fed_from: start,
             record_end: start,
             last_record: prev,
-            wanted: start,
+            walk: None,
             arena: BytesMut::new(),
         }
     }
@@ -94,27 +117,36 @@ impl WalReader {
     }
 
     /// The next record, or `None` where more bytes are wanted first. All bytes fed count as final: zeros where a
-    /// record should begin are damage. For a source that rewrites its tail there is
+    /// record should begin are damage. For a source that writes its tail again there is
     /// [`WalReader::next_record_before`].
     pub fn next_record(&mut self) -> Result<Option<RawRecord>, WalError> {
-        Ok(None)
+        self.next_record_before(Lsn::MAX)
     }
 
     /// The next record of a source that may yet write its bytes from `settled` on again, as Postgres does with the
-    /// last page that it wrote. Bytes from there on that make no valid record yet are not damage but wanted
+    /// last page that it wrote. Bytes from there on that make no valid record yet are not damage, but wanted
     /// again: `None`.
     pub fn next_record_before(&mut self, settled: Lsn) -> Result<Option<RawRecord>, WalError> {
-        let _ = settled;
-        self.next_record()
+        match self.find() {
+            Ok(record) => {
+                assert!(self.record_end < record.end && record.end <= self.fed_to());
+                self.record_end = record.end;
+                self.last_record = Some(record.start);
+                self.walk = None;
+                Ok(Some(record))
+            }
+            Err(Stop::Wants) => Ok(None),
+            Err(Stop::Damaged { until, .. }) if until > settled => Ok(None),
+            Err(Stop::Damaged { error, .. }) => Err(error),
+        }
     }
 
-    /// Forgets the bytes fed from `to` on, which the source is about to write again. Records given out stay: of
+    /// Forgets the bytes fed from `to` on, which the source is about to write again. Records given out stay: of the
     /// bytes before [`WalReader::record_end`] none is forgotten.
     pub fn truncate(&mut self, to: Lsn) {
         let to = to.max(self.record_end);
-        let keep = to.since(self.fed_from) as usize;
-        self.fed.truncate(keep);
-        self.wanted = self.wanted.min(to);
+        self.fed.truncate(to.since(self.fed_from) as usize);
+        self.walk = self.walk.filter(|walk| walk.at <= to);
     }
 
     /// The end of the bytes fed.
@@ -139,4 +171,194 @@ impl WalReader {
             self.fed_from = self.record_end;
         }
     }
+
+    /// The bytes fed of `[begin, begin + count)`, where all of them are there.
+    fn fed_bytes(&self, begin: Lsn, count: usize) -> Result<&[u8], Stop> {
+        let from = begin.since(self.fed_from) as usize;
+        self.fed.get(from..from + count).ok_or(Stop::Wants)
+    }
+
+    /// The record after `record_end`.
+    fn find(&mut self) -> Result<RawRecord, Stop> {
+        let mut walk = match self.walk.take() {
+            Some(walk) => walk,
+            None => self.begin(self.record_end, None)?,
+        };
+        while walk.remaining > 0 {
+            match self.step(walk) {
+                Ok(next) => walk = next,
+                Err(stop) => {
+                    self.walk = Some(walk);
+                    return Err(stop);
+                }
+            }
+        }
+        let record = self.assemble(walk);
+        if record.is_err() {
+            self.walk = Some(walk);
+        }
+        record
+    }
+
+    /// Begins a record at `from`, the end of the one before, or the start of the page where one is overwritten.
+    fn begin(&self, from: Lsn, overwrites: Option<Lsn>) -> Result<Walk, Stop> {
+        let mut start = from;
+        if from.page_offset() == 0 {
+            let (header, bytes) = self.page_header(from)?;
+            start += bytes;
+            if let FirstRecord::Continues(found) = header.first {
+                return Err(damaged(from, start, Damage::Continuation { expected: 0, found }));
+            }
+        }
+        let found = self.fed_bytes(start, 4)?;
+        let total_bytes = Fields::new(found).u32().ok_or(Stop::Wants)?;
+        if !(RECORD_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&(total_bytes as usize)) {
+            return Err(damaged(start, start + 4, Damage::RecordLength { found: total_bytes }));
+        }
+        // A wrong record is better found now than after as many bytes as its wrong length says.
+        if left_on_page(start) >= RECORD_HEADER_BYTES as u32 {
+            let header = self.fed_bytes(start, RECORD_HEADER_BYTES)?;
+            self.check_header(start, header)
+                .map_err(|damage| damaged(start, start + RECORD_HEADER_BYTES as u64, damage))?;
+        }
+        Ok(Walk { start, total_bytes, at: start, remaining: total_bytes, overwrites })
+    }
+
+    /// Takes the record's bytes on one page.
+    fn step(&self, walk: Walk) -> Result<Walk, Stop> {
+        let Walk { start, mut at, remaining, .. } = walk;
+        if at != start {
+            let (header, bytes) = self.page_header(at)?;
+            match header.first {
+                FirstRecord::Continues(found) if found == remaining => {}
+                FirstRecord::Overwrites => return self.begin(at, Some(start)),
+                FirstRecord::Continues(found) => {
+                    return Err(damaged(
+                        at,
+                        at + bytes,
+                        Damage::Continuation { expected: remaining, found },
+                    ));
+                }
+                FirstRecord::Starts => {
+                    let damage = Damage::Continuation { expected: remaining, found: 0 };
+                    return Err(damaged(at, at + bytes, damage));
+                }
+            }
+            at += bytes;
+        }
+        let here = remaining.min(left_on_page(at));
+        Ok(Walk { at: at + u64::from(here), remaining: remaining - here, ..walk })
+    }
+
+    /// Reads and checks the header of the page at `page`; with it, its length.
+    fn page_header(&self, page: Lsn) -> Result<(WalPageHeader, u64), Stop> {
+        let length = header_bytes(page, self.segment_bytes);
+        let end = page + length as u64;
+        let header = WalPageHeader::decode(
+            self.version,
+            page,
+            self.segment_bytes,
+            self.fed_bytes(page, length)?,
+        )
+        .map_err(|damage| damaged(page, end, damage))?;
+        if let (Some(expected), Some(segment)) = (self.system_id, header.segment)
+            && segment.system_id != expected
+        {
+            return Err(damaged(
+                page,
+                end,
+                Damage::SystemId { expected, found: segment.system_id },
+            ));
+        }
+        Ok((header, length as u64))
+    }
+
+    /// xlogreader.c: `ValidXLogRecordHeader`.
+    fn check_header(&self, start: Lsn, bytes: &[u8]) -> Result<RecordHeader, Damage> {
+        let header = RecordHeader::read(&mut Fields::new(bytes))
+            .ok_or(Damage::Malformed { part: "XLogRecord" })?;
+        if header.rmid > rmid::BUILTIN_MAX && header.rmid < rmid::CUSTOM_MIN {
+            return Err(Damage::Malformed { part: "xl_rmid" });
+        }
+        match self.last_record {
+            Some(expected) if header.prev != expected => {
+                Err(Damage::PreviousRecord { expected, found: header.prev })
+            }
+            None if header.prev >= start => {
+                Err(Damage::PreviousRecord { expected: Lsn::INVALID, found: header.prev })
+            }
+            _ => Ok(header),
+        }
+    }
+
+    /// Copies a walked record's bytes from their pages, and checks them.
+    fn assemble(&mut self, walk: Walk) -> Result<RawRecord, Stop> {
+        let Walk { start, total_bytes, .. } = walk;
+        let mut end = walk.at.max_align();
+        if self.fed_to() < end {
+            return Err(Stop::Wants);
+        }
+        let bytes = self.copy(start, total_bytes as usize);
+        let wrong = |damage| damaged(start, end, damage);
+        let header = self.check_header(start, &bytes).map_err(wrong)?;
+        let expected = record_checksum(&bytes);
+        if header.checksum != expected {
+            return Err(wrong(Damage::RecordChecksum { expected, found: header.checksum }));
+        }
+        if walk.overwrites.is_some_and(|unfinished| !is_overwrite_of(unfinished, &header, &bytes)) {
+            return Err(wrong(Damage::Overwritten));
+        }
+        if header.rmid == rmid::XLOG && header.info & 0xF0 == SWITCH {
+            let segment_bytes = u64::from(self.segment_bytes);
+            end = Lsn(end.0.next_multiple_of(segment_bytes));
+            if self.fed_to() < end {
+                return Err(Stop::Wants);
+            }
+        }
+        Ok(RawRecord { start, end, bytes })
+    }
+
+    /// The record's `total_bytes` bytes from `start`, all of them fed and their pages checked, without page headers.
+    fn copy(&mut self, start: Lsn, total_bytes: usize) -> Bytes {
+        let is_large = total_bytes > ARENA_BYTES / 4;
+        let mut own = BytesMut::with_capacity(if is_large { total_bytes } else { 0 });
+        if !is_large && self.arena.capacity() < total_bytes {
+            self.arena = BytesMut::with_capacity(ARENA_BYTES);
+        }
+        let to = if is_large { &mut own } else { &mut self.arena };
+        let mut at = start;
+        loop {
+            let here = (total_bytes - to.len()).min(left_on_page(at) as usize);
+            let from = at.since(self.fed_from) as usize;
+            to.extend_from_slice(&self.fed[from..from + here]);
+            at += here as u64;
+            if to.len() == total_bytes {
+                return to.split().freeze();
+            }
+            at += header_bytes(at, self.segment_bytes) as u64;
+        }
+    }
 }
+
+fn damaged(at: Lsn, until: Lsn, damage: Damage) -> Stop {
+    Stop::Damaged { error: WalError::Damaged { at, damage }, until }
+}
+
+/// Bytes from `at` to the end of its WAL page.
+fn left_on_page(at: Lsn) -> u32 {
+    (WAL_PAGE_BYTES - at.page_offset()) as u32
+}
+
+/// Whether the record says that it stands in place of the unfinished one at `unfinished`
+/// (xlogrecord.h: `xl_overwrite_contrecord`).
+fn is_overwrite_of(unfinished: Lsn, header: &RecordHeader, bytes: &[u8]) -> bool {
+    // After the header: the id and the length of the main data, then the position.
+    let mut fields = Fields::new(bytes);
+    let position = fields.skip(RECORD_HEADER_BYTES + 2).and_then(|()| fields.u64());
+    header.rmid == rmid::XLOG
+        && header.info & 0xF0 == OVERWRITE_CONTRECORD
+        && position == Some(unfinished.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,14 +18,14 @@ pub const RECORD_BYTES_MAX: usize = 1020 << 20;
 pub const BLOCK_ID_MAX: u8 = 32;
 
 /// Where `xl_crc` stands in the header.
-const CHECKSUM_AT: usize = 20;
+pub(crate) const CHECKSUM_AT: usize = 20;
 /// The bits of `xl_info` that are the resource manager's own (`XLR_RMGR_INFO_MASK`).
 const KIND_MASK: u8 = 0xF0;
 /// `XLR_CHECK_CONSISTENCY`.
 const CHECK_CONSISTENCY: u8 = 0x02;
 
 /// `XLR_BLOCK_ID_DATA_SHORT`.
-const MAIN_DATA_SHORT: u8 = 255;
+pub(crate) const MAIN_DATA_SHORT: u8 = 255;
 /// `XLR_BLOCK_ID_DATA_LONG`.
 const MAIN_DATA_LONG: u8 = 254;
 /// `XLR_BLOCK_ID_ORIGIN`.

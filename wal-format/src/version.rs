@@ -10,12 +10,12 @@ pub enum Version {
 }
 
 impl Version {
+    /// All versions known here.
+    pub const ALL: [Version; 1] = [Version::V15];
+
     /// The version of this major number, where it is known.
     pub fn from_major(major: u32) -> Option<Version> {
-        match major {
-            15 => Some(Version::V15),
-            _ => None,
-        }
+        Version::ALL.into_iter().find(|version| version.major() == major)
     }
 
     /// The major number, as in the file `PG_VERSION`.

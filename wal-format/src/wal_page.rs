@@ -1,6 +1,6 @@
 //! The header of a WAL page (xlog_internal.h: `XLogPageHeaderData`, `XLogLongPageHeaderData`).
 
-use crate::{Damage, Lsn, Version, WAL_PAGE_BYTES};
+use crate::{Damage, Lsn, Version, WAL_PAGE_BYTES, fields::Fields};
 
 /// Bytes of an ordinary page's header (`SizeOfXLogShortPHD`).
 pub const SHORT_HEADER_BYTES: usize = 24;
@@ -94,7 +94,7 @@ impl WalPageHeader {
         segment_bytes: u32,
         bytes: &[u8],
     ) -> Result<WalPageHeader, Damage> {
-        let mut fields = crate::fields::Fields::new(bytes);
+        let mut fields = Fields::new(bytes);
         let short = Damage::Malformed { part: "XLogPageHeaderData" };
         let mut header = || -> Option<(u16, u16, u32, u64, u32)> {
             Some((fields.u16()?, fields.u16()?, fields.u32()?, fields.u64()?, fields.u32()?))
