@@ -8,7 +8,9 @@ pub(crate) mod heap;
 pub(crate) mod heap2;
 pub(crate) mod slru;
 
+mod btree;
 mod generic;
+mod index_tuple;
 mod sequence;
 mod tuple;
 
@@ -154,6 +156,7 @@ fn block_redo(rmid: u8) -> Option<BlockRedo> {
     match rmid {
         rmid::HEAP => Some(heap::redo),
         rmid::HEAP2 => Some(heap2::redo),
+        rmid::BTREE => Some(btree::redo),
         rmid::SEQUENCE => Some(sequence::redo),
         rmid::GENERIC => Some(generic::redo),
         _ => None,

@@ -2,6 +2,7 @@
 //!
 //! Reading gives `None` where the bytes are too short or contradict themselves; what the numbers mean for a page is `redo`'s to check.
 
+pub mod btree;
 pub mod clog;
 pub mod commit_ts;
 pub mod database;
