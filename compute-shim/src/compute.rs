@@ -1,12 +1,27 @@
 //! A compute's whole life: from an empty folder to a running Postgres, and back to nothing mounted.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod start;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use protocol::{TenantTimeline, Term};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wal_format::Lsn;
 
-use crate::ShimError;
+use self::start::Running;
+use crate::{
+    ShimError,
+    folder::Folder,
+    postgres::{Machine, Stop},
+};
+
+/// After Postgres ended, how long a fence may take to explain it.
+const FENCE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a compute needs to know.
 #[derive(Clone, Debug)]
@@ -73,9 +88,95 @@ impl Exit {
 pub async fn run(
     config: ComputeConfig,
     shutdown: CancellationToken,
-    _ready: impl FnOnce(Ready),
+    ready: impl FnOnce(Ready),
 ) -> Result<Exit, ShimError> {
-    tracing::info!(timeline = %config.timeline, "compute starting");
-    shutdown.cancelled().await;
-    Err(ShimError::Stopped)
+    let mut stages = Stages::begin();
+    let machine = Machine::check(config.pg_bin.as_deref(), config.user.as_deref(), config.listen)?;
+    let folder = Folder::take(&config.folder)?;
+    folder.check(&machine.user, machine.owner)?;
+    folder.empty(machine.owner)?;
+    stages.end("folder");
+    let outcome = serve(&config, &machine, &folder, &mut stages, &shutdown, ready).await;
+    // What went its orderly way left nothing; what did not is ended here.
+    let swept = tokio::task::spawn_blocking(move || folder.sweep()).await;
+    let exit = outcome?;
+    swept.map_err(|error| ShimError::io("unmounting")(error.into()))??;
+    Ok(exit)
+}
+
+async fn serve(
+    config: &ComputeConfig,
+    machine: &Machine,
+    folder: &Folder,
+    stages: &mut Stages,
+    shutdown: &CancellationToken,
+    ready: impl FnOnce(Ready),
+) -> Result<Exit, ShimError> {
+    let running = tokio::select! {
+        running = start::start(config, machine, folder, stages) => running?,
+        () = shutdown.cancelled() => return Err(ShimError::Stopped),
+    };
+    tracing::info!(
+        timeline = %config.timeline, address = %machine.listen, term = %running.term,
+        lsn = %running.start_lsn, "compute ready"
+    );
+    ready(Ready {
+        address: machine.listen,
+        socket_folder: folder.sockets(),
+        postmaster: running.postmaster.process(),
+        term: running.term,
+        start_lsn: running.start_lsn,
+        stages: stages.ended.clone(),
+    });
+    let exit = watch(&running, shutdown).await;
+    tracing::info!(timeline = %config.timeline, ?exit, "compute ending");
+    match &exit {
+        Exit::Stopped => running.stop(Stop::Fast).await?,
+        Exit::Fenced(_) | Exit::Postgres(_) => running.stop(Stop::Immediate).await?,
+    }
+    Ok(exit)
+}
+
+/// Waits for the first thing that ends a compute.
+async fn watch(running: &Running, shutdown: &CancellationToken) -> Exit {
+    let fenced = async {
+        tokio::select! {
+            fenced = running.proposer.fenced() => format!(
+                "term {} was elected on this timeline, above this compute's term {}",
+                fenced.known, fenced.ours
+            ),
+            why = running.pages.fenced() => why.to_string(),
+        }
+    };
+    tokio::pin!(fenced);
+    tokio::select! {
+        why = &mut fenced => Exit::Fenced(why),
+        status = running.postmaster.ended() => match timeout(FENCE_TIME_MAX, fenced).await {
+            // The fence's EIO ends Postgres by itself.
+            Ok(why) => Exit::Fenced(why),
+            Err(_) => {
+                let what = format!("Postgres ended with {status}");
+                Exit::Postgres(running.postmaster.failure(what).to_string())
+            }
+        },
+        () = shutdown.cancelled() => Exit::Stopped,
+    }
+}
+
+/// How long each stage of a start took.
+struct Stages {
+    begun: Instant,
+    ended: Vec<(&'static str, Duration)>,
+}
+
+impl Stages {
+    fn begin() -> Stages {
+        Stages { begun: Instant::now(), ended: Vec::new() }
+    }
+
+    /// Ends a stage; the next begins.
+    fn end(&mut self, name: &'static str) {
+        self.ended.push((name, self.begun.elapsed()));
+        self.begun = Instant::now();
+    }
 }

@@ -1,0 +1,116 @@
+//! What Postgres is told when it starts.
+
+use std::{net::SocketAddr, path::Path};
+
+use crate::ShimError;
+
+/// Who may connect: this machine, without a password. Others come through the proxy.
+pub const HBA: &str = "\
+# TYPE  DATABASE     USER  ADDRESS       METHOD
+local   all          all                 trust
+local   replication  all                 trust
+host    all          all   127.0.0.1/32  trust
+host    all          all   ::1/128       trust
+host    replication  all   127.0.0.1/32  trust
+host    replication  all   ::1/128       trust
+";
+
+/// The settings that the engine rests on, on the command line: above `ALTER SYSTEM` and any file.
+///
+/// Commits are durable because fdatasync on `pg_wal` is the quorum's answer. Torn pages do not
+/// matter, since nothing of the disk outlives the compute. A recycled segment would hold bytes that
+/// were never this timeline's WAL; zeroing a new one would send nothing but zeros through the quorum.
+const FIXED: [(&str, &str); 8] = [
+    ("fsync", "on"),
+    ("wal_sync_method", "fdatasync"),
+    ("wal_recycle", "off"),
+    ("wal_init_zero", "off"),
+    ("full_page_writes", "off"),
+    ("wal_log_hints", "off"),
+    ("archive_mode", "off"),
+    ("unix_socket_permissions", "0777"),
+];
+
+/// The arguments of `postgres`. `prepared` transactions were recovered and need their places;
+/// `settings` may ask for more.
+pub fn command_line(
+    data: &Path,
+    sockets: &Path,
+    listen: SocketAddr,
+    prepared: u32,
+    settings: &[(String, String)],
+) -> Vec<String> {
+    let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+    let mut set = |name: &str, value: &str| {
+        arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
+    };
+    set("listen_addresses", &listen.ip().to_string());
+    set("port", &listen.port().to_string());
+    set("unix_socket_directories", &sockets.display().to_string());
+    for (name, value) in FIXED {
+        set(name, value);
+    }
+    let asked = settings
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "max_prepared_transactions")
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0);
+    if prepared > asked {
+        set("max_prepared_transactions", &prepared.to_string());
+    }
+    arguments
+}
+
+/// `postgresql.conf` with the user's settings.
+pub fn configuration_file(settings: &[(String, String)]) -> Result<String, ShimError> {
+    let mut file = String::from("# written at each start of the compute: set --set NAME=VALUE\n");
+    for (name, value) in settings {
+        let is_name = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+        if !is_name || value.contains(['\n', '\r', '\0']) {
+            return Err(ShimError::Precondition {
+                what: format!("{name:?} = {value:?} is not a setting of Postgres"),
+                mend: "write --set NAME=VALUE on one line".to_owned(),
+            });
+        }
+        let value = value.replace('\\', "\\\\").replace('\'', "''");
+        file.push_str(&format!("{name} = '{value}'\n"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_value_is_quoted_so_that_it_stays_one_value() {
+        let file = configuration_file(&settings(&[("search_path", r"it's \ here")]));
+        assert!(file.is_ok_and(|file| file.ends_with("search_path = 'it''s \\\\ here'\n")));
+        for (name, value) in [("a b", "1"), ("", "1"), ("work_mem", "1\nfsync = off")] {
+            assert!(configuration_file(&settings(&[(name, value)])).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn recovered_prepared_transactions_have_their_places() {
+        let line = |prepared, pairs: &[(&str, &str)]| {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 5499));
+            let paths = (Path::new("/d"), Path::new("/s"));
+            let line = command_line(paths.0, paths.1, listen, prepared, &settings(pairs));
+            line.into_iter().find(|argument| argument.starts_with("max_prepared"))
+        };
+        assert_eq!(line(0, &[]), None);
+        assert_eq!(line(3, &[]).as_deref(), Some("max_prepared_transactions=3"));
+        assert_eq!(line(3, &[("max_prepared_transactions", "10")]), None);
+        assert_eq!(
+            line(3, &[("max_prepared_transactions", "2")]).as_deref(),
+            Some("max_prepared_transactions=3")
+        );
+    }
+}
