@@ -1,6 +1,9 @@
 //! What the HTTP API and the computes' own reports say, as JSON.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use protocol::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,13 @@ pub struct StartRequest {
     /// The port; the branch's last one, or a free one, where none is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Settings for Postgres; the branch's last ones where none are said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
 }
+
+/// Settings of Postgres by name, as in `postgresql.conf`.
+pub type Settings = BTreeMap<String, String>;
 
 fn main_branch() -> String {
     "main".to_owned()

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 
 use crate::{
-    Compute, State,
+    Compute, Settings, State,
     child::{Child, Phase},
 };
 
@@ -24,6 +24,7 @@ struct Now {
     timeline_id: TimelineId,
     host: std::net::IpAddr,
     port: u16,
+    settings: Settings,
     child: Option<Arc<Child>>,
     /// While a stop is under way.
     stopping: bool,
@@ -40,6 +41,13 @@ pub(crate) struct Place {
     pub port: u16,
 }
 
+/// What its next compute is to be.
+pub(crate) struct Plan {
+    pub timeline_id: TimelineId,
+    pub port: u16,
+    pub settings: Settings,
+}
+
 impl Endpoint {
     /// An endpoint without a compute.
     pub(crate) fn new(place: Place) -> Endpoint {
@@ -51,6 +59,7 @@ impl Endpoint {
             timeline_id,
             host,
             port,
+            settings: Settings::new(),
             child: None,
             stopping: false,
             start_ms: None,
@@ -61,6 +70,11 @@ impl Endpoint {
     /// The port that it has.
     pub(crate) fn port(&self) -> u16 {
         self.now.lock().port
+    }
+
+    /// The settings of its last compute.
+    pub(crate) fn settings(&self) -> Settings {
+        self.now.lock().settings.clone()
     }
 
     /// The timeline that its compute serves, or served.
@@ -75,18 +89,13 @@ impl Endpoint {
     }
 
     /// Takes a new compute over, and waits until it is ready or has ended.
-    pub(crate) async fn begin(
-        &self,
-        timeline_id: TimelineId,
-        port: u16,
-        child: Child,
-        asked: Instant,
-    ) -> Phase {
+    pub(crate) async fn begin(&self, plan: Plan, child: Child, asked: Instant) -> Phase {
         let child = Arc::new(child);
         {
             let mut now = self.now.lock();
-            now.timeline_id = timeline_id;
-            now.port = port;
+            now.timeline_id = plan.timeline_id;
+            now.port = plan.port;
+            now.settings = plan.settings;
             now.start_ms = None;
             now.child = Some(child.clone());
         }

@@ -16,7 +16,7 @@ use protocol::{TenantId, TimelineId};
 use crate::{
     Addresses, Compute, Config, Error, StartRequest, Status,
     child::{Child, Phase, Spec},
-    endpoint::{Endpoint, Place},
+    endpoint::{Endpoint, Place, Plan},
     pageserver_client::{Branch, PageserverClient},
     ports,
 };
@@ -76,8 +76,12 @@ impl Endpoints {
         if endpoint.living().is_some() {
             return running_already(&endpoint, request.port);
         }
-        let port = request.port.unwrap_or_else(|| endpoint.port());
-        self.begin(&endpoint, &tenant, &branch, port, asked).await
+        let plan = Plan {
+            timeline_id: branch.timeline_id,
+            port: request.port.unwrap_or_else(|| endpoint.port()),
+            settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
+        };
+        self.begin(&endpoint, &tenant, &branch, plan, asked).await
     }
 
     /// Stops a branch's compute, and waits until nothing of it is left. The port stays its own.
@@ -113,7 +117,12 @@ impl Endpoints {
             return Ok(Some(endpoint.view()));
         }
         endpoint.end().await;
-        self.begin(&endpoint, &tenant, &branch, endpoint.port(), asked).await.map(Some)
+        let plan = Plan {
+            timeline_id: branch.timeline_id,
+            port: endpoint.port(),
+            settings: endpoint.settings(),
+        };
+        self.begin(&endpoint, &tenant, &branch, plan, asked).await.map(Some)
     }
 
     /// Stops every compute.
@@ -171,11 +180,11 @@ impl Endpoints {
         endpoint: &Endpoint,
         tenant: &str,
         branch: &Branch,
-        port: u16,
+        plan: Plan,
         asked: Instant,
     ) -> Result<Compute, Error> {
-        ports::check_free(self.config.compute_host, port)?;
-        let spec = self.spec(branch.tenant_id, branch.timeline_id, port);
+        ports::check_free(self.config.compute_host, plan.port)?;
+        let spec = self.spec(branch.tenant_id, &plan);
         let log = spec.log.clone();
         let child = Child::spawn(spec)?;
         let failed = |reason: Option<String>| Error::ComputeFailed {
@@ -184,14 +193,15 @@ impl Endpoints {
             reason: reason.unwrap_or_else(|| "it was stopped meanwhile".to_owned()),
             log,
         };
-        match endpoint.begin(branch.timeline_id, port, child, asked).await {
+        match endpoint.begin(plan, child, asked).await {
             Phase::Ended { reason } => Err(failed(reason)),
             Phase::Starting | Phase::Ready { .. } => Ok(endpoint.view()),
         }
     }
 
-    fn spec(&self, tenant: TenantId, timeline: TimelineId, port: u16) -> Spec {
+    fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
         let config = &self.config;
+        let (timeline, port) = (plan.timeline_id, plan.port);
         let folder = config.folder.join(format!("{tenant}-{timeline}"));
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
@@ -205,6 +215,9 @@ impl Endpoints {
         ];
         for (option, value) in options {
             arguments.extend([option.to_owned(), value]);
+        }
+        for (name, value) in &plan.settings {
+            arguments.extend(["--set".to_owned(), format!("{name}={value}")]);
         }
         arguments.push("--until-stdin-ends".to_owned());
         arguments.extend(config.compute_arguments.iter().cloned());

@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, StartRequest, State, Status};
+pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartRequest, State, Status};
 pub use endpoints::Endpoints;
 pub use error::Error;
 pub use ports::PortRange;
