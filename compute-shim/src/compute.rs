@@ -141,10 +141,7 @@ async fn serve(
 async fn watch(running: &Running, shutdown: &CancellationToken) -> Exit {
     let fenced = async {
         tokio::select! {
-            fenced = running.proposer.fenced() => format!(
-                "term {} was elected on this timeline, above this compute's term {}",
-                fenced.known, fenced.ours
-            ),
+            fenced = running.proposer.fenced() => fenced.to_string(),
             why = running.pages.fenced() => why.to_string(),
         }
     };

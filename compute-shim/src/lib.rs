@@ -1,6 +1,7 @@
 //! Turns a stock Postgres into a stateless compute: FUSE mounts, WAL proposer, base backup, lifecycle.
 
 mod base_backup;
+mod commit_waiters;
 pub mod compute;
 mod error;
 mod folder;
@@ -11,12 +12,18 @@ mod overlay;
 mod page_client;
 mod path;
 mod postgres;
+mod proposer;
+mod safekeeper_client;
 #[cfg(test)]
 mod test_page_server;
 mod tree;
+mod wal_fs;
 mod wal_proposer;
+mod wal_source;
+mod written_wal;
 
 pub use compute::{ComputeConfig, Exit, Ready, run};
 pub use error::ShimError;
 pub use head::{SettledHead, settled_head};
-pub use wal_proposer::{Elected, Fenced, StartWal, WalConfig, WalMount, WalProposer};
+pub use wal_fs::WalMount;
+pub use wal_proposer::{Elected, Fenced, StartWal, WalConfig, WalProposer};
