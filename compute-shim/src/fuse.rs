@@ -198,3 +198,6 @@ impl From<TreeError> for Errno {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
