@@ -12,3 +12,6 @@ pub use self::{
 
 /// The major version that computes run.
 pub const MAJOR: u32 = 15;
+
+#[cfg(test)]
+mod tests;

@@ -236,11 +236,6 @@ async fn a_large_folder_is_listed_whole_and_emptied_while_it_is_listed() {
 /// Has the kernel forget a file's clean pages.
 fn drop_caches(path: &Path) {
     let file = File::open(path).expect("the file is there");
-    nix::fcntl::posix_fadvise(
-        &file,
-        0,
-        0,
-        nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-    )
-    .expect("the kernel takes the advice");
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        .expect("the kernel takes the advice");
 }
