@@ -1,17 +1,39 @@
 //! All tenants, their branches, and the templates they are made from.
+//!
+//! A tenant is its newest manifest, and exists from the moment at which its name refers to it; what
+//! a crash leaves before that is garbage that nothing names. It ends in the opposite order: the
+//! manifest says so, the name is freed, the objects go.
 
-use std::sync::Arc;
+mod branches;
+mod loaded;
+mod names;
+mod removal;
+mod template;
+#[cfg(test)]
+mod tests;
 
-use bytes::Bytes;
+use std::{collections::HashMap, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineOrigin};
 
-use crate::{error::Error, key::Key, redo::Redo, timeline::Timeline};
+use crate::{
+    engine::Engine,
+    error::Error,
+    manifest::{BranchEntry, TenantKind, TenantManifest},
+    redo::Redo,
+    timeline::Timeline,
+};
+
+pub use names::NAME_BYTES_MAX;
+pub use template::{TemplateSource, TemplateWriter};
 
 /// The branch that every tenant has, made with it and deleted only with it.
 pub const MAIN_BRANCH: &str = "main";
-/// The longest name of a tenant, branch or template, in bytes.
-pub const NAME_BYTES_MAX: usize = 63;
+/// Manifests that a list reads at once.
+const LIST_CONCURRENCY: usize = 16;
 
 /// What the engine needs from outside.
 pub struct Options {
@@ -21,8 +43,8 @@ pub struct Options {
     pub redo: Arc<dyn Redo>,
     /// The most bytes of decompressed layer blocks that are kept in memory.
     pub cache_bytes: u64,
-    /// Called for every timeline that WAL must be ingested into, when it is loaded: one that was
-    /// asked for, or an ancestor whose layers do not reach its branch point yet.
+    /// Called once for every timeline that WAL must be ingested into: one that was asked for, or
+    /// an ancestor whose layers do not reach a branch point yet.
     pub on_load: Box<dyn Fn(Arc<Timeline>) + Send + Sync>,
 }
 
@@ -80,129 +102,135 @@ impl Tenant {
 }
 
 /// All that this pageserver serves.
-pub struct Tenants {}
+pub struct Tenants {
+    engine: Arc<Engine>,
+    on_load: Box<dyn Fn(Arc<Timeline>) + Send + Sync>,
+    manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
+    names: names::Names,
+    timelines: Mutex<HashMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
+}
 
 impl Tenants {
     /// Nothing is read yet: tenants are loaded when they are asked for.
     pub fn new(options: Options) -> Tenants {
-        let _ = options;
-        todo!()
+        let Options { store, redo, cache_bytes, on_load } = options;
+        Tenants {
+            names: names::Names::new(store.clone()),
+            engine: Arc::new(Engine::new(store, redo, cache_bytes)),
+            on_load,
+            manifests: Mutex::default(),
+            timelines: Mutex::default(),
+        }
     }
 
     /// The tenant of this name or id; templates by id only.
     pub async fn tenant(&self, name_or_id: &str) -> Result<Tenant, Error> {
-        let _ = name_or_id;
-        todo!()
-    }
-
-    /// All tenants, by name.
-    pub async fn list(&self) -> Result<Vec<Tenant>, Error> {
-        todo!()
+        let manifest = self.find(TenantKind::Tenant, name_or_id).await?;
+        self.describe(&manifest).await
     }
 
     /// The template of this name or id.
     pub async fn template(&self, name_or_id: &str) -> Result<Tenant, Error> {
-        let _ = name_or_id;
-        todo!()
+        let manifest = self.find(TenantKind::Template, name_or_id).await?;
+        if manifest.kind != TenantKind::Template {
+            return Err(Error::NotFound(format!("template {name_or_id:?}")));
+        }
+        self.describe(&manifest).await
+    }
+
+    /// All tenants, by name.
+    pub async fn list(&self) -> Result<Vec<Tenant>, Error> {
+        self.list_kind(TenantKind::Tenant).await
     }
 
     /// All templates, by name.
     pub async fn templates(&self) -> Result<Vec<Tenant>, Error> {
-        todo!()
+        self.list_kind(TenantKind::Template).await
     }
 
-    /// A new tenant, whose branch `main` begins as the template is.
-    pub async fn create_tenant(&self, name: &str, template: &str) -> Result<Tenant, Error> {
-        let _ = (name, template);
-        todo!()
+    /// Flushes what is in memory, as far as the object store lets it, and stops all background
+    /// work. What could not be flushed is still with the safekeepers.
+    pub async fn shutdown(&self) {
+        let flushes = self.loaded().into_iter().filter(|timeline| !timeline.is_read_only());
+        stream::iter(flushes)
+            .for_each_concurrent(LIST_CONCURRENCY, async |timeline| {
+                if let Err(error) = timeline.flush().await {
+                    let id = timeline.id();
+                    tracing::warn!(timeline = %id, %error, "stopped without a last flush");
+                }
+            })
+            .await;
+        self.engine.stop.cancel();
     }
 
-    /// A new branch of `from` as it was at `point`, from [`Timeline::round_down`] or
-    /// [`Timeline::point_at_time`].
-    pub async fn create_branch(
+    async fn find(&self, kind: TenantKind, name_or_id: &str) -> Result<Arc<TenantManifest>, Error> {
+        let what = match kind {
+            TenantKind::Tenant => "tenant",
+            TenantKind::Template => "template",
+        };
+        let not_found = || Error::NotFound(format!("{what} {name_or_id:?}"));
+        let id = match name_or_id.parse() {
+            Ok(id) => id,
+            Err(_) => self.names.find(kind, name_or_id).await?.ok_or_else(not_found)?,
+        };
+        match self.manifest(id).await {
+            Err(Error::NotFound(_)) => Err(not_found()),
+            found => found,
+        }
+    }
+
+    async fn list_kind(&self, kind: TenantKind) -> Result<Vec<Tenant>, Error> {
+        let names = self.names.list(kind).await?;
+        let tenants = stream::iter(names)
+            .map(async |name| match self.find(kind, &name).await {
+                Ok(manifest) => self.describe(&manifest).await.map(Some),
+                // Deleted between the two requests, or in the middle of its deletion.
+                Err(Error::NotFound(_)) => Ok(None),
+                Err(error) => Err(error),
+            })
+            .buffered(LIST_CONCURRENCY);
+        tenants.try_filter_map(async |tenant| Ok(tenant)).try_collect().await
+    }
+
+    async fn describe(&self, manifest: &TenantManifest) -> Result<Tenant, Error> {
+        let mut branches = Vec::with_capacity(manifest.branches.len());
+        for entry in &manifest.branches {
+            branches.push(self.describe_branch(manifest, entry).await?);
+        }
+        branches.sort_by_key(|branch| branch.name != MAIN_BRANCH);
+        Ok(Tenant {
+            id: manifest.tenant,
+            name: manifest.name.clone(),
+            is_template: manifest.kind == TenantKind::Template,
+            created_at: manifest.created_at,
+            branches,
+        })
+    }
+
+    async fn describe_branch(
         &self,
-        tenant: TenantId,
-        name: &str,
-        from: &str,
-        point: BranchPoint,
+        manifest: &TenantManifest,
+        entry: &BranchEntry,
     ) -> Result<Branch, Error> {
-        let _ = (tenant, name, from, point);
-        todo!()
-    }
-
-    /// Gives the branch's name to a new timeline that begins as the branch was at `point`; the old
-    /// timeline, with its children, becomes the branch `keep_as` (default: `<name>_old_<time>`).
-    /// The new branch, and the old one under its new name.
-    pub async fn restore(
-        &self,
-        tenant: TenantId,
-        branch: &str,
-        point: BranchPoint,
-        keep_as: Option<&str>,
-    ) -> Result<(Branch, Branch), Error> {
-        let _ = (tenant, branch, point, keep_as);
-        todo!()
-    }
-
-    /// Deletes a branch that has no children and is not `main`, and its objects.
-    pub async fn delete_branch(&self, tenant: TenantId, branch: &str) -> Result<(), Error> {
-        let _ = (tenant, branch);
-        todo!()
-    }
-
-    /// Deletes a tenant with all branches, and its objects.
-    pub async fn delete_tenant(&self, tenant: TenantId) -> Result<(), Error> {
-        let _ = tenant;
-        todo!()
-    }
-
-    /// The timeline, loaded on first use with its ancestors.
-    pub async fn timeline(&self, id: TenantTimeline) -> Result<Arc<Timeline>, Error> {
-        let _ = id;
-        todo!()
-    }
-
-    /// All timelines that are loaded now.
-    pub fn loaded(&self) -> Vec<Arc<Timeline>> {
-        todo!()
-    }
-
-    /// Begins a template: all keys as of one LSN. Nothing is seen of it before
-    /// [`TemplateWriter::finish`].
-    pub async fn import_template(
-        &self,
-        name: &str,
-        source: TemplateSource,
-    ) -> Result<TemplateWriter, Error> {
-        let _ = (name, source);
-        todo!()
-    }
-
-    /// Stops background work and flushes what is in memory, as far as the object store lets it.
-    pub async fn shutdown(&self) {}
-}
-
-/// What a template is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TemplateSource {
-    /// The end of its WAL, and what its WAL needs to be read.
-    pub origin: TimelineOrigin,
-    /// Whether its pages have data checksums.
-    pub checksums: bool,
-}
-
-/// Takes a template's keys, in any order, each once.
-pub struct TemplateWriter {}
-
-impl TemplateWriter {
-    /// Adds a key. A page of zeros may be left out.
-    pub async fn put(&mut self, key: Key, value: Bytes) -> Result<(), Error> {
-        let _ = (key, value);
-        todo!()
-    }
-
-    /// Publishes the template.
-    pub async fn finish(self) -> Result<Tenant, Error> {
-        todo!()
+        let ancestor = match entry.ancestor {
+            None => None,
+            Some(from) => {
+                let name = if from.tenant == manifest.tenant {
+                    manifest.branch_of(from.timeline).map(|branch| branch.name.clone())
+                } else {
+                    Some(self.manifest(from.tenant).await?.name.clone())
+                };
+                let timeline = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
+                let name = name.unwrap_or_else(|| from.timeline.to_string());
+                Some(Ancestor { timeline, name, point: from.point })
+            }
+        };
+        Ok(Branch {
+            name: entry.name.clone(),
+            timeline: manifest.timeline(entry.timeline),
+            ancestor,
+            origin: entry.origin,
+            created_at: entry.created_at,
+        })
     }
 }

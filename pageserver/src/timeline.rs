@@ -1,144 +1,354 @@
 //! One timeline: what WAL did to its keys since it began, and its ancestor's history before that.
+//!
+//! Invariants:
+//! - Records are applied in the order of their LSNs; `last_record` is the last one applied.
+//! - Every version is in exactly one of: the open layer, a frozen layer, a layer that the newest
+//!   manifest names. It moves to the next of them under the write lock, so a reader that takes its
+//!   view under the read lock misses nothing and sees nothing twice.
+//! - All versions of the timeline's own layers are above its origin; what is at or below it is the
+//!   ancestor's.
 
-use std::{ops::Range, time::Duration};
+mod flush;
+mod past;
+mod read;
+mod reconstruct;
+#[cfg(test)]
+mod tests;
 
-use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
 use protocol::{BranchPoint, TenantTimeline, Term, TimelineOrigin};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
-use wal_format::{Lsn, RelationFork};
+use wal_format::{Lsn, PAGE_BYTES};
 
-use crate::{change::Change, error::Error, key::Key};
+use crate::{
+    change::Change,
+    engine::{Engine, timeline_folder},
+    error::Error,
+    key::KeyKind,
+    layer::{memory::MemoryLayer, reader::Layer},
+    manifest::{Sequence, TimelineManifest},
+};
+
+/// The open layer is frozen when it has grown to this many bytes.
+pub const OPEN_LAYER_BYTES_MAX: usize = 64 << 20;
+/// The open layer is frozen when its first record has waited this long.
+pub const OPEN_LAYER_AGE_MAX: Duration = Duration::from_secs(30);
+/// Frozen layers that may wait to be written before ingest has to.
+const FROZEN_LAYERS_MAX: usize = 2;
+
+/// What a timeline is, as its tenant's manifest has it.
+pub struct TimelineFacts {
+    /// Its name in requests.
+    pub id: TenantTimeline,
+    /// Where it begins.
+    pub origin: TimelineOrigin,
+    /// Where it came from.
+    pub ancestor: Option<AncestorTimeline>,
+    /// When its tenant was made, in microseconds since 2000.
+    pub tenant_created_at: i64,
+    /// Whether its pages have data checksums.
+    pub checksums: bool,
+    /// Whether it is a template's.
+    pub read_only: bool,
+}
+
+/// Where a timeline came from.
+pub struct AncestorTimeline {
+    /// The ancestor.
+    pub timeline: Arc<Timeline>,
+    /// The last of its LSNs that the timeline sees.
+    pub lsn: Lsn,
+}
 
 /// A loaded timeline. Reads are at an LSN that is a record's end, or anything between two of them.
 pub struct Timeline {
-    id: TenantTimeline,
-    origin: TimelineOrigin,
+    facts: TimelineFacts,
+    engine: Arc<Engine>,
+    /// Never held across an await: readers copy what they need and go on without it.
+    state: RwLock<State>,
+    /// `state.last_record.lsn` again, for those that wait for it without the lock.
+    last_record_lsn: AtomicU64,
+    applied: Notify,
+    term: AtomicU64,
+    sequence: tokio::sync::Mutex<Sequence>,
+    flushed: watch::Sender<FlushStatus>,
+    remote_consistent_lsn: watch::Sender<Lsn>,
+    /// Wakes the flush task: the open layer got its first record, or a layer was frozen.
+    flush_wanted: Notify,
+    /// Wakes ingest: a frozen layer was written.
+    room: Notify,
+    fenced: OnceLock<Error>,
+    stop: CancellationToken,
+    is_ingesting: AtomicBool,
+    /// The last logical size asked for.
+    logical_size: Mutex<Option<(Lsn, u64)>>,
+}
+
+struct State {
+    open: MemoryLayer,
+    /// When the open layer got its first record.
+    open_since: Option<Instant>,
+    /// Oldest first.
+    frozen: VecDeque<Frozen>,
+    /// By rising LSN.
+    layers: Arc<Vec<Arc<Layer>>>,
+    last_record: BranchPoint,
+}
+
+#[derive(Clone)]
+struct Frozen {
+    layer: Arc<MemoryLayer>,
+    last_record: BranchPoint,
+}
+
+/// How far flushing is, and how often it failed.
+#[derive(Clone, Debug)]
+struct FlushStatus {
+    lsn: Lsn,
+    failures: u64,
+    failure: Option<Error>,
 }
 
 impl Timeline {
+    /// Loads a timeline from its newest manifest. A writable one gets a task that writes its
+    /// layers, which ends with [`Timeline::stop`].
+    pub async fn load(engine: Arc<Engine>, facts: TimelineFacts) -> Result<Arc<Timeline>, Error> {
+        let folder = timeline_folder(facts.id);
+        let opened = Sequence::open(engine.store.clone(), folder.clone()).await?;
+        let (sequence, manifest) = opened;
+        let manifest = manifest.unwrap_or_else(|| TimelineManifest {
+            last_record: facts.origin.point,
+            term: Term::default(),
+            layers: Vec::new(),
+        });
+        let layers = folder.join("layers");
+        let layer = |summary: crate::layer::name::LayerSummary| {
+            let path = layers.clone().join(summary.name.to_string());
+            Arc::new(Layer::new(summary, path, engine.store.clone(), engine.cache.clone()))
+        };
+        let last_record = manifest.last_record;
+        let flushed = FlushStatus { lsn: last_record.lsn, failures: 0, failure: None };
+        let timeline = Arc::new(Timeline {
+            state: RwLock::new(State {
+                open: MemoryLayer::new(last_record.lsn),
+                open_since: None,
+                frozen: VecDeque::new(),
+                layers: Arc::new(manifest.layers.into_iter().map(layer).collect()),
+                last_record,
+            }),
+            last_record_lsn: AtomicU64::new(last_record.lsn.0),
+            applied: Notify::new(),
+            term: AtomicU64::new(manifest.term.0),
+            sequence: tokio::sync::Mutex::new(sequence),
+            flushed: watch::Sender::new(flushed),
+            remote_consistent_lsn: watch::Sender::new(last_record.lsn),
+            flush_wanted: Notify::new(),
+            room: Notify::new(),
+            fenced: OnceLock::new(),
+            stop: engine.stop.child_token(),
+            is_ingesting: AtomicBool::new(false),
+            logical_size: Mutex::new(None),
+            facts,
+            engine,
+        });
+        if !timeline.is_read_only() {
+            tokio::spawn(timeline.clone().write_layers());
+        }
+        Ok(timeline)
+    }
+
     /// The timeline's name in requests.
     pub fn id(&self) -> TenantTimeline {
-        self.id
+        self.facts.id
     }
 
     /// Where the timeline begins.
     pub fn origin(&self) -> TimelineOrigin {
-        self.origin
+        self.facts.origin
     }
 
     /// Whether this is a template's: nothing is ever applied to it.
     pub fn is_read_only(&self) -> bool {
-        false
+        self.facts.read_only
     }
 
     /// Cancelled when the timeline was deleted or the pageserver stops: who ingests into it ends.
     pub fn stopped(&self) -> &CancellationToken {
-        todo!()
+        &self.stop
+    }
+
+    /// Ends the timeline's background work and everyone who waits for it.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether this is the first call: true once for each loaded timeline, when somebody must
+    /// begin to ingest into it.
+    pub(crate) fn begin_ingest(&self) -> bool {
+        !self.is_read_only() && !self.is_ingesting.swap(true, Ordering::Relaxed)
     }
 
     /// Takes over what one record does; `last_record_lsn` moves to its end. Records come in order,
     /// from one caller at a time, and only while [`Timeline::ready_for_more`] has said so lately
     /// (once for every chunk of WAL received is enough).
     pub fn apply(&self, change: Change) {
-        let _ = change;
-        todo!()
+        assert!(!self.is_read_only(), "a template's timeline takes no records");
+        let (start, end) = (change.start, change.end);
+        let mut state = self.state.write();
+        assert!(
+            state.last_record.lsn <= start && start < end,
+            "records come in order: {start}..{end} after {}",
+            state.last_record.lsn
+        );
+        let is_first = state.open.is_empty();
+        if is_first {
+            state.open_since = Some(Instant::now());
+        }
+        state.open.apply(change);
+        state.last_record = BranchPoint { lsn: end, last_record: start };
+        let is_full =
+            state.open.bytes() >= OPEN_LAYER_BYTES_MAX && state.frozen.len() < FROZEN_LAYERS_MAX;
+        if is_full {
+            state.freeze();
+        }
+        self.last_record_lsn.store(end.0, Ordering::Release);
+        drop(state);
+        self.applied.notify_waiters();
+        if is_first || is_full {
+            self.flush_wanted.notify_one();
+        }
     }
 
     /// Waits until memory has room: the back-pressure on ingest. Fails when the timeline was
     /// fenced or stopped.
     pub async fn ready_for_more(&self) -> Result<(), Error> {
-        todo!()
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(error) = self.fenced.get() {
+                return Err(error.clone());
+            }
+            if self.stop.is_cancelled() {
+                return Err(Error::ShuttingDown);
+            }
+            {
+                let state = self.state.read();
+                let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
+                if !is_full || state.frozen.len() < FROZEN_LAYERS_MAX {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                () = room => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     /// The end of the last record applied; where ingest goes on.
     pub fn last_record_lsn(&self) -> Lsn {
-        todo!()
+        Lsn(self.last_record_lsn.load(Ordering::Acquire))
     }
 
     /// The last record's end and start.
     pub fn last_record(&self) -> BranchPoint {
-        todo!()
+        self.state.read().last_record
     }
 
-    /// Waits until ingest has reached `lsn`, in the timeline or in the ancestor that has it.
+    /// Waits until ingest has reached `lsn`, here and in the ancestors that a read at `lsn` needs.
     pub async fn wait_for(&self, lsn: Lsn, timeout: Duration) -> Result<(), Error> {
-        let _ = (lsn, timeout);
-        todo!()
+        let deadline = Instant::now() + timeout;
+        let (mut timeline, mut lsn) = (self, lsn);
+        loop {
+            if lsn > timeline.facts.origin.point.lsn {
+                timeline.wait_until(lsn, deadline).await?;
+            }
+            let Some(ancestor) = &timeline.facts.ancestor else { return Ok(()) };
+            lsn = lsn.min(ancestor.lsn);
+            timeline = &ancestor.timeline;
+        }
+    }
+
+    async fn wait_until(&self, lsn: Lsn, deadline: Instant) -> Result<(), Error> {
+        loop {
+            let applied = self.applied.notified();
+            tokio::pin!(applied);
+            applied.as_mut().enable();
+            if self.last_record_lsn() >= lsn {
+                return Ok(());
+            }
+            tokio::select! {
+                () = applied => {}
+                () = self.stop.cancelled() => return Err(Error::ShuttingDown),
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(Error::NotYet { asked: lsn, ingested: self.last_record_lsn() });
+                }
+            }
+        }
     }
 
     /// What is in layers in the object store: WAL before this is not needed any more.
     pub fn remote_consistent_lsn(&self) -> Lsn {
-        todo!()
+        *self.remote_consistent_lsn.borrow()
     }
 
     /// Changes when [`Timeline::remote_consistent_lsn`] does.
-    pub fn watch_remote_consistent_lsn(&self) -> tokio::sync::watch::Receiver<Lsn> {
-        todo!()
-    }
-
-    /// Writes all that was applied to the object store; the LSN up to which it is there.
-    pub async fn flush(&self) -> Result<Lsn, Error> {
-        todo!()
-    }
-
-    /// A key's value as of `at`; `None` where it has none (never written, or cleared).
-    pub async fn get(&self, key: Key, at: Lsn) -> Result<Option<Bytes>, Error> {
-        let _ = (key, at);
-        todo!()
-    }
-
-    /// `count` pages of a fork, 8,192 bytes each, with checksums where the cluster has them.
-    /// A page that has no value, beyond the end or in a gap, is zeros.
-    pub async fn pages(
-        &self,
-        fork: RelationFork,
-        first: u32,
-        count: u32,
-        at: Lsn,
-    ) -> Result<Bytes, Error> {
-        let _ = (fork, first, count, at);
-        todo!()
-    }
-
-    /// All keys of a range that have a value as of `at`, in order, with their values.
-    pub async fn scan(&self, range: Range<Key>, at: Lsn) -> Result<Vec<(Key, Bytes)>, Error> {
-        let _ = (range, at);
-        todo!()
-    }
-
-    /// The last record's end at or before `lsn`, here or in an ancestor of the same tenant.
-    /// Fails with [`Error::Gone`] before the oldest, with [`Error::NotYet`] beyond the end.
-    pub async fn round_down(&self, lsn: Lsn) -> Result<BranchPoint, Error> {
-        let _ = lsn;
-        todo!()
-    }
-
-    /// The state before the first commit later than `time` (microseconds since 2000); the end
-    /// where there is none. Times before the tenant's creation and after now are refused.
-    pub async fn point_at_time(&self, time: i64) -> Result<BranchPoint, Error> {
-        let _ = time;
-        todo!()
+    pub fn watch_remote_consistent_lsn(&self) -> watch::Receiver<Lsn> {
+        self.remote_consistent_lsn.subscribe()
     }
 
     /// The highest term seen.
     pub fn term(&self) -> Term {
-        todo!()
+        Term(self.term.load(Ordering::Acquire))
     }
 
     /// Takes note of a term seen in WAL or in a request; kept with the next manifest.
     pub fn learn_term(&self, term: Term) {
-        let _ = term;
-        todo!()
+        self.term.fetch_max(term.0, Ordering::AcqRel);
     }
 
     /// Bytes of all forks as of `at`.
     pub async fn logical_size(&self, at: Lsn) -> Result<u64, Error> {
-        let _ = at;
-        todo!()
+        if let Some((lsn, bytes)) = *self.logical_size.lock()
+            && lsn == at
+        {
+            return Ok(bytes);
+        }
+        let sizes = self.scan(KeyKind::ForkSize.all(), at).await?;
+        let blocks = |value: &[u8]| {
+            value.first_chunk().map_or(0, |blocks| u64::from(u32::from_le_bytes(*blocks)))
+        };
+        let bytes = sizes.iter().map(|(_, value)| blocks(value) * PAGE_BYTES as u64).sum();
+        *self.logical_size.lock() = Some((at, bytes));
+        Ok(bytes)
     }
 
     /// Bytes of the timeline's own layers in the object store.
     pub fn stored_bytes(&self) -> u64 {
-        todo!()
+        self.state.read().layers.iter().map(|layer| layer.summary().bytes).sum()
+    }
+}
+
+impl State {
+    /// Closes the open layer; there must be something in it.
+    fn freeze(&mut self) {
+        let next = MemoryLayer::new(self.last_record.lsn);
+        let layer = Arc::new(std::mem::replace(&mut self.open, next));
+        self.frozen.push_back(Frozen { layer, last_record: self.last_record });
+        self.open_since = None;
     }
 }

@@ -1,0 +1,51 @@
+//! What all timelines of a pageserver share.
+
+use std::sync::Arc;
+
+use object_store::{ObjectStore, path::Path};
+use protocol::{TenantId, TenantTimeline};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{cache::Cache, layer::reader::Cached, redo::Redo};
+
+/// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
+/// CPU that page requests want too.
+const FLUSHES_MAX: usize = 2;
+
+/// The store, the cache, and what bounds background work.
+pub struct Engine {
+    /// Where every durable byte goes.
+    pub store: Arc<dyn ObjectStore>,
+    /// What records do to pages.
+    pub redo: Arc<dyn Redo>,
+    /// Blocks and tables of contents of layers.
+    pub cache: Arc<Cache<Cached>>,
+    /// Taken while a frozen layer is written.
+    pub flush_permits: Semaphore,
+    /// Cancelled when the pageserver stops.
+    pub stop: CancellationToken,
+}
+
+impl Engine {
+    /// An engine on this store.
+    pub fn new(store: Arc<dyn ObjectStore>, redo: Arc<dyn Redo>, cache_bytes: u64) -> Engine {
+        Engine {
+            store,
+            redo,
+            cache: Arc::new(Cache::new(cache_bytes)),
+            flush_permits: Semaphore::new(FLUSHES_MAX),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// The folder of a tenant's objects.
+pub fn tenant_folder(tenant: TenantId) -> Path {
+    Path::from_iter(["tenants".to_owned(), tenant.to_string()])
+}
+
+/// The folder of a timeline's objects.
+pub fn timeline_folder(id: TenantTimeline) -> Path {
+    tenant_folder(id.tenant).join("timelines").join(id.timeline.to_string())
+}

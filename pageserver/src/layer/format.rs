@@ -1,0 +1,493 @@
+//! The parts of a layer object: blocks, index, clears, footer.
+#![doc = include_str!("../../../docs/formats/layer.md")]
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use wal_format::Lsn;
+
+use super::Clear;
+use crate::{
+    change::Value,
+    key::{KEY_BYTES, Key},
+};
+
+/// The version that this module reads and writes.
+pub const LAYER_VERSION: u32 = 1;
+/// What every footer begins with.
+pub const LAYER_MAGIC: [u8; 8] = *b"OFSLAYER";
+/// Bytes of a footer.
+pub const FOOTER_BYTES: usize = 96;
+/// A block is closed at the first value that takes it to this size, before compression.
+pub const BLOCK_BYTES: usize = 32 << 10;
+/// Compression: the fastest level. Layers are read far more often than their size matters.
+pub const ZSTD_LEVEL: i32 = 1;
+/// The most bytes that a part may claim to decompress to: a block with one value of the longest
+/// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
+pub const PART_BYTES_MAX: u32 = 1 << 30;
+
+/// Bytes of a block's row: key, LSN, flags, end of value.
+const ROW_BYTES: usize = KEY_BYTES + 8 + 1 + 4;
+/// Bytes of a row that are compared: key and LSN.
+const ROW_ORDER_BYTES: usize = KEY_BYTES + 8;
+/// Bytes of an index row: first key, first LSN, last key, locator.
+const INDEX_ROW_BYTES: usize = KEY_BYTES + 8 + KEY_BYTES + LOCATOR_BYTES;
+const LOCATOR_BYTES: usize = 20;
+const CLEAR_BYTES: usize = 2 * KEY_BYTES + 8;
+
+const _: () = assert!(ROW_BYTES == 31 && INDEX_ROW_BYTES == 64 && CLEAR_BYTES == 44);
+const _: () = assert!(FOOTER_BYTES == 8 + 4 + 4 + 8 + 8 + 3 * LOCATOR_BYTES + 4);
+
+/// Bytes that are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Where, from the start of the object.
+    pub offset: u64,
+    /// What should stand there.
+    pub expected: String,
+    /// What stands there.
+    pub found: String,
+}
+
+impl Damage {
+    fn new(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Damage {
+        Damage { offset, expected: expected.into(), found: found.into() }
+    }
+}
+
+/// What kind of layer an object is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u32)]
+pub enum LayerKind {
+    /// What the records of an LSN range did.
+    Delta = 1,
+    /// Whole values as of one LSN.
+    Image = 2,
+}
+
+/// Where a part stands in the object, and how it is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Locator {
+    /// Bytes from the object's start.
+    pub offset: u64,
+    /// Bytes stored: one zstd frame.
+    pub stored: u32,
+    /// Bytes that it decompresses to.
+    pub raw: u32,
+    /// CRC-32 (IEEE) of the stored bytes.
+    pub crc: u32,
+}
+
+impl Locator {
+    /// The offset just behind the part.
+    pub fn end(self) -> u64 {
+        self.offset + u64::from(self.stored)
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        for number in [self.stored, self.raw, self.crc] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Locator {
+        Locator {
+            offset: u64_at(bytes, 0),
+            stored: u32_at(bytes, 8),
+            raw: u32_at(bytes, 12),
+            crc: u32_at(bytes, 16),
+        }
+    }
+
+    /// Checks and decompresses the part's stored bytes.
+    pub fn open(self, stored: &[u8]) -> Result<Vec<u8>, Damage> {
+        if stored.len() != self.stored as usize {
+            let expected = format!("{} bytes", self.stored);
+            return Err(Damage::new(self.offset, expected, format!("{} bytes", stored.len())));
+        }
+        let crc = crc32fast::hash(stored);
+        if crc != self.crc {
+            let expected = format!("CRC {:08x} of {} bytes", self.crc, self.stored);
+            return Err(Damage::new(self.offset, expected, format!("{crc:08x}")));
+        }
+        let expected = || format!("{} bytes compressed with zstd", self.raw);
+        if self.raw > PART_BYTES_MAX {
+            let most = format!("at most {PART_BYTES_MAX} bytes");
+            return Err(Damage::new(self.offset, most, format!("{} bytes", self.raw)));
+        }
+        let raw = decompress(stored, self.raw as usize)
+            .map_err(|error| Damage::new(self.offset, expected(), error.to_string()))?;
+        if raw.len() != self.raw as usize {
+            return Err(Damage::new(self.offset, expected(), format!("{} bytes", raw.len())));
+        }
+        Ok(raw)
+    }
+}
+
+/// Compresses a part; `offset` is where its stored bytes will stand.
+pub fn seal(raw: &[u8], offset: u64, out: &mut Vec<u8>) -> std::io::Result<Locator> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+            const { RefCell::new(None) };
+    }
+    let stored = COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot.take() {
+            Some(compressor) => compressor,
+            None => zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+        };
+        slot.insert(compressor).compress(raw)
+    })?;
+    let locator = Locator {
+        offset,
+        stored: part_bytes(stored.len())?,
+        raw: part_bytes(raw.len())?,
+        crc: crc32fast::hash(&stored),
+    };
+    out.extend_from_slice(&stored);
+    Ok(locator)
+}
+
+fn part_bytes(bytes: usize) -> std::io::Result<u32> {
+    u32::try_from(bytes).ok().filter(|bytes| *bytes <= PART_BYTES_MAX).ok_or_else(|| {
+        std::io::Error::other(format!("a part of {bytes} bytes is above {PART_BYTES_MAX}"))
+    })
+}
+
+fn decompress(stored: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+            const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        let decompressor = match slot.take() {
+            Some(decompressor) => decompressor,
+            None => zstd::bulk::Decompressor::new()?,
+        };
+        slot.insert(decompressor).decompress(stored, raw)
+    })
+}
+
+/// The last bytes of the object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Footer {
+    /// Delta or image.
+    pub kind: LayerKind,
+    /// Versions are above this; for an image layer, its LSN.
+    pub from: Lsn,
+    /// Versions are at most this.
+    pub to: Lsn,
+    /// The record ends and commit times.
+    pub history: Locator,
+    /// The clears.
+    pub clears: Locator,
+    /// The index.
+    pub index: Locator,
+}
+
+impl Footer {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FOOTER_BYTES);
+        out.extend_from_slice(&LAYER_MAGIC);
+        out.extend_from_slice(&LAYER_VERSION.to_le_bytes());
+        out.extend_from_slice(&(self.kind as u32).to_le_bytes());
+        out.extend_from_slice(&self.from.0.to_le_bytes());
+        out.extend_from_slice(&self.to.0.to_le_bytes());
+        for part in [self.history, self.clears, self.index] {
+            part.encode(&mut out);
+        }
+        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+        out
+    }
+
+    /// Reads the footer, the last [`FOOTER_BYTES`] of an object, which begins at `offset`.
+    pub fn decode(bytes: &[u8], offset: u64) -> Result<Footer, Damage> {
+        if bytes.len() != FOOTER_BYTES {
+            let expected = format!("a footer of {FOOTER_BYTES} bytes");
+            return Err(Damage::new(offset, expected, format!("{} bytes", bytes.len())));
+        }
+        let (body, crc) = bytes.split_at(FOOTER_BYTES - 4);
+        let (stored, computed) = (u32_at(crc, 0), crc32fast::hash(body));
+        if stored != computed {
+            let found = format!("{computed:08x}");
+            return Err(Damage::new(offset, format!("footer CRC {stored:08x}"), found));
+        }
+        if body[..8] != LAYER_MAGIC {
+            return Err(Damage::new(offset, "OFSLAYER", format!("{:02x?}", &body[..8])));
+        }
+        let version = u32_at(body, 8);
+        if version != LAYER_VERSION {
+            let expected = format!("layer version {LAYER_VERSION}");
+            return Err(Damage::new(offset + 8, expected, format!("version {version}")));
+        }
+        let kind = match u32_at(body, 12) {
+            1 => LayerKind::Delta,
+            2 => LayerKind::Image,
+            other => return Err(Damage::new(offset + 12, "kind 1 or 2", other.to_string())),
+        };
+        let footer = Footer {
+            kind,
+            from: Lsn(u64_at(body, 16)),
+            to: Lsn(u64_at(body, 24)),
+            history: Locator::decode(&body[32..]),
+            clears: Locator::decode(&body[52..]),
+            index: Locator::decode(&body[72..]),
+        };
+        let parts = [footer.history, footer.clears, footer.index];
+        let ordered = parts.is_sorted_by(|a, b| a.end() == b.offset);
+        if !ordered || footer.index.end() != offset || footer.from > footer.to {
+            let found = format!("{parts:?}, {}..{}", footer.from, footer.to);
+            return Err(Damage::new(offset, "parts that follow each other", found));
+        }
+        Ok(footer)
+    }
+}
+
+/// A block while it is built.
+pub struct BlockBuilder {
+    rows: Vec<u8>,
+    values: Vec<u8>,
+    first: Option<(Key, Lsn)>,
+    last: Key,
+}
+
+impl Default for BlockBuilder {
+    fn default() -> BlockBuilder {
+        BlockBuilder { rows: Vec::new(), values: Vec::new(), first: None, last: Key::MIN }
+    }
+}
+
+impl BlockBuilder {
+    /// Adds a version; keys and, within a key, LSNs must rise.
+    pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) {
+        self.first.get_or_insert((key, lsn));
+        self.last = key;
+        let bytes = value.bytes();
+        self.values.extend_from_slice(bytes);
+        self.rows.extend_from_slice(&key.encode());
+        self.rows.extend_from_slice(&lsn.0.to_be_bytes());
+        self.rows.push(match value {
+            Value::Image(_) => 0,
+            Value::Record { will_init: false, .. } => 1,
+            Value::Record { will_init: true, .. } => 2,
+        });
+        self.rows.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
+    }
+
+    /// Bytes before compression.
+    pub fn bytes(&self) -> usize {
+        4 + self.rows.len() + self.values.len()
+    }
+
+    /// Compresses what was added to the end of `out` and begins anew; nothing where it is empty.
+    pub fn finish(&mut self, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Option<IndexRow>> {
+        let Some((first, first_lsn)) = self.first.take() else { return Ok(None) };
+        let mut raw = Vec::with_capacity(self.bytes());
+        raw.extend_from_slice(&((self.rows.len() / ROW_BYTES) as u32).to_le_bytes());
+        raw.append(&mut self.rows);
+        raw.append(&mut self.values);
+        let locator = seal(&raw, offset, out)?;
+        Ok(Some(IndexRow { first, first_lsn, last: self.last, locator }))
+    }
+}
+
+/// A decompressed block: sorted versions of keys. Its shape was checked, so reading cannot fail.
+#[derive(Clone, Debug)]
+pub struct Block {
+    raw: Bytes,
+    count: usize,
+}
+
+impl Block {
+    /// Checks a block's shape; `offset` is its place in the object.
+    pub fn parse(raw: Vec<u8>, offset: u64) -> Result<Block, Damage> {
+        let found = |what: &str| Damage::new(offset, "a block of sorted versions", what);
+        let count = raw.get(..4).map(|count| u32_at(count, 0) as usize);
+        let count = count.ok_or_else(|| found("fewer than 4 bytes"))?;
+        let values = count.checked_mul(ROW_BYTES).and_then(|rows| rows.checked_add(4));
+        let values = values.filter(|values| *values <= raw.len());
+        let values = values.ok_or_else(|| found("more rows than bytes"))?;
+        let rows = || raw[4..values].chunks_exact(ROW_BYTES);
+        if !rows().is_sorted_by(|a, b| a[..ROW_ORDER_BYTES] < b[..ROW_ORDER_BYTES]) {
+            return Err(found("rows out of order"));
+        }
+        if !rows().is_sorted_by_key(value_end) || rows().any(|row| row[ROW_ORDER_BYTES] > 2) {
+            return Err(found("a row that makes no sense"));
+        }
+        let last = rows().next_back().map_or(0, value_end);
+        if values + last != raw.len() {
+            return Err(found("values of another length than the rows say"));
+        }
+        Ok(Block { raw: Bytes::from(raw), count })
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// How many versions there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The position of the first version that is not below `(key, lsn)`.
+    pub fn position(&self, key: Key, lsn: Lsn) -> usize {
+        let mut wanted = [0; ROW_ORDER_BYTES];
+        wanted[..KEY_BYTES].copy_from_slice(&key.encode());
+        wanted[KEY_BYTES..].copy_from_slice(&lsn.0.to_be_bytes());
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.row(middle)[..ROW_ORDER_BYTES] < wanted[..] {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The version's key.
+    pub fn key(&self, position: usize) -> Key {
+        key_at(self.row(position), 0)
+    }
+
+    /// The version's LSN.
+    pub fn lsn(&self, position: usize) -> Lsn {
+        lsn_at(self.row(position), KEY_BYTES)
+    }
+
+    /// The version's value, sharing the block's memory.
+    pub fn value(&self, position: usize) -> Value {
+        let values = 4 + self.count * ROW_BYTES;
+        let start = if position == 0 { 0 } else { value_end(self.row(position - 1)) };
+        let row = self.row(position);
+        let bytes = self.raw.slice(values + start..values + value_end(row));
+        match row[ROW_ORDER_BYTES] {
+            0 => Value::Image(bytes),
+            flags => Value::Record { will_init: flags == 2, bytes },
+        }
+    }
+
+    fn row(&self, position: usize) -> &[u8] {
+        &self.raw[4 + position * ROW_BYTES..][..ROW_BYTES]
+    }
+}
+
+fn value_end(row: &[u8]) -> usize {
+    u32_at(row, ROW_ORDER_BYTES + 1) as usize
+}
+
+/// What the index says of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexRow {
+    /// The first version's key.
+    pub first: Key,
+    /// The first version's LSN.
+    pub first_lsn: Lsn,
+    /// The last version's key.
+    pub last: Key,
+    /// The block.
+    pub locator: Locator,
+}
+
+/// The index's bytes, before compression.
+pub fn encode_index(rows: &[IndexRow]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(rows.len() * INDEX_ROW_BYTES);
+    for row in rows {
+        raw.extend_from_slice(&row.first.encode());
+        raw.extend_from_slice(&row.first_lsn.0.to_be_bytes());
+        raw.extend_from_slice(&row.last.encode());
+        row.locator.encode(&mut raw);
+    }
+    raw
+}
+
+/// Reads an index; `offset` is its place, `end` where the blocks must end.
+pub fn decode_index(raw: &[u8], offset: u64, end: u64) -> Result<Vec<IndexRow>, Damage> {
+    let found = |what: &str| Damage::new(offset, "an index of adjoining blocks", what);
+    if !raw.len().is_multiple_of(INDEX_ROW_BYTES) {
+        return Err(found("a part of a row"));
+    }
+    let rows: Vec<IndexRow> = raw
+        .chunks_exact(INDEX_ROW_BYTES)
+        .map(|row| IndexRow {
+            first: key_at(row, 0),
+            first_lsn: lsn_at(row, KEY_BYTES),
+            last: key_at(row, KEY_BYTES + 8),
+            locator: Locator::decode(&row[2 * KEY_BYTES + 8..]),
+        })
+        .collect();
+    let mut at = 0;
+    for row in &rows {
+        if row.locator.offset != at || row.first > row.last {
+            return Err(found("blocks that do not adjoin"));
+        }
+        at = row.locator.end();
+    }
+    if at != end {
+        return Err(found("another length of all blocks"));
+    }
+    let ordered = |a: &IndexRow, b: &IndexRow| {
+        a.last < b.first || (a.last == b.first && a.first_lsn < b.first_lsn || a.first < b.first)
+    };
+    if !rows.is_sorted_by(|a, b| a.last <= b.first && ordered(a, b)) {
+        return Err(found("blocks out of order"));
+    }
+    Ok(rows)
+}
+
+/// The clears' bytes, before compression.
+pub fn encode_clears(clears: &[Clear]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(clears.len() * CLEAR_BYTES);
+    for clear in clears {
+        raw.extend_from_slice(&clear.range.start.encode());
+        raw.extend_from_slice(&clear.range.end.encode());
+        raw.extend_from_slice(&clear.lsn.0.to_be_bytes());
+    }
+    raw
+}
+
+/// Reads clears; `offset` is their place in the object.
+pub fn decode_clears(raw: &[u8], offset: u64) -> Result<Vec<Clear>, Damage> {
+    if !raw.len().is_multiple_of(CLEAR_BYTES) {
+        let expected = format!("clears of {CLEAR_BYTES} bytes each");
+        return Err(Damage::new(offset, expected, format!("{} bytes", raw.len())));
+    }
+    let clear = |row: &[u8]| Clear {
+        range: key_at(row, 0)..key_at(row, KEY_BYTES),
+        lsn: lsn_at(row, 2 * KEY_BYTES),
+    };
+    Ok(raw.chunks_exact(CLEAR_BYTES).map(clear).collect())
+}
+
+fn key_at(bytes: &[u8], at: usize) -> Key {
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&bytes[at..at + KEY_BYTES]);
+    Key::decode(&key)
+}
+
+fn lsn_at(bytes: &[u8], at: usize) -> Lsn {
+    let mut lsn = [0; 8];
+    lsn.copy_from_slice(&bytes[at..at + 8]);
+    Lsn(u64::from_be_bytes(lsn))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut number = [0; 4];
+    number.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(number)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}

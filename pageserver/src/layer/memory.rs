@@ -1,0 +1,125 @@
+//! A layer in memory: open while records are applied to it, then frozen until it is written.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use rustc_hash::FxHashMap;
+use wal_format::Lsn;
+
+use super::{
+    Clear,
+    history::{History, Span},
+};
+use crate::{
+    change::{Change, Value},
+    key::{Key, KeyKind},
+};
+
+/// What a version costs beside its bytes: LSN, value, its share of the maps.
+const VERSION_OVERHEAD_BYTES: usize = 80;
+
+/// The versions of a key, by rising LSN.
+pub type Versions = Vec<(Lsn, Value)>;
+
+/// Versions above `from`, up to the last record applied.
+///
+/// Pages are found by hashing, since ingest of small records is bounded by this map; everything
+/// else is little and is scanned in order.
+pub struct MemoryLayer {
+    from: Lsn,
+    pages: FxHashMap<Key, Versions>,
+    others: BTreeMap<Key, Versions>,
+    clears: Vec<Clear>,
+    history: History,
+    bytes: usize,
+}
+
+impl MemoryLayer {
+    /// A layer of what comes after `from`.
+    pub fn new(from: Lsn) -> MemoryLayer {
+        MemoryLayer {
+            from,
+            pages: FxHashMap::default(),
+            others: BTreeMap::new(),
+            clears: Vec::new(),
+            history: History::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes over what a record does.
+    pub fn apply(&mut self, change: Change) {
+        let lsn = change.end;
+        for range in change.clears {
+            self.bytes += size_of::<Clear>();
+            self.clears.push(Clear { range, lsn });
+        }
+        for (key, value) in change.puts {
+            self.bytes += value.bytes().len() + VERSION_OVERHEAD_BYTES;
+            let versions = match key.kind() {
+                Some(KeyKind::Page) => self.pages.entry(key).or_default(),
+                _ => self.others.entry(key).or_default(),
+            };
+            match versions.last_mut() {
+                Some(last) if last.0 == lsn => last.1 = value,
+                _ => versions.push((lsn, value)),
+            }
+        }
+        self.bytes += size_of::<Span>();
+        self.history.push(Span { start: change.start, end: lsn }, change.finished);
+    }
+
+    /// All versions are above this.
+    pub fn from(&self) -> Lsn {
+        self.from
+    }
+
+    /// Bytes of memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether no record was applied.
+    pub fn is_empty(&self) -> bool {
+        self.history.is_empty()
+    }
+
+    /// The records.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The clears, by rising LSN.
+    pub fn clears(&self) -> &[Clear] {
+        &self.clears
+    }
+
+    /// The versions of a key; empty where there is none.
+    pub fn versions(&self, key: Key) -> &[(Lsn, Value)] {
+        let versions = match key.kind() {
+            Some(KeyKind::Page) => self.pages.get(&key),
+            _ => self.others.get(&key),
+        };
+        versions.map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys of a range that have versions, in no order.
+    pub fn keys(&self, range: &Range<Key>) -> Vec<Key> {
+        let pages = KeyKind::Page.all();
+        let mut keys = Vec::new();
+        if range.start < pages.end && pages.start < range.end {
+            keys.extend(self.pages.keys().copied().filter(|key| range.contains(key)));
+        }
+        if range.start < range.end {
+            keys.extend(self.others.range(range.clone()).map(|(key, _)| *key));
+        }
+        keys
+    }
+
+    /// All keys with their versions, by rising key.
+    pub fn sorted(&self) -> Vec<(Key, &Versions)> {
+        let mut all: Vec<_> = self.pages.iter().map(|(key, versions)| (*key, versions)).collect();
+        all.extend(self.others.iter().map(|(key, versions)| (*key, versions)));
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
+    }
+}

@@ -1,0 +1,127 @@
+//! Builds a layer object in memory, part after part.
+
+use bytes::Bytes;
+use wal_format::Lsn;
+
+use super::{
+    Clear,
+    format::{
+        BLOCK_BYTES, BlockBuilder, FOOTER_BYTES, Footer, IndexRow, LayerKind, encode_clears,
+        encode_index, seal,
+    },
+    history::History,
+    memory::MemoryLayer,
+    name::{LayerName, LayerSummary},
+};
+use crate::{change::Value, error::Error, key::Key};
+
+/// A finished layer, not yet stored.
+pub struct WrittenLayer {
+    /// What the manifest will say of it.
+    pub summary: LayerSummary,
+    /// The object.
+    pub object: Bytes,
+}
+
+/// A layer while it is written.
+pub struct LayerWriter {
+    name: LayerName,
+    out: Vec<u8>,
+    block: BlockBuilder,
+    index: Vec<IndexRow>,
+    versions: Option<(Key, Key)>,
+}
+
+impl LayerWriter {
+    /// An empty layer of this name.
+    pub fn new(name: LayerName) -> LayerWriter {
+        LayerWriter {
+            name,
+            out: Vec::new(),
+            block: BlockBuilder::default(),
+            index: Vec::new(),
+            versions: None,
+        }
+    }
+
+    /// The object's length so far.
+    pub fn bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Adds a version; keys and, within a key, LSNs must rise.
+    pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) -> Result<(), Error> {
+        let first = self.versions.map_or(key, |(first, _)| first);
+        self.versions = Some((first, key));
+        self.block.add(key, lsn, value);
+        if self.block.bytes() >= BLOCK_BYTES { self.close_block() } else { Ok(()) }
+    }
+
+    /// Closes the object. `None` where nothing at all was added: there is no layer to store.
+    pub fn finish(
+        mut self,
+        clears: &[Clear],
+        history: &History,
+    ) -> Result<Option<WrittenLayer>, Error> {
+        self.close_block()?;
+        if self.versions.is_none() && clears.is_empty() && history.is_empty() {
+            return Ok(None);
+        }
+        let starts = clears.iter().map(|clear| clear.range.start);
+        let ends = clears.iter().map(|clear| clear.range.end);
+        let first = self.versions.map(|(first, _)| first).into_iter().chain(starts).min();
+        let last = self.versions.map(|(_, last)| last).into_iter().chain(ends).max();
+
+        let history_part = self.seal(&history.encode())?;
+        let clears_part = self.seal(&encode_clears(clears))?;
+        let index_part = self.seal(&encode_index(&self.index))?;
+        let footer = Footer {
+            kind: self.name.kind,
+            from: self.name.from,
+            to: self.name.to,
+            history: history_part,
+            clears: clears_part,
+            index: index_part,
+        };
+        self.out.extend_from_slice(&footer.encode());
+        debug_assert_eq!(self.out.len() as u64, index_part.end() + FOOTER_BYTES as u64);
+        let summary = LayerSummary {
+            name: self.name,
+            bytes: self.out.len() as u64,
+            clears_at: clears_part.offset,
+            first_key: first.unwrap_or(Key::MAX),
+            last_key: last.unwrap_or(Key::MIN),
+            last_commit_time: history.last_commit_time(),
+        };
+        Ok(Some(WrittenLayer { summary, object: Bytes::from(self.out) }))
+    }
+
+    fn close_block(&mut self) -> Result<(), Error> {
+        let offset = self.out.len() as u64;
+        let row = self.block.finish(offset, &mut self.out).map_err(cannot_compress)?;
+        self.index.extend(row);
+        Ok(())
+    }
+
+    fn seal(&mut self, raw: &[u8]) -> Result<super::format::Locator, Error> {
+        let offset = self.out.len() as u64;
+        seal(raw, offset, &mut self.out).map_err(cannot_compress)
+    }
+}
+
+fn cannot_compress(error: std::io::Error) -> Error {
+    Error::Unavailable(format!("a layer cannot be compressed: {error}"))
+}
+
+/// The delta layer of everything in a frozen layer, up to `to`.
+pub fn write_delta(layer: &MemoryLayer, to: Lsn, nonce: u64) -> Result<WrittenLayer, Error> {
+    let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
+    let mut writer = LayerWriter::new(name);
+    for (key, versions) in layer.sorted() {
+        for (lsn, value) in versions {
+            writer.add(key, *lsn, value)?;
+        }
+    }
+    let written = writer.finish(layer.clears(), layer.history())?;
+    written.ok_or_else(|| Error::Invalid("an empty layer is not written".to_owned()))
+}

@@ -1,0 +1,217 @@
+//! One sequence of manifests, and this process as one of its writers.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{error::Error, store::unavailable};
+
+/// The version of all manifests that this module reads and writes.
+const MANIFEST_VERSION: u32 = 1;
+/// How many of a writer's own manifests stay beside the newest.
+const MANIFESTS_KEPT: usize = 3;
+const NAME_PREFIX: &str = "manifest-";
+
+/// What every manifest says of itself.
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    version: u32,
+    number: u64,
+    /// A random number of the writer: tells its own manifest from another's.
+    writer: String,
+    /// The writer's first manifest of the sequence. It is kept for ever, so that an older writer
+    /// that slept finds its next number taken.
+    takeover: bool,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// A folder's manifests.
+pub struct Sequence {
+    store: Arc<dyn ObjectStore>,
+    folder: Path,
+    writer: String,
+    /// The highest number known; 0 before the first.
+    newest: u64,
+    /// Numbers that this writer has created and may remove, oldest first.
+    own: VecDeque<u64>,
+    has_written: bool,
+    /// No other writer knows the folder before this one's first manifest is there.
+    is_private: bool,
+}
+
+impl Sequence {
+    /// A sequence that does not exist yet, in a folder that no other writer knows.
+    pub fn create(store: Arc<dyn ObjectStore>, folder: Path) -> Sequence {
+        let writer = format!("{:032x}", rand::random::<u128>());
+        Sequence {
+            store,
+            folder,
+            writer,
+            newest: 0,
+            own: VecDeque::new(),
+            has_written: false,
+            is_private: true,
+        }
+    }
+
+    /// Reads the newest manifest; `None` where there is none.
+    pub async fn open<T: DeserializeOwned>(
+        store: Arc<dyn ObjectStore>,
+        folder: Path,
+    ) -> Result<(Sequence, Option<T>), Error> {
+        let mut sequence = Sequence { is_private: false, ..Sequence::create(store, folder) };
+        let mut gone = None;
+        loop {
+            let newest = sequence.highest().await?;
+            if newest == 0 {
+                return Ok((sequence, None));
+            }
+            let path = sequence.path(newest);
+            match read(sequence.store.as_ref(), &path).await? {
+                Some(object) => {
+                    let envelope: Envelope<T> = decode(&object, &path)?;
+                    sequence.newest = newest;
+                    return Ok((sequence, Some(envelope.body)));
+                }
+                // Collected between the two requests: a newer one is there now.
+                None if gone != Some(newest) => gone = Some(newest),
+                None => return Err(Error::Missing { object: path.to_string() }),
+            }
+        }
+    }
+
+    /// The number of the newest manifest known; 0 before the first.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Prepares the manifest that would be the newest. Publishing the same one again after a
+    /// failure is safe.
+    pub fn prepare<T: Serialize>(&self, body: &T) -> Result<Bytes, Error> {
+        let envelope = Envelope {
+            version: MANIFEST_VERSION,
+            number: self.newest + 1,
+            writer: self.writer.clone(),
+            takeover: !self.has_written,
+            body,
+        };
+        encode_checked(&envelope)
+    }
+
+    /// Makes a prepared manifest the newest. [`Error::Fenced`] where another writer was there
+    /// first; after [`Error::Unavailable`] it may or may not have become the newest.
+    pub async fn publish(&mut self, manifest: Bytes) -> Result<(), Error> {
+        let number = self.newest + 1;
+        let path = self.path(number);
+        let fenced = || Error::Fenced { object: path.to_string() };
+        let payload = PutPayload::from_bytes(manifest.clone());
+        match self.store.put_opts(&path, payload, PutMode::Create.into()).await {
+            Ok(_) => {}
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => {
+                // A put that succeeded and was tried again is refused by its own first success.
+                if read(self.store.as_ref(), &path).await?.as_ref() != Some(&manifest) {
+                    return Err(fenced());
+                }
+            }
+            Err(error) => return Err(unavailable(&path, &error)),
+        }
+        if self.has_written {
+            self.own.push_back(number);
+        } else if self.is_private || self.highest().await? == number {
+            self.has_written = true;
+        } else {
+            // The number may have been used and collected while this writer slept.
+            return Err(fenced());
+        }
+        self.newest = number;
+        Ok(())
+    }
+
+    /// Removes this writer's manifests that are no longer among the newest. What fails to be
+    /// removed stays: it does no harm.
+    pub async fn collect(&mut self) {
+        while self.own.len() > MANIFESTS_KEPT {
+            let Some(number) = self.own.pop_front() else { return };
+            let path = self.path(number);
+            if let Err(error) = self.store.delete(&path).await {
+                tracing::debug!(%path, %error, "an old manifest could not be removed");
+            }
+        }
+    }
+
+    fn path(&self, number: u64) -> Path {
+        self.folder.clone().join(format!("{NAME_PREFIX}{number:020}"))
+    }
+
+    async fn highest(&self) -> Result<u64, Error> {
+        let listed = self.store.list_with_delimiter(Some(&self.folder)).await;
+        let listed = listed.map_err(|error| unavailable(&self.folder, &error))?;
+        let number = |path: &Path| path.filename()?.strip_prefix(NAME_PREFIX)?.parse().ok();
+        Ok(listed.objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
+    }
+}
+
+/// The object's bytes; `None` where it does not exist.
+async fn read(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Error> {
+    let bytes = match store.get(path).await {
+        Ok(object) => object.bytes().await,
+        Err(error) => Err(error),
+    };
+    match bytes {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(unavailable(path, &error)),
+    }
+}
+
+fn decode<T: DeserializeOwned>(object: &[u8], path: &Path) -> Result<Envelope<T>, Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = decode_checked(object, path)?;
+    if version != MANIFEST_VERSION {
+        return Err(Error::Corrupt {
+            object: path.to_string(),
+            offset: 0,
+            expected: format!("manifest version {MANIFEST_VERSION}"),
+            found: format!("version {version}"),
+        });
+    }
+    decode_checked(object, path)
+}
+
+/// JSON, a line feed, the JSON's CRC-32 (IEEE) as 8 hexadecimal digits, a line feed.
+pub fn encode_checked<T: Serialize>(value: &T) -> Result<Bytes, Error> {
+    let mut bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::Invalid(format!("a manifest cannot be written: {error}")))?;
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(format!("\n{crc:08x}\n").as_bytes());
+    Ok(bytes.into())
+}
+
+/// Reads what [`encode_checked`] wrote.
+pub fn decode_checked<T: DeserializeOwned>(object: &[u8], path: &Path) -> Result<T, Error> {
+    let corrupt = |offset: usize, expected: String, found: String| Error::Corrupt {
+        object: path.to_string(),
+        offset: offset as u64,
+        expected,
+        found,
+    };
+    let split = object.len().saturating_sub(10);
+    let (json, crc) = object.split_at(split);
+    let expected = format!("\n{:08x}\n", crc32fast::hash(json));
+    if crc != expected.as_bytes() {
+        let found = String::from_utf8_lossy(crc).escape_debug().to_string();
+        return Err(corrupt(split, format!("CRC {}", expected.trim()), found));
+    }
+    serde_json::from_slice(json).map_err(|error| {
+        corrupt(error.column().saturating_sub(1), "a manifest".to_owned(), error.to_string())
+    })
+}

@@ -1,0 +1,88 @@
+//! What a tenant is: its name, its branches, where they came from.
+
+use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin};
+use serde::{Deserialize, Serialize};
+
+/// Whether a tenant has a customer, or is what others are made from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantKind {
+    /// A customer's databases.
+    Tenant,
+    /// Read-only: tenants begin as it is.
+    Template,
+}
+
+/// A tenant and its branches.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TenantManifest {
+    /// Its id.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Tenant or template.
+    pub kind: TenantKind,
+    /// When it was made, in microseconds since 2000.
+    pub created_at: i64,
+    /// Whether its pages have data checksums.
+    pub checksums: bool,
+    /// Its objects are being removed: it exists no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// Its branches, in the order in which their timelines were made.
+    pub branches: Vec<BranchEntry>,
+}
+
+/// A branch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BranchEntry {
+    /// Its name, unique in the tenant.
+    pub name: String,
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// Where it came from; absent for a template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ancestor: Option<AncestorEntry>,
+    /// Where it begins.
+    pub origin: TimelineOrigin,
+    /// When it was made, in microseconds since 2000.
+    pub created_at: i64,
+}
+
+/// Where a branch came from. Its history up to the branch's origin is the branch's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AncestorEntry {
+    /// The tenant: the branch's own, or a template.
+    pub tenant: TenantId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its last record that belongs to the branch.
+    pub point: BranchPoint,
+}
+
+impl TenantManifest {
+    /// The branch of this name.
+    pub fn branch(&self, name: &str) -> Option<&BranchEntry> {
+        self.branches.iter().find(|branch| branch.name == name)
+    }
+
+    /// The branch of this timeline.
+    pub fn branch_of(&self, timeline: TimelineId) -> Option<&BranchEntry> {
+        self.branches.iter().find(|branch| branch.timeline == timeline)
+    }
+
+    /// The names of the branches that came from this timeline.
+    pub fn children(&self, timeline: TimelineId) -> Vec<&str> {
+        let from = |entry: &BranchEntry| {
+            entry
+                .ancestor
+                .is_some_and(|from| from.tenant == self.tenant && from.timeline == timeline)
+        };
+        self.branches.iter().filter(|entry| from(entry)).map(|entry| &*entry.name).collect()
+    }
+
+    /// The name of a timeline of this tenant in requests.
+    pub fn timeline(&self, timeline: TimelineId) -> TenantTimeline {
+        TenantTimeline { tenant: self.tenant, timeline }
+    }
+}

@@ -1,0 +1,220 @@
+//! New tenants, new branches, and restoring one in place: each one manifest.
+
+use std::sync::Arc;
+
+use protocol::{BranchPoint, TenantId, TimelineId, TimelineOrigin};
+
+use super::{
+    Branch, MAIN_BRANCH, Tenant, Tenants,
+    loaded::LoadedTenant,
+    names::{NAME_BYTES_MAX, check_name, taken},
+};
+use crate::{
+    clock,
+    engine::tenant_folder,
+    error::Error,
+    manifest::{AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest},
+};
+
+impl Tenants {
+    /// A new tenant, whose branch `main` begins as the template is.
+    pub async fn create_tenant(&self, name: &str, template: &str) -> Result<Tenant, Error> {
+        check_name(name)?;
+        let template = self.find(TenantKind::Template, template).await?;
+        let source = template.branches.first().filter(|_| template.kind == TenantKind::Template);
+        let source =
+            source.ok_or_else(|| Error::NotFound(format!("template {:?}", template.name)))?;
+        let id = TenantId::from_bits(rand::random());
+        let now = clock::now();
+        let main = BranchEntry {
+            name: MAIN_BRANCH.to_owned(),
+            timeline: TimelineId::from_bits(rand::random()),
+            ancestor: Some(AncestorEntry {
+                tenant: template.tenant,
+                timeline: source.timeline,
+                point: source.origin.point,
+            }),
+            origin: source.origin,
+            created_at: now,
+        };
+        let manifest = TenantManifest {
+            tenant: id,
+            name: name.to_owned(),
+            kind: TenantKind::Tenant,
+            created_at: now,
+            checksums: template.checksums,
+            deleted: false,
+            branches: vec![main],
+        };
+        let manifest = self.publish_new(manifest).await?;
+        self.describe(&manifest).await
+    }
+
+    /// Writes a new tenant's first manifest, then its name: from then on it exists.
+    pub(super) async fn publish_new(
+        &self,
+        manifest: TenantManifest,
+    ) -> Result<Arc<TenantManifest>, Error> {
+        let (id, kind) = (manifest.tenant, manifest.kind);
+        self.free_if_deleted(kind, &manifest.name).await?;
+        let mut sequence = Sequence::create(self.engine.store.clone(), tenant_folder(id));
+        sequence.publish(sequence.prepare(&manifest)?).await?;
+        if let Err(error) = self.names.take(kind, &manifest.name, id).await {
+            if matches!(error, Error::Exists(_)) {
+                self.remove_folder(&tenant_folder(id)).await;
+            }
+            return Err(error);
+        }
+        let manifest = Arc::new(manifest);
+        self.remember(LoadedTenant { sequence, manifest: manifest.clone() });
+        Ok(manifest)
+    }
+
+    /// A name that a deletion left behind is freed; one that is in use is refused.
+    async fn free_if_deleted(&self, kind: TenantKind, name: &str) -> Result<(), Error> {
+        let Some(id) = self.names.find(kind, name).await? else { return Ok(()) };
+        match self.manifest(id).await {
+            Ok(_) => Err(taken(kind, name)),
+            Err(Error::NotFound(_)) => {
+                self.names.free(kind, name).await?;
+                self.remove_folder(&tenant_folder(id)).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new branch of `from` as it was at `point`, from
+    /// [`round_down`](crate::timeline::Timeline::round_down) or
+    /// [`point_at_time`](crate::timeline::Timeline::point_at_time).
+    pub async fn create_branch(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        from: &str,
+        point: BranchPoint,
+    ) -> Result<Branch, Error> {
+        check_name(name)?;
+        let now = clock::now();
+        let timeline = TimelineId::from_bits(rand::random());
+        let manifest = self
+            .change(tenant, |manifest| {
+                refuse_template(manifest)?;
+                refuse_taken(manifest, name)?;
+                let parent = find_branch(manifest, from)?;
+                let entry = child(manifest, parent, name, timeline, point, now);
+                manifest.branches.push(entry);
+                Ok(())
+            })
+            .await?;
+        self.describe_branch(&manifest, find_timeline(&manifest, timeline)?).await
+    }
+
+    /// Gives the branch's name to a new timeline that begins as the branch was at `point`; the old
+    /// timeline, with its children, becomes the branch `keep_as` (default: `<name>_old_<time>`).
+    /// The new branch, and the old one under its new name.
+    pub async fn restore(
+        &self,
+        tenant: TenantId,
+        branch: &str,
+        point: BranchPoint,
+        keep_as: Option<&str>,
+    ) -> Result<(Branch, Branch), Error> {
+        let now = clock::now();
+        let timeline = TimelineId::from_bits(rand::random());
+        let mut old_timeline = timeline;
+        let manifest = self
+            .change(tenant, |manifest| {
+                refuse_template(manifest)?;
+                let old = find_branch(manifest, branch)?.clone();
+                let kept = match keep_as {
+                    Some(name) => {
+                        check_name(name)?;
+                        refuse_taken(manifest, name)?;
+                        name.to_owned()
+                    }
+                    None => free_name(manifest, &old.name, now),
+                };
+                let entry = child(manifest, &old, &old.name, timeline, point, now);
+                let is_old = |entry: &&mut BranchEntry| entry.timeline == old.timeline;
+                if let Some(old) = manifest.branches.iter_mut().find(is_old) {
+                    old.name = kept;
+                }
+                manifest.branches.push(entry);
+                old_timeline = old.timeline;
+                Ok(())
+            })
+            .await?;
+        let new = find_timeline(&manifest, timeline)?;
+        let old = find_timeline(&manifest, old_timeline)?;
+        Ok((
+            self.describe_branch(&manifest, new).await?,
+            self.describe_branch(&manifest, old).await?,
+        ))
+    }
+}
+
+fn child(
+    manifest: &TenantManifest,
+    parent: &BranchEntry,
+    name: &str,
+    timeline: TimelineId,
+    point: BranchPoint,
+    now: i64,
+) -> BranchEntry {
+    let tenant = manifest.tenant;
+    BranchEntry {
+        name: name.to_owned(),
+        timeline,
+        ancestor: Some(AncestorEntry { tenant, timeline: parent.timeline, point }),
+        origin: TimelineOrigin { point, ..parent.origin },
+        created_at: now,
+    }
+}
+
+pub(super) fn find_branch<'m>(
+    manifest: &'m TenantManifest,
+    name_or_id: &str,
+) -> Result<&'m BranchEntry, Error> {
+    let by_id = || manifest.branch_of(name_or_id.parse().ok()?);
+    manifest
+        .branch(name_or_id)
+        .or_else(by_id)
+        .ok_or_else(|| Error::NotFound(format!("branch {name_or_id:?} of {:?}", manifest.name)))
+}
+
+fn find_timeline(manifest: &TenantManifest, id: TimelineId) -> Result<&BranchEntry, Error> {
+    manifest.branch_of(id).ok_or_else(|| Error::NotFound(format!("timeline {id}")))
+}
+
+pub(super) fn refuse_template(manifest: &TenantManifest) -> Result<(), Error> {
+    match manifest.kind {
+        TenantKind::Tenant => Ok(()),
+        TenantKind::Template => {
+            Err(Error::Invalid(format!("template {:?} is read-only", manifest.name)))
+        }
+    }
+}
+
+fn refuse_taken(manifest: &TenantManifest, name: &str) -> Result<(), Error> {
+    match manifest.branch(name) {
+        None => Ok(()),
+        Some(_) => Err(Error::Exists(format!("branch {name:?} of {:?}", manifest.name))),
+    }
+}
+
+/// A name for what `name` was until now.
+fn free_name(manifest: &TenantManifest, name: &str, now: i64) -> String {
+    let stamp = clock::name_part(now);
+    let mut suffix = format!("_old_{stamp}");
+    for count in 2_u32.. {
+        // Names are ASCII: any length is a letter's boundary.
+        let kept = &name[..name.len().min(NAME_BYTES_MAX - suffix.len())];
+        let free = format!("{kept}{suffix}");
+        if manifest.branch(&free).is_none() {
+            return free;
+        }
+        suffix = format!("_old_{stamp}_{count}");
+    }
+    suffix
+}

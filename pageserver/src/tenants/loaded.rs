@@ -1,0 +1,189 @@
+//! What is in memory of tenants and timelines: loaded on first use.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use protocol::{TenantId, TenantTimeline};
+use tokio::sync::OnceCell;
+use wal_format::Lsn;
+
+use super::Tenants;
+use crate::{
+    engine::tenant_folder,
+    error::Error,
+    manifest::{AncestorEntry, Sequence, TenantKind, TenantManifest},
+    timeline::{AncestorTimeline, Timeline, TimelineFacts},
+};
+
+/// A tenant's newest manifest. The lock is held while the next one is written: changes of one
+/// tenant follow each other.
+pub type Slot = tokio::sync::Mutex<Option<LoadedTenant>>;
+/// A timeline; empty while it is loaded.
+pub type TimelineCell = OnceCell<Arc<Timeline>>;
+
+/// A tenant whose manifest was read.
+pub struct LoadedTenant {
+    pub sequence: Sequence,
+    pub manifest: Arc<TenantManifest>,
+}
+
+impl Tenants {
+    /// The timeline, loaded on first use with its ancestors.
+    pub async fn timeline(&self, id: TenantTimeline) -> Result<Arc<Timeline>, Error> {
+        self.timeline_reaching(id, Lsn::MAX).await
+    }
+
+    /// All timelines that are loaded now.
+    pub fn loaded(&self) -> Vec<Arc<Timeline>> {
+        self.timelines.lock().values().filter_map(|cell| cell.get().cloned()).collect()
+    }
+
+    /// The tenant's newest manifest; a deleted tenant is not found.
+    pub(super) async fn manifest(&self, id: TenantId) -> Result<Arc<TenantManifest>, Error> {
+        let slot = self.slot(id);
+        let mut slot_guard = slot.lock().await;
+        let found =
+            self.load_tenant(id, &mut slot_guard).await.map(|tenant| tenant.manifest.clone());
+        if slot_guard.is_none() {
+            self.manifests.lock().remove(&id);
+        }
+        found.and_then(|manifest| if manifest.deleted { Err(not_found(id)) } else { Ok(manifest) })
+    }
+
+    /// Writes the tenant's next manifest, which `change` makes from the newest. Where that fails,
+    /// what is in the store is read again at the next use.
+    pub(super) async fn change(
+        &self,
+        id: TenantId,
+        change: impl FnOnce(&mut TenantManifest) -> Result<(), Error>,
+    ) -> Result<Arc<TenantManifest>, Error> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        let tenant = self.load_tenant(id, &mut slot).await?;
+        if tenant.manifest.deleted {
+            return Err(not_found(id));
+        }
+        let mut next = TenantManifest::clone(&tenant.manifest);
+        change(&mut next)?;
+        let prepared = tenant.sequence.prepare(&next)?;
+        if let Err(error) = tenant.sequence.publish(prepared).await {
+            *slot = None;
+            return Err(error);
+        }
+        tenant.manifest = Arc::new(next);
+        tenant.sequence.collect().await;
+        Ok(tenant.manifest.clone())
+    }
+
+    /// Remembers a tenant that was just written.
+    pub(super) fn remember(&self, tenant: LoadedTenant) {
+        let id = tenant.manifest.tenant;
+        self.manifests.lock().insert(id, Arc::new(Slot::new(Some(tenant))));
+    }
+
+    /// Stops the timelines of a tenant that `is_gone` names, and forgets them.
+    pub(super) fn stop_timelines(&self, is_gone: impl Fn(TenantTimeline) -> bool) {
+        self.timelines.lock().retain(|id, cell| {
+            let gone = is_gone(*id);
+            if gone && let Some(timeline) = cell.get() {
+                timeline.stop();
+            }
+            !gone
+        });
+    }
+
+    fn slot(&self, id: TenantId) -> Arc<Slot> {
+        self.manifests.lock().entry(id).or_default().clone()
+    }
+
+    async fn load_tenant<'s>(
+        &self,
+        id: TenantId,
+        slot: &'s mut Option<LoadedTenant>,
+    ) -> Result<&'s mut LoadedTenant, Error> {
+        if slot.is_none() {
+            let store = self.engine.store.clone();
+            let (sequence, manifest) = Sequence::open(store, tenant_folder(id)).await?;
+            let manifest = Arc::new(manifest.ok_or_else(|| not_found(id))?);
+            *slot = Some(LoadedTenant { sequence, manifest });
+        }
+        slot.as_mut().ok_or_else(|| not_found(id))
+    }
+
+    /// The timeline, and who ingests into it unless its layers reach `needed`.
+    async fn timeline_reaching(
+        &self,
+        id: TenantTimeline,
+        needed: Lsn,
+    ) -> Result<Arc<Timeline>, Error> {
+        let cell = self.timelines.lock().entry(id).or_default().clone();
+        let loaded = cell.get_or_try_init(|| self.load_timeline(id)).await.cloned();
+        let timeline = match loaded {
+            Ok(timeline) => timeline,
+            Err(error) => {
+                let mut timelines = self.timelines.lock();
+                if timelines.get(&id).is_some_and(|known| known.get().is_none()) {
+                    timelines.remove(&id);
+                }
+                return Err(error);
+            }
+        };
+        if timeline.remote_consistent_lsn() < needed && timeline.begin_ingest() {
+            (self.on_load)(timeline.clone());
+        }
+        Ok(timeline)
+    }
+
+    fn load_timeline(&self, id: TenantTimeline) -> BoxFuture<'_, Result<Arc<Timeline>, Error>> {
+        async move {
+            let missing = || Error::NotFound(format!("timeline {id}"));
+            let manifest = self.manifest(id.tenant).await?;
+            let entry = manifest.branch_of(id.timeline).ok_or_else(missing)?;
+            let ancestor = match entry.ancestor {
+                None => None,
+                Some(from) => Some(self.load_ancestor(id, from).await?),
+            };
+            let facts = TimelineFacts {
+                id,
+                origin: entry.origin,
+                ancestor,
+                tenant_created_at: manifest.created_at,
+                checksums: manifest.checksums,
+                read_only: manifest.kind == TenantKind::Template,
+            };
+            let timeline = Timeline::load(self.engine.clone(), facts).await?;
+            // Deleted while it was loaded: nobody else would stop it.
+            let now = self.manifest(id.tenant).await;
+            if !now.is_ok_and(|now| now.branch_of(id.timeline).is_some()) {
+                timeline.stop();
+                return Err(missing());
+            }
+            Ok(timeline)
+        }
+        .boxed()
+    }
+
+    /// A timeline sees its own tenant's history and a template's, never another tenant's.
+    async fn load_ancestor(
+        &self,
+        child: TenantTimeline,
+        from: AncestorEntry,
+    ) -> Result<AncestorTimeline, Error> {
+        let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
+        let lsn = from.point.lsn;
+        if id.tenant != child.tenant && self.manifest(id.tenant).await?.kind != TenantKind::Template
+        {
+            return Err(Error::Corrupt {
+                object: tenant_folder(child.tenant).to_string(),
+                offset: 0,
+                expected: "an ancestor in the same tenant or in a template".to_owned(),
+                found: format!("timeline {id} of another tenant"),
+            });
+        }
+        Ok(AncestorTimeline { timeline: self.timeline_reaching(id, lsn).await?, lsn })
+    }
+}
+
+fn not_found(id: TenantId) -> Error {
+    Error::NotFound(format!("tenant {id}"))
+}

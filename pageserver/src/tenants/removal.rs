@@ -1,0 +1,93 @@
+//! The end of branches and tenants: first nothing refers to them, then their objects go.
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use protocol::{TenantId, TenantTimeline};
+
+use super::{
+    MAIN_BRANCH, Tenants,
+    branches::{find_branch, refuse_template},
+};
+use crate::{
+    engine::{tenant_folder, timeline_folder},
+    error::Error,
+};
+
+impl Tenants {
+    /// Deletes a branch that has no children and is not `main`, and its objects.
+    pub async fn delete_branch(&self, tenant: TenantId, branch: &str) -> Result<(), Error> {
+        let mut deleted = None;
+        self.change(tenant, |manifest| {
+            refuse_template(manifest)?;
+            let entry = find_branch(manifest, branch)?;
+            if entry.name == MAIN_BRANCH {
+                return Err(Error::Invalid(format!(
+                    "branch {MAIN_BRANCH:?} is deleted only with its tenant"
+                )));
+            }
+            let children = manifest.children(entry.timeline);
+            if !children.is_empty() {
+                return Err(Error::Invalid(format!(
+                    "branch {:?} has branches of its own: {}; delete them first",
+                    entry.name,
+                    children.join(", ")
+                )));
+            }
+            let timeline = entry.timeline;
+            deleted = Some(timeline);
+            manifest.branches.retain(|entry| entry.timeline != timeline);
+            Ok(())
+        })
+        .await?;
+        if let Some(timeline) = deleted {
+            let id = TenantTimeline { tenant, timeline };
+            self.stop_timelines(|loaded| loaded == id);
+            self.remove_folder(&timeline_folder(id)).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes a tenant with all branches, and its objects.
+    pub async fn delete_tenant(&self, tenant: TenantId) -> Result<(), Error> {
+        let manifest = self
+            .change(tenant, |manifest| {
+                refuse_template(manifest)?;
+                manifest.deleted = true;
+                Ok(())
+            })
+            .await?;
+        self.stop_timelines(|loaded| loaded.tenant == tenant);
+        self.names.free(manifest.kind, &manifest.name).await?;
+        self.remove_folder(&tenant_folder(tenant)).await;
+        self.manifests.lock().remove(&tenant);
+        Ok(())
+    }
+
+    /// Removes what nothing refers to. What cannot be removed stays as garbage.
+    pub(super) async fn remove_folder(&self, folder: &Path) {
+        let store = &self.engine.store;
+        let removed = async {
+            let objects: Vec<Path> =
+                store.list(Some(folder)).map_ok(|object| object.location).try_collect().await?;
+            // The tenant's own manifests go last: as long as one is there, it says `deleted`.
+            let depth = folder.parts().count() + 1;
+            let (mut last, first): (Vec<_>, Vec<_>) =
+                objects.into_iter().partition(|path| path.parts().count() == depth);
+            last.sort_unstable();
+            for paths in [first, last] {
+                let paths = futures::stream::iter(paths).map(Ok).boxed();
+                let mut deleted = store.delete_stream(paths);
+                while let Some(result) = deleted.next().await {
+                    match result {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(%folder, %error, "objects that nothing refers to could not be removed");
+        }
+    }
+}

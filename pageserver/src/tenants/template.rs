@@ -1,0 +1,143 @@
+//! Templates: all keys as of one LSN, in image layers.
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutPayload};
+use protocol::{TenantId, TenantTimeline, Term, TimelineId, TimelineOrigin};
+
+use super::{
+    MAIN_BRANCH, Tenant, Tenants,
+    names::{check_name, taken},
+};
+use crate::{
+    change::Value,
+    clock,
+    engine::timeline_folder,
+    error::Error,
+    key::Key,
+    layer::{
+        format::LayerKind,
+        history::History,
+        name::{LayerName, LayerSummary},
+        writer::LayerWriter,
+    },
+    manifest::{BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest},
+};
+
+/// An image layer holds this many bytes of values, before compression.
+const IMAGE_LAYER_BYTES: usize = 64 << 20;
+/// What a waiting key costs beside its value.
+const KEY_OVERHEAD_BYTES: usize = 64;
+
+/// What a template is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateSource {
+    /// The end of its WAL, and what its WAL needs to be read.
+    pub origin: TimelineOrigin,
+    /// Whether its pages have data checksums.
+    pub checksums: bool,
+}
+
+impl Tenants {
+    /// Begins a template: all keys as of one LSN. Nothing is seen of it before
+    /// [`TemplateWriter::finish`].
+    pub async fn import_template(
+        &self,
+        name: &str,
+        source: TemplateSource,
+    ) -> Result<TemplateWriter<'_>, Error> {
+        check_name(name)?;
+        if self.names.find(TenantKind::Template, name).await?.is_some() {
+            return Err(taken(TenantKind::Template, name));
+        }
+        let tenant = TenantId::from_bits(rand::random());
+        let timeline = TimelineId::from_bits(rand::random());
+        Ok(TemplateWriter {
+            tenants: self,
+            name: name.to_owned(),
+            source,
+            id: TenantTimeline { tenant, timeline },
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            layers: Vec::new(),
+        })
+    }
+}
+
+/// Takes a template's keys, in any order, each once.
+pub struct TemplateWriter<'t> {
+    tenants: &'t Tenants,
+    name: String,
+    source: TemplateSource,
+    id: TenantTimeline,
+    waiting: Vec<(Key, Bytes)>,
+    waiting_bytes: usize,
+    layers: Vec<LayerSummary>,
+}
+
+impl TemplateWriter<'_> {
+    /// Adds a key. A page of zeros may be left out.
+    pub async fn put(&mut self, key: Key, value: Bytes) -> Result<(), Error> {
+        self.waiting_bytes += value.len() + KEY_OVERHEAD_BYTES;
+        self.waiting.push((key, value));
+        if self.waiting_bytes >= IMAGE_LAYER_BYTES { self.write_layer().await } else { Ok(()) }
+    }
+
+    /// Publishes the template: its layers are there already, then its manifests, then its name.
+    pub async fn finish(mut self) -> Result<Tenant, Error> {
+        self.write_layer().await?;
+        let origin = self.source.origin;
+        let store = self.tenants.engine.store.clone();
+        let mut sequence = Sequence::create(store, timeline_folder(self.id));
+        let manifest = TimelineManifest {
+            last_record: origin.point,
+            term: Term::default(),
+            layers: self.layers,
+        };
+        sequence.publish(sequence.prepare(&manifest)?).await?;
+
+        let now = clock::now();
+        let main = BranchEntry {
+            name: MAIN_BRANCH.to_owned(),
+            timeline: self.id.timeline,
+            ancestor: None,
+            origin,
+            created_at: now,
+        };
+        let manifest = TenantManifest {
+            tenant: self.id.tenant,
+            name: self.name,
+            kind: TenantKind::Template,
+            created_at: now,
+            checksums: self.source.checksums,
+            deleted: false,
+            branches: vec![main],
+        };
+        let manifest = self.tenants.publish_new(manifest).await?;
+        self.tenants.describe(&manifest).await
+    }
+
+    async fn write_layer(&mut self) -> Result<(), Error> {
+        let values = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let lsn = self.source.origin.point.lsn;
+        let name = LayerName { kind: LayerKind::Image, from: lsn, to: lsn, nonce: rand::random() };
+        let written = tokio::task::spawn_blocking(move || {
+            let mut values = values;
+            values.sort_unstable_by_key(|(key, _)| *key);
+            if let Some(twice) = values.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(Error::Invalid(format!("{} was given twice", twice[0].0)));
+            }
+            let mut writer = LayerWriter::new(name);
+            for (key, value) in values {
+                writer.add(key, lsn, &Value::Image(value))?;
+            }
+            writer.finish(&[], &History::default())
+        });
+        let Some(written) = written.await.map_err(|_| Error::ShuttingDown)?? else { return Ok(()) };
+        let path = timeline_folder(self.id).join("layers").join(name.to_string());
+        let put = self.tenants.engine.store.put(&path, PutPayload::from_bytes(written.object));
+        put.await.map_err(|error| crate::store::unavailable(&path, &error))?;
+        self.layers.push(written.summary);
+        Ok(())
+    }
+}

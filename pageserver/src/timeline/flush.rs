@@ -1,0 +1,211 @@
+//! Carries frozen layers to the object store, in the background, one at a time for each timeline.
+//!
+//! 1. The open layer is frozen, by size, by age or because somebody asked.
+//! 2. The delta layer is compressed, and put. Upload before publishing: a manifest must never name
+//!    a missing layer.
+//! 3. The manifest that names it is created.
+//! 4. The frozen layer gives way to the stored one, under the write lock.
+//!
+//! A failure of 2 or 3 is tried again for as long as it takes: memory keeps what is not stored,
+//! ingest waits when there is too much of it, and reads from memory go on. A crash loses only
+//! memory, which ingest fills again from WAL that safekeepers keep until step 4.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutPayload, path::Path};
+use tokio::time::Instant;
+use wal_format::Lsn;
+
+use super::{FROZEN_LAYERS_MAX, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline};
+use crate::{
+    engine::timeline_folder,
+    error::Error,
+    layer::{
+        reader::Layer,
+        writer::{WrittenLayer, write_delta},
+    },
+    manifest::{Sequence, TimelineManifest},
+    store::unavailable,
+};
+
+/// The wait after a first failure; it doubles with each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+impl Timeline {
+    /// Writes all that was applied to the object store; the LSN up to which it is there. Where the
+    /// object store fails, says so at the first failure; writing goes on being tried.
+    pub async fn flush(&self) -> Result<Lsn, Error> {
+        let mut status = self.flushed.subscribe();
+        let known_failures = status.borrow_and_update().failures;
+        let wanted = {
+            let mut state = self.state.write();
+            if !state.open.is_empty() {
+                state.freeze();
+            }
+            state.last_record.lsn
+        };
+        self.flush_wanted.notify_one();
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.lsn >= wanted {
+                return Ok(now.lsn);
+            }
+            if let Some(error) = now.failure.filter(|_| now.failures > known_failures) {
+                return Err(error);
+            }
+            if let Some(error) = self.fenced.get() {
+                return Err(error.clone());
+            }
+            tokio::select! {
+                _ = status.changed() => {}
+                () = self.stop.cancelled() => return Err(Error::ShuttingDown),
+            }
+        }
+    }
+
+    /// The timeline's background task.
+    pub(super) async fn write_layers(self: Arc<Self>) {
+        loop {
+            let deadline = self.state.read().open_since.map(|since| since + OPEN_LAYER_AGE_MAX);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.flush_wanted.notified() => {}
+                () = sleep_until(deadline) => self.freeze_the_old(),
+            }
+            while let Some(frozen) = self.oldest_frozen() {
+                if let Err(error) = self.write_frozen(frozen).await {
+                    if error != Error::ShuttingDown {
+                        let id = self.id();
+                        tracing::error!(timeline = %id, %error, "the timeline takes no more WAL");
+                        _ = self.fenced.set(error.clone());
+                    }
+                    self.note_failure(error);
+                    self.room.notify_waiters();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn freeze_the_old(&self) {
+        let mut state = self.state.write();
+        let is_old = state.open_since.is_some_and(|since| since.elapsed() >= OPEN_LAYER_AGE_MAX);
+        if is_old && !state.open.is_empty() {
+            state.freeze();
+        }
+    }
+
+    fn oldest_frozen(&self) -> Option<Frozen> {
+        self.state.read().frozen.front().cloned()
+    }
+
+    /// Fails only where trying again cannot help: fenced, or stopped.
+    async fn write_frozen(&self, frozen: Frozen) -> Result<(), Error> {
+        let permit = tokio::select! {
+            permit = self.engine.flush_permits.acquire() => permit,
+            () = self.stop.cancelled() => return Err(Error::ShuttingDown),
+        };
+        let layer = frozen.layer.clone();
+        let (to, nonce) = (frozen.last_record.lsn, rand::random());
+        let written = tokio::task::spawn_blocking(move || write_delta(&layer, to, nonce)).await;
+        let written = written.map_err(|_| Error::ShuttingDown)??;
+        drop(permit);
+
+        let name = written.summary.name.to_string();
+        let path = timeline_folder(self.id()).join("layers").join(name);
+        self.put_layer(&path, &written.object).await?;
+        let mut sequence = self.sequence.lock().await;
+        let manifest = self.next_manifest(&sequence, &written, &frozen)?;
+        self.publish(&mut sequence, manifest).await?;
+        let store = self.engine.store.clone();
+        let layer = Layer::new(written.summary, path, store, self.engine.cache.clone());
+        self.replace_frozen(Arc::new(layer), frozen.last_record.lsn);
+        sequence.collect().await;
+        Ok(())
+    }
+
+    fn next_manifest(
+        &self,
+        sequence: &Sequence,
+        written: &WrittenLayer,
+        frozen: &Frozen,
+    ) -> Result<Bytes, Error> {
+        let layers = self.state.read().layers.clone();
+        let mut summaries: Vec<_> = layers.iter().map(|layer| layer.summary().clone()).collect();
+        summaries.push(written.summary.clone());
+        sequence.prepare(&TimelineManifest {
+            last_record: frozen.last_record,
+            term: self.term(),
+            layers: summaries,
+        })
+    }
+
+    async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let payload = PutPayload::from_bytes(object.clone());
+            match self.engine.store.put(path, payload).await {
+                Ok(_) => return Ok(()),
+                Err(error) => self.back_off(&mut backoff, unavailable(path, &error)).await?,
+            }
+        }
+    }
+
+    async fn publish(&self, sequence: &mut Sequence, manifest: Bytes) -> Result<(), Error> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match sequence.publish(manifest.clone()).await {
+                Err(error @ Error::Unavailable(_)) => self.back_off(&mut backoff, error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits before the next try.
+    async fn back_off(&self, backoff: &mut Duration, error: Error) -> Result<(), Error> {
+        let timeline = self.id();
+        tracing::warn!(%timeline, %error, ?backoff, "a flush failed and is tried again");
+        self.note_failure(error);
+        tokio::select! {
+            () = tokio::time::sleep(*backoff) => {}
+            () = self.stop.cancelled() => return Err(Error::ShuttingDown),
+        }
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        Ok(())
+    }
+
+    fn note_failure(&self, error: Error) {
+        self.flushed.send_modify(|status| {
+            status.failures += 1;
+            status.failure = Some(error);
+        });
+    }
+
+    fn replace_frozen(&self, layer: Arc<Layer>, lsn: Lsn) {
+        {
+            let mut state = self.state.write();
+            Arc::make_mut(&mut state.layers).push(layer);
+            state.frozen.pop_front();
+            let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
+            if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
+                state.freeze();
+            }
+        }
+        self.flushed.send_modify(|status| {
+            status.lsn = lsn;
+            status.failure = None;
+        });
+        self.remote_consistent_lsn.send_replace(lsn);
+        self.room.notify_waiters();
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

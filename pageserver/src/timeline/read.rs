@@ -1,0 +1,341 @@
+//! Reads: from memory, then layer after layer from the newest back, then in the ancestor.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use wal_format::{Lsn, PAGE_BYTES, Page, RelationFork, Target};
+
+use super::{Timeline, reconstruct::Chain};
+use crate::{
+    error::Error,
+    key::Key,
+    layer::{
+        Clear, cleared_at,
+        format::{Block, LayerKind},
+        memory::MemoryLayer,
+        reader::{Contents, Layer, READ_BLOCKS_MAX},
+    },
+};
+
+/// How long a read waits for an ancestor that is still ingesting up to the branch point.
+const ANCESTOR_WAIT: Duration = Duration::from_secs(10);
+/// The most pages that are read at once: what they are made from is in memory together.
+const PAGES_AT_ONCE_MAX: usize = 128;
+
+impl Timeline {
+    /// A key's value as of `at`; `None` where it has none (never written, or cleared).
+    pub async fn get(&self, key: Key, at: Lsn) -> Result<Option<Bytes>, Error> {
+        let chains = self.collect(&[key], at).await?;
+        let redo = self.engine.redo.as_ref();
+        chains.first().map_or(Ok(None), |chain| chain.value(key, redo))
+    }
+
+    /// `count` pages of a fork, 8,192 bytes each, with checksums where the cluster has them.
+    /// A page that has no value, beyond the end or in a gap, is zeros.
+    pub async fn pages(
+        &self,
+        fork: RelationFork,
+        first: u32,
+        count: u32,
+        at: Lsn,
+    ) -> Result<Bytes, Error> {
+        let end = first.checked_add(count).ok_or_else(|| {
+            Error::Invalid(format!("{count} pages from block {first} go beyond the last block"))
+        })?;
+        let targets: Vec<Target> =
+            (first..end).map(|block| Target::Page(fork.block(block))).collect();
+        self.target_pages(&targets, at).await
+    }
+
+    /// Any pages, as [`Timeline::pages`] gives them, in the order asked for.
+    pub async fn target_pages(&self, targets: &[Target], at: Lsn) -> Result<Bytes, Error> {
+        let mut out = BytesMut::zeroed(targets.len() * PAGE_BYTES);
+        let parts = out.chunks_mut(PAGES_AT_ONCE_MAX * PAGE_BYTES);
+        for (targets, out) in targets.chunks(PAGES_AT_ONCE_MAX).zip(parts) {
+            let mut keys: Vec<Key> = targets.iter().map(|target| Key::target(*target)).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let chains = self.collect(&keys, at).await?;
+            for (target, out) in targets.iter().zip(out.chunks_exact_mut(PAGE_BYTES)) {
+                if let Ok(position) = keys.binary_search(&Key::target(*target)) {
+                    self.serve_page(&chains[position], *target, out)?;
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    fn serve_page(&self, chain: &Chain, target: Target, out: &mut [u8]) -> Result<(), Error> {
+        let is_there = chain.page_into(target, self.engine.redo.as_ref(), out)?;
+        if is_there
+            && self.facts.checksums
+            && let Target::Page(page) = target
+            && let Some(mut checked) = Page::from_slice(out)
+        {
+            checked.set_checksum(page.block);
+            out.copy_from_slice(checked.bytes());
+        }
+        Ok(())
+    }
+
+    /// All keys of a range that have a value as of `at`, in order, with their values. All of them
+    /// are in memory together: the range is the caller's to bound.
+    pub async fn scan(&self, range: Range<Key>, at: Lsn) -> Result<Vec<(Key, Bytes)>, Error> {
+        self.check_readable(at)?;
+        let mut found = Scan { range, chains: BTreeMap::new(), clears: Vec::new() };
+        let (mut timeline, mut at) = (self, at);
+        loop {
+            for layer in timeline.scan_memory(&mut found, at).iter().rev() {
+                if holds_versions_at(layer, at) && layer.may_hold(&found.range) {
+                    found.scan_layer(layer, at).await?;
+                }
+            }
+            let Some((ancestor, lsn)) = timeline.ancestor_at(at).await? else { break };
+            (timeline, at) = (ancestor, lsn);
+        }
+        let redo = self.engine.redo.as_ref();
+        let value = |(key, chain): (Key, Chain)| {
+            chain.value(key, redo).map(|value| value.map(|value| (key, value))).transpose()
+        };
+        found.chains.into_iter().filter_map(value).collect()
+    }
+
+    /// What is known of these keys, which are sorted, back to where nothing older matters.
+    async fn collect(&self, keys: &[Key], at: Lsn) -> Result<Vec<Chain>, Error> {
+        self.check_readable(at)?;
+        let mut wanted = Wanted::new(keys);
+        let (mut timeline, mut at) = (self, at);
+        loop {
+            let layers = timeline.collect_memory(&mut wanted, at);
+            if wanted.is_complete() {
+                break;
+            }
+            for layer in layers.iter().rev() {
+                if holds_versions_at(layer, at) && layer.may_hold(&wanted.hull) {
+                    wanted.collect_layer(layer, at).await?;
+                    if wanted.is_complete() {
+                        return Ok(wanted.chains);
+                    }
+                }
+            }
+            let Some((ancestor, lsn)) = timeline.ancestor_at(at).await? else { break };
+            (timeline, at) = (ancestor, lsn);
+        }
+        Ok(wanted.chains)
+    }
+
+    /// Refuses LSNs that ingest has not reached, and those before all history.
+    fn check_readable(&self, at: Lsn) -> Result<(), Error> {
+        let ingested = self.last_record_lsn();
+        if at > ingested {
+            return Err(Error::NotYet { asked: at, ingested });
+        }
+        let mut root = self;
+        while let Some(ancestor) = &root.facts.ancestor {
+            root = &ancestor.timeline;
+        }
+        let oldest = root.facts.origin.point.lsn;
+        if at < oldest { Err(Error::Gone { asked: at, oldest }) } else { Ok(()) }
+    }
+
+    /// The ancestor, and as of which LSN it answers a read at `at`.
+    async fn ancestor_at(&self, at: Lsn) -> Result<Option<(&Timeline, Lsn)>, Error> {
+        let Some(ancestor) = &self.facts.ancestor else { return Ok(None) };
+        let lsn = at.min(ancestor.lsn);
+        let timeline = &ancestor.timeline;
+        if timeline.last_record_lsn() < lsn && lsn > timeline.facts.origin.point.lsn {
+            timeline.wait_for(lsn, ANCESTOR_WAIT).await?;
+        }
+        Ok(Some((timeline, lsn)))
+    }
+
+    /// Reads the layers in memory, and gives those in the object store as of the same moment.
+    fn collect_memory(&self, wanted: &mut Wanted<'_>, at: Lsn) -> Arc<Vec<Arc<Layer>>> {
+        let state = self.state.read();
+        wanted.collect_memory(&state.open, at);
+        for frozen in state.frozen.iter().rev() {
+            wanted.collect_memory(&frozen.layer, at);
+        }
+        state.layers.clone()
+    }
+
+    fn scan_memory(&self, found: &mut Scan, at: Lsn) -> Arc<Vec<Arc<Layer>>> {
+        let state = self.state.read();
+        found.scan_memory(&state.open, at);
+        for frozen in state.frozen.iter().rev() {
+            found.scan_memory(&frozen.layer, at);
+        }
+        state.layers.clone()
+    }
+}
+
+/// Whether a layer has versions at or below `at`.
+fn holds_versions_at(layer: &Layer, at: Lsn) -> bool {
+    match layer.summary().name.kind {
+        LayerKind::Delta => layer.from() < at,
+        LayerKind::Image => layer.from() <= at,
+    }
+}
+
+/// Some keys, sorted, and what was found of them.
+struct Wanted<'a> {
+    keys: &'a [Key],
+    chains: Vec<Chain>,
+    hull: Range<Key>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(keys: &'a [Key]) -> Wanted<'a> {
+        debug_assert!(keys.is_sorted());
+        let hull = match keys {
+            [first, .., last] => *first..last.next(),
+            [only] => only.only(),
+            [] => Key::MIN..Key::MIN,
+        };
+        Wanted { keys, chains: keys.iter().map(|_| Chain::default()).collect(), hull }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.chains.iter().all(Chain::is_complete)
+    }
+
+    fn collect_memory(&mut self, layer: &MemoryLayer, at: Lsn) {
+        let clears: Vec<&Clear> =
+            layer.clears().iter().filter(|clear| clear.overlaps(&self.hull)).collect();
+        for (key, chain) in self.keys.iter().zip(&mut self.chains) {
+            if !chain.is_complete() {
+                let floor = cleared_at(clears.iter().copied(), *key, at);
+                chain.extend(layer.versions(*key), floor, at);
+            }
+        }
+    }
+
+    async fn collect_layer(&mut self, layer: &Layer, at: Lsn) -> Result<(), Error> {
+        let contents = layer.contents().await?;
+        let clears: Vec<&Clear> = contents.clears_in(&self.hull).collect();
+        let floors: Vec<Option<Lsn>> =
+            self.keys.iter().map(|key| cleared_at(clears.iter().copied(), *key, at)).collect();
+        let mut end = contents.blocks_in(&self.hull).end;
+        loop {
+            // From the last block back, since a key's newest versions come last.
+            let mut numbers = Vec::new();
+            while end > contents.blocks_in(&self.hull).start && numbers.len() < READ_BLOCKS_MAX {
+                end -= 1;
+                if self.wants_block(&contents, end, at) {
+                    numbers.push(end);
+                }
+            }
+            if numbers.is_empty() {
+                break;
+            }
+            numbers.reverse();
+            for block in layer.blocks(&contents, &numbers).await?.iter().rev() {
+                self.collect_block(block, &floors, at);
+            }
+        }
+        for (chain, floor) in self.chains.iter_mut().zip(&floors) {
+            if floor.is_some() {
+                chain.complete();
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions of the keys from `first` to `last`.
+    fn positions(&self, first: Key, last: Key) -> Range<usize> {
+        let start = self.keys.partition_point(|key| *key < first);
+        let end = self.keys.partition_point(|key| *key <= last);
+        start..end.max(start)
+    }
+
+    fn wants_block(&self, contents: &Contents, number: usize, at: Lsn) -> bool {
+        let row = contents.block(number);
+        let is_too_new = row.first == row.last && row.first_lsn > at;
+        let chains = &self.chains[self.positions(row.first, row.last)];
+        !is_too_new && chains.iter().any(|chain| !chain.is_complete())
+    }
+
+    fn collect_block(&mut self, block: &Block, floors: &[Option<Lsn>], at: Lsn) {
+        if block.is_empty() {
+            return;
+        }
+        for wanted in self.positions(block.key(0), block.key(block.len() - 1)) {
+            let (key, chain) = (self.keys[wanted], &mut self.chains[wanted]);
+            let end = block.position(key, Lsn(at.0.saturating_add(1)));
+            for position in (0..end).rev() {
+                let lsn = block.lsn(position);
+                let is_hidden = floors[wanted].is_some_and(|floor| lsn < floor);
+                if chain.is_complete() || block.key(position) != key || is_hidden {
+                    break;
+                }
+                chain.push(lsn, block.value(position));
+            }
+        }
+    }
+}
+
+/// All keys of a range, as far as they were found, and all clears met on the way: those of newer
+/// layers hide what older ones hold.
+struct Scan {
+    range: Range<Key>,
+    chains: BTreeMap<Key, Chain>,
+    clears: Vec<Clear>,
+}
+
+impl Scan {
+    fn scan_memory(&mut self, layer: &MemoryLayer, at: Lsn) {
+        self.take_clears(layer.clears(), at);
+        for key in layer.keys(&self.range) {
+            let floor = cleared_at(&self.clears, key, at);
+            let chain = self.chains.entry(key).or_default();
+            if !chain.is_complete() {
+                chain.extend(layer.versions(key), floor, at);
+            }
+        }
+    }
+
+    async fn scan_layer(&mut self, layer: &Layer, at: Lsn) -> Result<(), Error> {
+        let contents = layer.contents().await?;
+        let range = self.range.clone();
+        self.take_clears(contents.clears_in(&range), at);
+        let mut blocks = contents.blocks_in(&self.range);
+        while !blocks.is_empty() {
+            let start = blocks.end.saturating_sub(READ_BLOCKS_MAX).max(blocks.start);
+            let numbers: Vec<usize> = (start..blocks.end).collect();
+            for block in layer.blocks(&contents, &numbers).await?.iter().rev() {
+                self.scan_block(block, at);
+            }
+            blocks.end = start;
+        }
+        Ok(())
+    }
+
+    fn scan_block(&mut self, block: &Block, at: Lsn) {
+        let start = block.position(self.range.start, Lsn(0));
+        let end = block.position(self.range.end, Lsn(0));
+        let mut floor_of: Option<(Key, Option<Lsn>)> = None;
+        for position in (start..end).rev() {
+            let (key, lsn) = (block.key(position), block.lsn(position));
+            if lsn > at {
+                continue;
+            }
+            let floor = match floor_of {
+                Some((known, floor)) if known == key => floor,
+                _ => cleared_at(&self.clears, key, at),
+            };
+            floor_of = Some((key, floor));
+            if floor.is_some_and(|floor| lsn < floor) {
+                continue;
+            }
+            let chain = self.chains.entry(key).or_default();
+            if !chain.is_complete() {
+                chain.push(lsn, block.value(position));
+            }
+        }
+    }
+
+    fn take_clears<'b>(&mut self, clears: impl IntoIterator<Item = &'b Clear>, at: Lsn) {
+        let of_range = |clear: &&Clear| clear.lsn <= at && clear.overlaps(&self.range);
+        self.clears.extend(clears.into_iter().filter(of_range).cloned());
+    }
+}

@@ -1,0 +1,113 @@
+//! From the versions of a key to its value.
+
+use bytes::Bytes;
+use wal_format::{Lsn, Page, Target};
+
+use crate::{change::Value, error::Error, key::Key, redo::Redo};
+
+/// What was found of a key so far, from the newest version back.
+#[derive(Default)]
+pub struct Chain {
+    versions: Vec<(Lsn, Value)>,
+    is_complete: bool,
+}
+
+impl Chain {
+    /// Adds the next older version.
+    pub fn push(&mut self, lsn: Lsn, value: Value) {
+        debug_assert!(!self.is_complete);
+        debug_assert!(self.versions.last().is_none_or(|(newer, _)| lsn < *newer));
+        self.is_complete = value.is_complete();
+        self.versions.push((lsn, value));
+    }
+
+    /// Adds versions in rising order, all older than what is there: those from `floor` to `at`.
+    pub fn extend(&mut self, versions: &[(Lsn, Value)], floor: Option<Lsn>, at: Lsn) {
+        let end = versions.partition_point(|(lsn, _)| *lsn <= at);
+        for (lsn, value) in versions[..end].iter().rev() {
+            if self.is_complete || floor.is_some_and(|floor| *lsn < floor) {
+                break;
+            }
+            self.push(*lsn, value.clone());
+        }
+        self.is_complete |= floor.is_some();
+    }
+
+    /// Nothing older matters: the key was emptied there, or a version needs nothing older.
+    pub fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Whether older versions matter.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The key's value; `None` where there was no version.
+    pub fn value(&self, key: Key, redo: &dyn Redo) -> Result<Option<Bytes>, Error> {
+        match self.versions.as_slice() {
+            [] => Ok(None),
+            [(_, Value::Image(bytes))] => Ok(Some(bytes.clone())),
+            _ => match key.as_target() {
+                Some(target) => self.page(target, redo).map(|page| Some(page.into_bytes())),
+                None => self.newest_image(key).map(Some),
+            },
+        }
+    }
+
+    /// The page's bytes into `out`, 8,192 of them, which are zeros; whether there was a version.
+    pub fn page_into(
+        &self,
+        target: Target,
+        redo: &dyn Redo,
+        out: &mut [u8],
+    ) -> Result<bool, Error> {
+        match self.versions.as_slice() {
+            [] => Ok(false),
+            [(_, Value::Image(bytes))] if bytes.len() == out.len() => {
+                out.copy_from_slice(bytes);
+                Ok(true)
+            }
+            _ => {
+                out.copy_from_slice(self.page(target, redo)?.bytes());
+                Ok(true)
+            }
+        }
+    }
+
+    fn page(&self, target: Target, redo: &dyn Redo) -> Result<Page, Error> {
+        let failed =
+            |lsn: Lsn, reason: String| Error::Redo { target: target.to_string(), lsn, reason };
+        let mut page = Page::zeroed();
+        for (lsn, value) in self.versions.iter().rev() {
+            match value {
+                Value::Image(bytes) => {
+                    page = Page::from_slice(bytes).ok_or_else(|| {
+                        failed(*lsn, format!("its image has {} bytes", bytes.len()))
+                    })?;
+                }
+                Value::Record { will_init, bytes } => {
+                    if *will_init {
+                        page.zero();
+                    }
+                    redo.apply(bytes, *lsn, target, &mut page)
+                        .map_err(|reason| failed(*lsn, reason))?;
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// The newest version's bytes, for a key whose versions are whole values.
+    fn newest_image(&self, key: Key) -> Result<Bytes, Error> {
+        match self.versions.first() {
+            Some((_, Value::Image(bytes))) => Ok(bytes.clone()),
+            Some((lsn, Value::Record { .. })) => Err(Error::Redo {
+                target: key.to_string(),
+                lsn: *lsn,
+                reason: "no record changes such a key".to_owned(),
+            }),
+            None => Ok(Bytes::new()),
+        }
+    }
+}
