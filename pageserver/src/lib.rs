@@ -13,6 +13,16 @@ pub mod store;
 pub mod tenants;
 pub mod timeline;
 
+mod base_backup;
+mod connection;
+mod control;
+mod data_directory;
+mod http;
+mod ingest;
+mod page_service;
+mod replication_origin;
 mod server;
+mod template;
+mod wal_receiver;
 
-pub use server::{Config, HeadSource};
+pub use server::{Config, HeadSource, Pageserver, StartError};

@@ -1,0 +1,128 @@
+//! Frames of `protocol::wire` over TCP.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+};
+
+use bytes::{Buf, Bytes};
+use protocol::wire::{self, PREFIX_BYTES};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What a side takes from the other; a frame that claims more is refused before memory is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameBounds {
+    pub header_bytes_max: usize,
+    pub payload_bytes_max: usize,
+}
+
+/// The next frame; `None` at an end between frames. Not cancel-safe.
+pub(crate) async fn read_frame<H: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    bounds: FrameBounds,
+) -> io::Result<Option<(H, Bytes)>> {
+    let mut prefix = [0; PREFIX_BYTES];
+    let read = stream.read(&mut prefix).await?;
+    if read == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut prefix[read..]).await?;
+    let (header_bytes, payload_bytes) = wire::decode_prefix(prefix).map_err(bad_frame)?;
+    if header_bytes > bounds.header_bytes_max || payload_bytes > bounds.payload_bytes_max {
+        return Err(bad_frame(format!(
+            "a frame of {header_bytes} and {payload_bytes} bytes is above what is taken here"
+        )));
+    }
+    let mut frame = vec![0; header_bytes + payload_bytes];
+    stream.read_exact(&mut frame).await?;
+    let header = wire::decode_header(&frame[..header_bytes]).map_err(bad_frame)?;
+    Ok(Some((header, Bytes::from(frame).slice(header_bytes..))))
+}
+
+fn bad_frame(error: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// Buffers that are written one after the other without being joined first.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Buffers {
+    /// Adds a buffer behind the others.
+    pub fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.bytes += part.len();
+            self.parts.push_back(part);
+        }
+    }
+}
+
+impl Buf for Buffers {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.parts.front().map_or(&[], |part| part)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.parts);
+        filled.map(|(slice, part)| *slice = IoSlice::new(part)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.bytes, "no more is written than there is");
+        self.bytes -= count;
+        while count > 0 {
+            let Some(first) = self.parts.front_mut() else { return };
+            if first.len() > count {
+                first.advance(count);
+                return;
+            }
+            count -= first.len();
+            self.parts.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_written_in_their_order_whatever_the_steps() {
+        for step in 1..8 {
+            let mut buffers = Buffers::default();
+            for part in ["", "ab", "c", "defg"] {
+                buffers.push(Bytes::from_static(part.as_bytes()));
+            }
+            let mut written = Vec::new();
+            while buffers.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 2];
+                assert!(buffers.chunks_vectored(&mut slices) > 0);
+                let count = step.min(buffers.chunk().len());
+                written.extend_from_slice(&buffers.chunk()[..count]);
+                buffers.advance(count);
+            }
+            assert_eq!(written, b"abcdefg");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_above_the_bounds_is_refused_before_it_is_read() {
+        let frame = wire::encode(&7u32, &[0; 100]).expect("a small frame encodes");
+        let bounds = FrameBounds { header_bytes_max: 10, payload_bytes_max: 99 };
+        let refused = read_frame::<u32>(&mut &frame[..], bounds).await;
+        assert_eq!(refused.expect_err("it is too long").kind(), io::ErrorKind::InvalidData);
+        let bounds = FrameBounds { payload_bytes_max: 100, ..bounds };
+        let (header, payload) =
+            read_frame::<u32>(&mut &frame[..], bounds).await.expect("it fits").expect("one frame");
+        assert_eq!((header, payload.len()), (7, 100));
+        assert!(read_frame::<u32>(&mut &[][..], bounds).await.expect("an end").is_none());
+    }
+}

@@ -1,0 +1,38 @@
+//! What the pageserver is doing.
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::Api;
+use crate::wal_receiver::ReceiverStatus;
+
+pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
+    let timelines = api.tenants.loaded().into_iter().map(|timeline| {
+        let id = timeline.id();
+        json!({
+            "tenant_id": id.tenant,
+            "timeline_id": id.timeline,
+            "last_record_lsn": timeline.last_record_lsn(),
+            "remote_consistent_lsn": timeline.remote_consistent_lsn(),
+            "term": timeline.term(),
+            "ingest": ingest(api.receivers.status(id)),
+        })
+    });
+    let timelines: Vec<Value> = timelines.collect();
+    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "timelines": timelines }))
+}
+
+fn ingest(status: Option<ReceiverStatus>) -> Value {
+    match status {
+        Some(ReceiverStatus::Streaming { safekeeper, commit_lsn }) => json!({
+            "state": "streaming",
+            "safekeeper": safekeeper,
+            "commit_lsn": commit_lsn,
+        }),
+        Some(ReceiverStatus::Waiting { reason }) => json!({ "state": "waiting", "reason": reason }),
+        Some(ReceiverStatus::Stopped(reason)) => {
+            json!({ "state": "stopped", "reason": reason.to_string() })
+        }
+        Some(ReceiverStatus::Ended) | None => json!({ "state": "idle" }),
+    }
+}

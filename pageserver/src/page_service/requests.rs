@@ -1,0 +1,180 @@
+//! What a connection's requests read.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    Term,
+    page_service::{
+        BACKUP_CHUNK_BYTES_MAX, PageError, REQUEST_PAGES_MAX, ReadAt, Request, Response,
+        ResponseFrame,
+    },
+};
+use tokio::sync::mpsc;
+use wal_format::{Lsn, PageKey, RelationFork};
+
+use super::writer::{Answer, Answers};
+use crate::{
+    base_backup::{self, BackupFile, BaseBackup},
+    timeline::Timeline,
+    wal_receiver::Use,
+};
+
+/// How long a request waits for ingest.
+const INGEST_WAIT: Duration = Duration::from_secs(10);
+/// Files of a base backup that are read ahead of what was sent.
+const BACKUP_FILES_AHEAD: usize = 4;
+
+/// A connection's view of its timeline.
+pub(super) struct Reader {
+    receiving: Use,
+    term: Option<Term>,
+}
+
+/// Answers one request.
+pub(super) async fn serve(reader: &Reader, id: u64, request: Request, answers: &Answers) {
+    let served = match request {
+        Request::Range { at, fork, first, count } => reader.range(at, fork, first, count).await,
+        Request::Batch { at, pages } => reader.batch(at, &pages).await,
+        Request::Relations { at } => reader.relations(at).await,
+        Request::BaseBackup { lsn } => reader.base_backup(id, lsn, answers).await,
+    };
+    // A compute that was fenced while its answer was made gets none.
+    let served = served.and_then(|answer| reader.check_term().map(|()| answer));
+    let (response, payload) = served.unwrap_or_else(|error| (Response::Failed(error), Vec::new()));
+    // Where no one takes the answer, the connection is gone.
+    let _ = answers.send(Answer { frame: ResponseFrame { id, response }, payload }).await;
+}
+
+/// An answer, and the pieces of its payload.
+type Served = Result<(Response, Vec<Bytes>), PageError>;
+
+impl Reader {
+    pub fn new(receiving: Use, term: Option<Term>) -> Reader {
+        Reader { receiving, term }
+    }
+
+    fn timeline(&self) -> &Arc<Timeline> {
+        self.receiving.timeline()
+    }
+
+    /// Takes note of the compute's term, which fences all older ones.
+    pub async fn learn_term(&self) -> Result<(), PageError> {
+        if let Some(term) = self.term {
+            self.timeline().learn_term(term);
+        }
+        self.check_term()
+    }
+
+    fn check_term(&self) -> Result<(), PageError> {
+        let known = self.timeline().term();
+        match self.term {
+            Some(asked) if asked < known => Err(PageError::Fenced { asked, known }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The version that is served: any between the two LSNs is right, and the newest that ingest
+    /// has is one of them.
+    async fn version(&self, at: ReadAt) -> Result<Lsn, PageError> {
+        self.check_term()?;
+        if at.request_lsn < at.not_modified_since {
+            return Err(PageError::Invalid(format!(
+                "the request LSN {} is before {}, since when nothing was modified",
+                at.request_lsn, at.not_modified_since
+            )));
+        }
+        self.receiving.wait_for(at.not_modified_since, INGEST_WAIT).await?;
+        Ok(at.request_lsn.min(self.timeline().last_record_lsn()))
+    }
+
+    async fn range(&self, at: ReadAt, fork: RelationFork, first: u32, count: u32) -> Served {
+        check_count(count as usize)?;
+        check_last(first.checked_add(count - 1))?;
+        let lsn = self.version(at).await?;
+        let pages = self.timeline().pages(fork, first, count, lsn).await?;
+        Ok((Response::Pages { lsn }, vec![pages]))
+    }
+
+    async fn batch(&self, at: ReadAt, pages: &[PageKey]) -> Served {
+        check_count(pages.len())?;
+        check_last(pages.iter().map(|page| page.block).max())?;
+        let lsn = self.version(at).await?;
+        let mut payload = Vec::new();
+        for (fork, blocks) in runs(pages) {
+            let count = blocks.end - blocks.start;
+            payload.push(self.timeline().pages(fork, blocks.start, count, lsn).await?);
+        }
+        Ok((Response::Pages { lsn }, payload))
+    }
+
+    async fn relations(&self, at: ReadAt) -> Served {
+        let lsn = self.version(at).await?;
+        let forks = base_backup::forks(self.timeline(), lsn).await?;
+        Ok((Response::Relations { lsn, forks }, Vec::new()))
+    }
+
+    /// Sends the backup's head and files; the answer is its end.
+    async fn base_backup(&self, id: u64, lsn: Lsn, answers: &Answers) -> Served {
+        let end = (Response::BackupEnd, Vec::new());
+        self.check_term()?;
+        self.receiving.wait_for(lsn, INGEST_WAIT).await?;
+        let backup = BaseBackup::at(self.timeline(), lsn).await?;
+        let response = Response::BackupHead(backup.head.clone());
+        let frame = ResponseFrame { id, response };
+        if answers.send(Answer { frame, payload: Vec::new() }).await.is_err() {
+            return Ok(end);
+        }
+        let (files, received) = mpsc::channel(BACKUP_FILES_AHEAD);
+        let read = async {
+            let files = files;
+            backup.send_files(self.timeline(), &files).await
+        };
+        let (read, ()) = tokio::join!(read, send_files(id, received, answers));
+        read?;
+        Ok(end)
+    }
+}
+
+async fn send_files(id: u64, mut files: mpsc::Receiver<BackupFile>, answers: &Answers) {
+    while let Some(BackupFile { path, mut contents }) = files.recv().await {
+        loop {
+            let chunk = contents.split_to(contents.len().min(BACKUP_CHUNK_BYTES_MAX));
+            let response = Response::BackupFile { path: path.clone() };
+            let frame = ResponseFrame { id, response };
+            if answers.send(Answer { frame, payload: vec![chunk] }).await.is_err() {
+                return;
+            }
+            if contents.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+fn check_count(pages: usize) -> Result<(), PageError> {
+    if pages == 0 || pages > REQUEST_PAGES_MAX as usize {
+        return Err(PageError::Invalid(format!(
+            "{pages} pages were asked for; from 1 to {REQUEST_PAGES_MAX} can be"
+        )));
+    }
+    Ok(())
+}
+
+/// The highest number is `InvalidBlockNumber`, which no page has.
+fn check_last(block: Option<u32>) -> Result<(), PageError> {
+    match block {
+        Some(block) if block != u32::MAX => Ok(()),
+        _ => Err(PageError::Invalid("a block beyond the last possible one was asked for".into())),
+    }
+}
+
+/// Pages that follow each other, joined: a run is read in one go.
+fn runs(pages: &[PageKey]) -> impl Iterator<Item = (RelationFork, Range<u32>)> {
+    let follows =
+        |a: &PageKey, b: &PageKey| a.fork == b.fork && a.block.checked_add(1) == Some(b.block);
+    pages.chunk_by(follows).filter_map(|run| {
+        let (first, last) = (run.first()?, run.last()?);
+        Some((first.fork, first.block..last.block.checked_add(1)?))
+    })
+}

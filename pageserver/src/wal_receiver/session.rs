@@ -1,0 +1,255 @@
+//! One connection to one safekeeper, and the ingest of what it sends.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    quorum::{
+        APPEND_BYTES_MAX, Hello, PROTOCOL_VERSION, Purpose, ReadLimit, ReaderMessage, Refusal,
+    },
+    wire,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
+use wal_format::{Lsn, RawRecord, RelationFork, Version, WalReader};
+
+use super::ReceiverStatus;
+use crate::{
+    connection::{FrameBounds, read_frame},
+    control::Control,
+    error::Error,
+    ingest::{Ingest, IngestError, fork_blocks},
+    key::{Key, KeyKind},
+    replication_origin::OriginProgress,
+    timeline::Timeline,
+};
+
+/// How long a safekeeper may take to accept a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a safekeeper may be silent; it sends a heartbeat each second.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// What is taken from a safekeeper: a status, or a piece of WAL.
+pub(super) const BOUNDS: FrameBounds =
+    FrameBounds { header_bytes_max: 1 << 20, payload_bytes_max: APPEND_BYTES_MAX };
+/// Records ingested before other tasks of the same thread get their turn.
+const RECORDS_AT_ONCE: u32 = 128;
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum SessionEnd {
+    /// The safekeeper cannot serve, or the object store cannot be read: try another, or later.
+    Lost(String),
+    /// The safekeeper sent WAL that is damaged: another may have it whole.
+    Damaged(IngestError),
+    /// Ingest can never go on.
+    Stopped(IngestError),
+    /// Nothing is left to receive, and no one uses the timeline.
+    Idle,
+}
+
+/// A timeline's ingest, over many connections.
+pub(super) struct Session {
+    timeline: Arc<Timeline>,
+    ingest: Option<Ingest>,
+}
+
+impl Session {
+    pub fn new(timeline: Arc<Timeline>) -> Session {
+        Session { timeline, ingest: None }
+    }
+
+    /// Receives from this safekeeper for as long as it serves.
+    pub async fn stream(
+        &mut self,
+        safekeeper: SocketAddr,
+        status: &watch::Sender<ReceiverStatus>,
+        idle: impl Fn() -> bool,
+    ) -> SessionEnd {
+        match self.try_stream(safekeeper, status, idle).await {
+            Ok(()) => SessionEnd::Idle,
+            Err(SessionEnd::Lost(reason)) => SessionEnd::Lost(format!("{safekeeper}: {reason}")),
+            Err(end) => end,
+        }
+    }
+
+    async fn try_stream(
+        &mut self,
+        safekeeper: SocketAddr,
+        status: &watch::Sender<ReceiverStatus>,
+        idle: impl Fn() -> bool,
+    ) -> Result<(), SessionEnd> {
+        let from = self.timeline.last_record();
+        let origin = self.timeline.origin();
+        let version = Version::from_major(origin.major)
+            .ok_or_else(|| lost(format!("Postgres {} is not served", origin.major)))?;
+        let mut reader =
+            WalReader::new(version, origin.segment_bytes, from.lsn, Some(from.last_record))
+                .with_system_id(origin.system_id);
+        let purpose = Purpose::Read { from: from.lsn, limit: ReadLimit::Commit };
+        let mut stream = connect(safekeeper, &self.timeline, purpose).await.map_err(lost)?;
+        loop {
+            let (message, payload) = receive(&mut stream).await.map_err(lost)?;
+            let (begin, commit_lsn) = match message {
+                ReaderMessage::Wal { begin, commit_lsn, term } => {
+                    self.timeline.learn_term(term);
+                    (begin, commit_lsn)
+                }
+                // No compute has written yet: there is nothing to receive.
+                ReaderMessage::Refused(Refusal::UnknownTimeline(_)) if idle() => return Ok(()),
+                ReaderMessage::Refused(refusal) => return Err(lost(refusal)),
+                ReaderMessage::Status(_) => return Err(lost("a status where WAL was expected")),
+            };
+            status.send_if_modified(|status| {
+                let streaming = ReceiverStatus::Streaming { safekeeper, commit_lsn };
+                let changed = *status != streaming;
+                *status = streaming;
+                changed
+            });
+            if payload.is_empty() {
+                if commit_lsn <= self.timeline.last_record_lsn() && idle() {
+                    return Ok(());
+                }
+                continue;
+            }
+            if begin != reader.fed_to() {
+                let expected = reader.fed_to();
+                return Err(lost(format!("WAL from {begin} came where {expected} was expected")));
+            }
+            reader.feed(begin, &payload).map_err(lost)?;
+            self.ingest_all(&mut reader, version).await?;
+        }
+    }
+
+    async fn ingest_all(
+        &mut self,
+        reader: &mut WalReader,
+        version: Version,
+    ) -> Result<(), SessionEnd> {
+        self.timeline.ready_for_more().await.map_err(lost)?;
+        let mut records = 0;
+        loop {
+            let record = reader.next_record().map_err(|reason| {
+                SessionEnd::Damaged(IngestError::Damaged { at: reader.record_end(), reason })
+            })?;
+            let Some(record) = record else { return Ok(()) };
+            self.ingest_record(record, version).await?;
+            records += 1;
+            if records % RECORDS_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn ingest_record(
+        &mut self,
+        record: RawRecord,
+        version: Version,
+    ) -> Result<(), SessionEnd> {
+        let (start, before) = (record.start, self.timeline.last_record_lsn());
+        let timeline = Arc::clone(&self.timeline);
+        let ingest = match &mut self.ingest {
+            Some(ingest) => ingest,
+            none => {
+                let control = read_control(&timeline, before).await?;
+                none.insert(Ingest::new(version, control, read_origins(&timeline, before).await?))
+            }
+        };
+        let planned = ingest.plan(record).map_err(SessionEnd::Stopped)?;
+        for &fork in &planned.unknown_sizes {
+            ingest.learn_size(fork, read_size(&timeline, fork, before, start).await?);
+        }
+        let mut copies = Vec::with_capacity(planned.copied_databases.len());
+        for &(tablespace, database) in &planned.copied_databases {
+            let mut copy = Vec::new();
+            let contents = [
+                Key::database_pages(tablespace, database),
+                Key::database_sizes(tablespace, database),
+                Key::relation_map(tablespace, database).only(),
+            ];
+            for range in contents {
+                let values = timeline.scan(range, before).await;
+                copy.extend(values.map_err(|error| read_failed(error, start))?);
+            }
+            copies.push(copy);
+        }
+        let change = ingest.carry_out(planned, copies).map_err(SessionEnd::Stopped)?;
+        timeline.apply(change);
+        Ok(())
+    }
+}
+
+async fn read_control(timeline: &Timeline, at: Lsn) -> Result<Control, SessionEnd> {
+    let value = timeline.get(Key::CONTROL, at).await.map_err(|error| read_failed(error, at))?;
+    let control = value.as_deref().and_then(Control::decode);
+    control.ok_or_else(|| {
+        SessionEnd::Stopped(IngestError::Stored { at, reason: "no control value".to_owned() })
+    })
+}
+
+async fn read_origins(
+    timeline: &Timeline,
+    at: Lsn,
+) -> Result<Vec<(u16, OriginProgress)>, SessionEnd> {
+    let origins = timeline.scan(KeyKind::ReplicationOrigin.all(), at).await;
+    let origins = origins.map_err(|error| read_failed(error, at))?.into_iter();
+    let decoded = origins.map(|(key, value)| {
+        let progress = OriginProgress::decode(&value)?;
+        Some((u16::try_from(key.number()).ok()?, progress))
+    });
+    decoded.collect::<Option<_>>().ok_or_else(|| {
+        let reason = "the progress of a replication origin is not an LSN".to_owned();
+        SessionEnd::Stopped(IngestError::Stored { at, reason })
+    })
+}
+
+async fn read_size(
+    timeline: &Timeline,
+    fork: RelationFork,
+    at: Lsn,
+    start: Lsn,
+) -> Result<Option<u32>, SessionEnd> {
+    let value = timeline.get(Key::fork_size(fork), at).await;
+    let Some(value) = value.map_err(|error| read_failed(error, start))? else { return Ok(None) };
+    fork_blocks(&value).map(Some).ok_or_else(|| {
+        let reason = format!("the size of {fork} is not a number");
+        SessionEnd::Stopped(IngestError::Stored { at: start, reason })
+    })
+}
+
+/// A stored byte that is damaged stops ingest; a store that cannot be reached makes it wait.
+fn read_failed(error: Error, at: Lsn) -> SessionEnd {
+    match error {
+        Error::Corrupt { .. } | Error::Missing { .. } | Error::Redo { .. } => {
+            SessionEnd::Stopped(IngestError::Stored { at, reason: error.to_string() })
+        }
+        other => lost(other),
+    }
+}
+
+fn lost(reason: impl ToString) -> SessionEnd {
+    SessionEnd::Lost(reason.to_string())
+}
+
+/// Connects and says what for.
+pub(super) async fn connect(
+    safekeeper: SocketAddr,
+    timeline: &Timeline,
+    purpose: Purpose,
+) -> Result<TcpStream, String> {
+    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(safekeeper)).await;
+    let mut stream = connecting
+        .map_err(|_| "it does not accept connections".to_owned())?
+        .map_err(|error| error.to_string())?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let hello = Hello { version: PROTOCOL_VERSION, timeline: timeline.id(), purpose };
+    let hello = wire::encode(&hello, &[]).map_err(|error| error.to_string())?;
+    stream.write_all(&hello).await.map_err(|error| error.to_string())?;
+    Ok(stream)
+}
+
+/// The next message.
+pub(super) async fn receive(stream: &mut TcpStream) -> Result<(ReaderMessage, Bytes), String> {
+    let frame = timeout(SILENCE_MAX, read_frame(stream, BOUNDS)).await;
+    let frame = frame.map_err(|_| "it is silent".to_owned())?;
+    let frame = frame.map_err(|error| error.to_string())?;
+    frame.ok_or_else(|| "it closed the connection".to_owned())
+}
