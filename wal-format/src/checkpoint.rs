@@ -173,3 +173,6 @@ pub fn segment_prefix(
         .map(|page| SegmentPiece { begin: page, bytes: layout.header(page, FirstRecord::Starts) })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
