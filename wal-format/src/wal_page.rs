@@ -61,13 +61,15 @@ pub enum FirstRecord {
 }
 
 impl WalPageHeader {
-    /// The header's bytes: 40 for a segment's first page, else 24.
+    /// The header's bytes: 40 for a segment's first page, else 24. As Postgres writes them where no base backup runs: with
+    /// `XLP_BKP_REMOVABLE`, which no reader here or in Postgres asks for.
     pub fn encode(&self, version: Version) -> Vec<u8> {
-        let (mut flags, remaining) = match self.first {
+        let (first, remaining) = match self.first {
             FirstRecord::Starts => (0, 0),
             FirstRecord::Continues(bytes) => (FIRST_IS_CONTINUATION, bytes),
             FirstRecord::Overwrites => (FIRST_IS_OVERWRITE, 0),
         };
+        let mut flags = first | BACKUP_REMOVABLE;
         if self.segment.is_some() {
             flags |= LONG_HEADER;
         }

@@ -255,7 +255,7 @@ fn damage_is_refused_with_its_position_and_reason() {
 
     let magic = Damage::PageMagic { expected: 0xD110, found: 0xD100 };
     check_damage(|s| s.flip(page), page, magic);
-    check_damage(|s| s.flip(page + 3), page, Damage::PageFlags { found: 0x1001 });
+    check_damage(|s| s.flip(page + 3), page, Damage::PageFlags { found: 0x1005 });
     check_damage(|s| s.flip(page + 9), page, Damage::PageAddress { found: Lsn(page.0 ^ 0x1000) });
     let system = Damage::SystemId { expected: 7, found: 7 ^ 16 };
     check_damage(|s| s.flip(segment + 24), segment, system);
