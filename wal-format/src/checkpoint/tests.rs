@@ -91,7 +91,7 @@ fn a_checkpoint_at_a_segment_start_stands_after_the_long_header() {
 #[test]
 fn a_checkpoint_follows_a_switch_whose_record_is_far_before_it() {
     let x = Lsn(6 * SEGMENT);
-    let switch = Lsn(5 * SEGMENT + 0x1234_50);
+    let switch = Lsn(5 * SEGMENT + 0x12_3450);
     let made = synthesise_shutdown_checkpoint(
         Version::V15,
         x,
