@@ -1,4 +1,4 @@
-//! The kernel's mounts: binding, unmounting, and finding what an earlier run left behind.
+//! The kernel's mounts: how ours are made, binding, unmounting, and finding what an earlier run left behind.
 
 use std::{
     ffi::OsString,
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fuser::{Config, MountOption, SessionACL};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags},
@@ -18,6 +19,28 @@ use crate::ShimError;
 /// How long a mount that is in use is waited for, before it is taken out of the tree while it is.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// Shown as the source and in the type of every mount.
+const NAME: &str = "offshoot";
+
+/// How this engine's file systems are mounted. In `/proc/mounts` they are of the type
+/// `fuse.offshoot`: the kernel takes the subtype as an option, fuser's own option for it is for
+/// fusermount only. Postgres runs as another user than the one who mounts.
+pub fn fuse_config(threads: usize) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(NAME.to_owned()),
+        MountOption::CUSTOM(format!("subtype={NAME}")),
+        MountOption::RW,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+    ];
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads);
+    config.clone_fd = true;
+    config
+}
 
 /// Makes `source` visible at `target` too.
 pub fn bind(source: &Path, target: &Path) -> Result<(), ShimError> {

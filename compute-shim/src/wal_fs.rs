@@ -27,16 +27,17 @@ use std::{
 };
 
 use fuser::{
-    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+    BackgroundSession, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 
 use crate::{
     ShimError,
     commit_waiters::Outcome,
+    mounts,
     wal_proposer::{Shared, WriteFailed},
 };
 use tree::{Meaning, Node, Tree};
@@ -47,8 +48,6 @@ const TTL: Duration = Duration::from_secs(24 * 3600);
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// One answers while others write or read; a held fsync takes none.
 const THREADS: usize = 4;
-/// Shown as the device and as the type `fuse.offshoot`.
-const NAME: &str = "offshoot";
 
 /// The mount of `pg_wal`. Unmounted by [`WalMount::unmount`], or when dropped.
 pub struct WalMount {
@@ -57,10 +56,11 @@ pub struct WalMount {
 }
 
 impl WalMount {
-    /// Unmounts; the mount must not be in use any more.
+    /// Unmounts; lazily where something still has a file open.
     pub fn unmount(mut self) -> Result<(), ShimError> {
-        let doing = ShimError::io(format!("unmount {}", self.mountpoint.display()));
-        self.session.take().map_or(Ok(()), BackgroundSession::umount_and_join).map_err(doing)
+        mounts::unmount(&self.mountpoint)?;
+        drop(self.session.take());
+        Ok(())
     }
 }
 
@@ -84,19 +84,7 @@ pub(crate) fn mount(
         folders: Mutex::default(),
         next_handle: AtomicU64::new(1),
     };
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(NAME.to_owned()),
-        MountOption::Subtype(NAME.to_owned()),
-        MountOption::RW,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-        MountOption::DefaultPermissions,
-    ];
-    config.acl = SessionACL::All;
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
+    let config = mounts::fuse_config(THREADS);
     let session = fuser::spawn_mount(wal, mountpoint, &config)
         .map_err(ShimError::io(format!("mount {}", mountpoint.display())))?;
     Ok(WalMount { mountpoint: mountpoint.to_owned(), session: Some(session) })

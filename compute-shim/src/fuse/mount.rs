@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Session};
 
 use super::{REQUEST_BYTES_MAX, RelationFiles};
 use crate::{ShimError, mounts};
@@ -19,21 +19,9 @@ pub struct FuseMount {
     session: BackgroundSession,
 }
 
-/// Mounts the files on an empty folder. In `/proc/mounts` it is of the type `fuse.offshoot`.
+/// Mounts the files on an empty folder.
 pub fn mount(files: RelationFiles, mountpoint: &Path) -> Result<FuseMount, ShimError> {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName("offshoot".to_owned()),
-        MountOption::CUSTOM("subtype=offshoot".to_owned()),
-        MountOption::RW,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-        MountOption::DefaultPermissions,
-    ];
-    config.acl = SessionACL::All;
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
+    let config = mounts::fuse_config(THREADS);
     let failed = || ShimError::io(format!("mounting {}", mountpoint.display()));
     let session =
         Session::new(files, mountpoint, &config).and_then(Session::spawn).map_err(failed())?;
