@@ -16,6 +16,8 @@ mod proposer;
 mod safekeeper_client;
 #[cfg(test)]
 mod test_page_server;
+#[cfg(test)]
+mod test_wal;
 mod tree;
 mod wal_fs;
 mod wal_proposer;

@@ -98,3 +98,114 @@ impl WrittenWal {
         Ok(self.complete_end())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_wal::{TestWal, origin_at};
+
+    const BEGIN: Lsn = Lsn(0x0200_1000);
+
+    fn begin() -> (WrittenWal, TestWal) {
+        let origin = origin_at(BEGIN);
+        let prev = origin.point.last_record;
+        let written =
+            WrittenWal::new(Version::V15, origin.segment_bytes, origin.system_id, BEGIN, prev);
+        (written, TestWal::new(BEGIN, prev, 1))
+    }
+
+    fn write_pages(written: &mut WrittenWal, wal: &TestWal) -> Result<Lsn, WriteRefused> {
+        let (at, pages) = wal.pages_from(written.complete_end());
+        written.write(at, &pages)
+    }
+
+    #[test]
+    fn a_page_that_fills_counts_to_its_last_complete_record() {
+        let (mut written, mut wal) = begin();
+        for _ in 0..500 {
+            let end = wal.record();
+            assert_eq!(write_pages(&mut written, &wal).expect("it is valid"), end);
+        }
+    }
+
+    #[test]
+    fn a_record_over_two_writes_counts_when_its_end_is_there() {
+        let (mut written, mut wal) = begin();
+        let end = wal.records_to(BEGIN + 40_000);
+        let (at, pages) = wal.pages_from(BEGIN);
+        let mut complete = BEGIN;
+        for (index, page) in pages.chunks(8192).enumerate() {
+            let now = written.write(at + index as u64 * 8192, page).expect("it is valid");
+            assert!(complete <= now && now <= end);
+            complete = now;
+        }
+        assert_eq!(complete, end);
+    }
+
+    #[test]
+    fn a_record_that_is_still_being_copied_into_its_page_counts_later() {
+        let (mut written, mut wal) = begin();
+        let first = wal.record();
+        let whole = wal.record();
+        let (at, mut pages) = wal.pages_from(BEGIN);
+        let hole = first.since(at) as usize + 60;
+        pages[hole] ^= 0xFF;
+        assert_eq!(written.write(at, &pages).expect("the page may be written again"), first);
+        pages[hole] ^= 0xFF;
+        assert_eq!(written.write(at, &pages).expect("it is valid"), whole);
+    }
+
+    #[test]
+    fn damage_in_a_page_that_was_left_behind_is_refused() {
+        let (mut written, mut wal) = begin();
+        wal.records_to(BEGIN + 20_000);
+        let (at, mut pages) = wal.pages_from(BEGIN);
+        pages[6_000] ^= 0xFF;
+        assert!(matches!(written.write(at, &pages), Err(WriteRefused::Damaged(_))));
+    }
+
+    #[test]
+    fn postgres_may_write_another_history_behind_the_last_complete_record() {
+        let (mut written, mut wal) = begin();
+        wal.records_to(BEGIN + 5_000);
+        write_pages(&mut written, &wal).expect("it is valid");
+        let mut other = wal.clone();
+        wal.records_to(BEGIN + 30_000);
+        let (at, mut pages) = wal.pages_from(other.end());
+        // Half of a record and all of its page: the rest was never written.
+        pages.truncate(8192);
+        let torn = written.write(at, &pages).expect("it is valid");
+        assert!(torn < wal.end());
+        let complete = torn.since(other.begin) as usize;
+        other.bytes = wal.bytes[..complete].to_vec();
+        other.last_record = Lsn(torn.0 - 120);
+        while other.end() < BEGIN + 60_000 {
+            other.record();
+        }
+        assert_eq!(write_pages(&mut written, &other).expect("it is valid"), other.end());
+    }
+
+    #[test]
+    fn bytes_that_were_sent_never_become_others() {
+        let (mut written, mut wal) = begin();
+        let end = wal.record();
+        write_pages(&mut written, &wal).expect("it is valid");
+        let old = wal.from(BEGIN).to_vec();
+        assert!(written.check_rewrite(BEGIN, &old, &old).is_ok());
+        let mut new = old.clone();
+        new[50] ^= 1;
+        match written.check_rewrite(BEGIN, &old, &new) {
+            Err(WriteRefused::Rewritten { at, complete_end }) => {
+                assert_eq!((at, complete_end), (BEGIN + 50, end));
+            }
+            other => panic!("the write was not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_write_beyond_the_end_is_refused() {
+        let (mut written, _) = begin();
+        let refused = written.write(BEGIN + 8192, &[0; 8192]);
+        assert!(matches!(refused, Err(WriteRefused::Gap { .. })), "{refused:?}");
+    }
+}
