@@ -2,13 +2,18 @@
 //!
 //! What Postgres' own recovery keeps in shared memory and writes to `pg_control` at its end.
 
-mod transaction_ids;
-
 use crate::{
     CheckPoint, ClusterState, ControlFile, Damage, Lsn, Record, RecoveryBounds, WalError,
-    WalSettings, fields::Fields, rmid,
+    WalSettings,
+    fields::Fields,
+    rmgr::{
+        clog::Clog,
+        commit_ts::CommitTs,
+        multixact::MultiXact,
+        transaction::{Finished, Transaction},
+    },
+    rmid,
 };
-use transaction_ids::TransactionIds;
 
 /// Bytes of an encoded [`ControlState`].
 pub const CONTROL_STATE_BYTES: usize = 80;
@@ -26,15 +31,6 @@ const CHECKPOINT_ONLINE: u8 = 0x10;
 const NEXT_OID: u8 = 0x30;
 const PARAMETER_CHANGE: u8 = 0x60;
 const FULL_PAGE_WRITES_CHANGE: u8 = 0x80;
-/// `CLOG_TRUNCATE` (clog.h).
-const CLOG_TRUNCATE: u8 = 0x10;
-/// `XLOG_MULTIXACT_CREATE_ID` (multixact.h).
-const MULTIXACT_CREATE: u8 = 0x20;
-/// `XLOG_MULTIXACT_TRUNCATE_ID` (multixact.h).
-const MULTIXACT_TRUNCATE: u8 = 0x30;
-/// `COMMIT_TS_TRUNCATE` (commit_ts.h).
-const COMMIT_TS_TRUNCATE: u8 = 0x10;
-
 /// The counters and settings as of one record's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlState {
@@ -94,11 +90,14 @@ impl ControlState {
         self.pass_xid(record.xid);
         let applied = match record.rmid {
             rmid::XLOG => self.apply_xlog(record.kind(), &record.main),
-            rmid::TRANSACTION => self.apply_transaction(record),
-            rmid::CLOG if record.kind() == CLOG_TRUNCATE => self.apply_clog_truncate(&record.main),
-            rmid::MULTIXACT => self.apply_multixact(record.kind(), &record.main),
-            rmid::COMMIT_TS if record.kind() == COMMIT_TS_TRUNCATE => {
-                self.apply_commit_ts_truncate(&record.main)
+            rmid::TRANSACTION => Transaction::parse(record.info, &record.main)
+                .map(|it| self.apply_transaction(record.xid, it)),
+            rmid::CLOG => Clog::parse(record.info, &record.main).map(|it| self.apply_clog(it)),
+            rmid::MULTIXACT => {
+                MultiXact::parse(record.info, &record.main).map(|it| self.apply_multixact(it))
+            }
+            rmid::COMMIT_TS => {
+                CommitTs::parse(record.info, &record.main).map(|it| self.apply_commit_ts(it))
             }
             _ => Some(()),
         };
@@ -202,61 +201,63 @@ impl ControlState {
         self.settings = settings;
     }
 
-    /// xact.c: `xact_redo`; twophase.c: `PrescanPreparedTransactions`.
-    fn apply_transaction(&mut self, record: &Record) -> Option<()> {
-        let ids = TransactionIds::read(record)?;
-        ids.all().for_each(|xid| self.pass_xid(xid));
-        if ids.is_commit && self.settings.track_commit_timestamp {
+    /// xact.c: `xact_redo`; twophase.c: `PrescanPreparedTransactions`. Assigned subtransactions are not looked at: the
+    /// newest of them wrote the record.
+    fn apply_transaction(&mut self, xid: u32, transaction: Transaction) {
+        match transaction {
+            Transaction::Finished(finished) => self.apply_finished(xid, &finished),
+            Transaction::Prepared(prepared) => {
+                self.pass_xid(prepared.xid);
+                prepared.subtransactions.iter().for_each(|xid| self.pass_xid(xid));
+            }
+            Transaction::Transient => {}
+        }
+    }
+
+    fn apply_finished(&mut self, xid: u32, finished: &Finished) {
+        let xid = finished.prepared_xid.unwrap_or(xid);
+        self.pass_xid(xid);
+        finished.subtransactions.iter().for_each(|xid| self.pass_xid(xid));
+        if finished.committed && self.settings.track_commit_timestamp {
             // commit_ts.c, TransactionTreeSetCommitTsData: the last subtransaction is the newest.
-            let newest = ids.subtransactions().last().unwrap_or(ids.xid);
+            let newest = finished.subtransactions.iter().next_back().unwrap_or(xid);
             if xid_precedes(self.newest_commit_ts_xid, newest) {
                 self.newest_commit_ts_xid = newest;
             }
         }
-        Some(())
     }
 
-    /// `xl_clog_truncate`. Postgres' redo keeps this as the oldest id in the commit log only; a clean start takes
-    /// that from the checkpoint's oldest id, which therefore must not be older.
-    fn apply_clog_truncate(&mut self, main: &[u8]) -> Option<()> {
-        let mut fields = Fields::new(main);
-        fields.skip(4)?;
-        let (oldest_xid, database) = (fields.u32()?, fields.u32()?);
-        self.pass_oldest_xid(oldest_xid, database);
-        Some(())
+    /// Postgres' redo keeps the id as the oldest in the commit log only; a clean start takes that from the checkpoint's
+    /// oldest id, which therefore must not be older.
+    fn apply_clog(&mut self, clog: Clog) {
+        if let Clog::Truncate { oldest_xid, database, .. } = clog {
+            self.pass_oldest_xid(oldest_xid, database);
+        }
     }
 
     /// multixact.c: `multixact_redo`.
-    fn apply_multixact(&mut self, kind: u8, main: &[u8]) -> Option<()> {
-        let mut fields = Fields::new(main);
-        match kind {
-            MULTIXACT_CREATE => {
-                let (id, first_member, members) = (fields.u32()?, fields.u32()?, fields.u32()?);
-                self.pass_multi(id.wrapping_add(1), first_member.wrapping_add(members));
-                for _ in 0..members {
-                    self.pass_xid(fields.u32()?);
-                    fields.skip(4)?;
-                }
+    fn apply_multixact(&mut self, multixact: MultiXact) {
+        match multixact {
+            MultiXact::Create(create) => {
+                let next_offset = create.first_member.wrapping_add(create.len());
+                self.pass_multi(create.id.wrapping_add(1), next_offset);
+                create.members().for_each(|(xid, _)| self.pass_xid(xid));
             }
-            MULTIXACT_TRUNCATE => {
-                let database = fields.u32()?;
-                fields.skip(4)?;
-                self.pass_oldest_multi(fields.u32()?, database);
+            MultiXact::Truncate(truncate) => {
+                self.pass_oldest_multi(truncate.end_offsets, truncate.database);
             }
-            _ => {}
+            MultiXact::ZeroOffsetsPage(_) | MultiXact::ZeroMembersPage(_) => {}
         }
-        Some(())
     }
 
     /// commit_ts.c: `AdvanceOldestCommitTsXid`.
-    fn apply_commit_ts_truncate(&mut self, main: &[u8]) -> Option<()> {
-        let mut fields = Fields::new(main);
-        fields.skip(4)?;
-        let oldest = fields.u32()?;
-        if self.oldest_commit_ts_xid != 0 && xid_precedes(self.oldest_commit_ts_xid, oldest) {
-            self.oldest_commit_ts_xid = oldest;
+    fn apply_commit_ts(&mut self, commit_ts: CommitTs) {
+        if let CommitTs::Truncate { oldest_xid, .. } = commit_ts
+            && self.oldest_commit_ts_xid != 0
+            && xid_precedes(self.oldest_commit_ts_xid, oldest_xid)
+        {
+            self.oldest_commit_ts_xid = oldest_xid;
         }
-        Some(())
     }
 
     /// varsup.c: `AdvanceNextFullTransactionIdPastXid`.

@@ -162,14 +162,14 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
         },
         rmid::CLOG => match Clog::parse(record.info, &record.main).ok_or_else(malformed)? {
             Clog::ZeroPage(page) => list.push(anew(Slru::Clog, page)),
-            Clog::Truncate { cutoff } => {
+            Clog::Truncate { cutoff, .. } => {
                 removed(Slru::Clog, slru::CLOG.before(cutoff), &mut list);
             }
         },
         rmid::COMMIT_TS => {
             match CommitTs::parse(record.info, &record.main).ok_or_else(malformed)? {
                 CommitTs::ZeroPage(page) => list.push(anew(Slru::CommitTs, page)),
-                CommitTs::Truncate { cutoff } => {
+                CommitTs::Truncate { cutoff, .. } => {
                     removed(Slru::CommitTs, slru::COMMIT_TS.before(cutoff), &mut list);
                 }
             }

@@ -12,16 +12,24 @@ pub enum Clog {
     Truncate {
         /// The first page that stays.
         cutoff: u32,
+        /// The oldest transaction in use.
+        oldest_xid: u32,
+        /// The database that has it.
+        database: u32,
     },
 }
 
 impl Clog {
     /// Reads the record's main data.
     pub fn parse(info: u8, main: &[u8]) -> Option<Clog> {
-        let page = Fields::new(main).u32()?;
+        let mut fields = Fields::new(main);
+        let page = fields.u32()?;
         match info & INFO_MASK {
             0x00 => Some(Clog::ZeroPage(page)),
-            0x10 => Some(Clog::Truncate { cutoff: page }),
+            0x10 => {
+                let (oldest_xid, database) = (fields.u32()?, fields.u32()?);
+                Some(Clog::Truncate { cutoff: page, oldest_xid, database })
+            }
             _ => None,
         }
     }

@@ -12,16 +12,19 @@ pub enum CommitTs {
     Truncate {
         /// The first page that stays.
         cutoff: u32,
+        /// The oldest transaction that keeps its timestamp.
+        oldest_xid: u32,
     },
 }
 
 impl CommitTs {
     /// Reads the record's main data.
     pub fn parse(info: u8, main: &[u8]) -> Option<CommitTs> {
-        let page = Fields::new(main).u32()?;
+        let mut fields = Fields::new(main);
+        let page = fields.u32()?;
         match info & INFO_MASK {
             0x00 => Some(CommitTs::ZeroPage(page)),
-            0x10 => Some(CommitTs::Truncate { cutoff: page }),
+            0x10 => Some(CommitTs::Truncate { cutoff: page, oldest_xid: fields.u32()? }),
             _ => None,
         }
     }

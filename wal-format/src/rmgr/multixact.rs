@@ -52,6 +52,8 @@ impl<'a> Create<'a> {
 /// `xl_multixact_truncate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncate {
+    /// The database that has the oldest multixact.
+    pub database: u32,
     /// The oldest multixact that stays.
     pub end_offsets: u32,
     /// The first member that goes.
@@ -74,8 +76,10 @@ impl<'a> MultiXact<'a> {
                 Some(MultiXact::Create(Create { id, first_member, members }))
             }
             0x30 => {
-                fields.skip(8)?;
+                let database = fields.u32()?;
+                fields.skip(4)?;
                 Some(MultiXact::Truncate(Truncate {
+                    database,
                     end_offsets: fields.u32()?,
                     start_members: fields.u32()?,
                     end_members: fields.u32()?,

@@ -30,7 +30,7 @@ pub enum Transaction<'a> {
     /// `XLOG_XACT_COMMIT`, `XLOG_XACT_ABORT`, `XLOG_XACT_COMMIT_PREPARED`, `XLOG_XACT_ABORT_PREPARED`.
     Finished(Finished<'a>),
     /// `XLOG_XACT_PREPARE`: the record's main data is the two-phase file without its checksum.
-    Prepared(Prepared),
+    Prepared(Prepared<'a>),
     /// `XLOG_XACT_ASSIGNMENT`, `XLOG_XACT_INVALIDATIONS`: nothing that outlives the transaction.
     Transient,
 }
@@ -52,11 +52,13 @@ pub struct Finished<'a> {
     pub origin: Option<(Lsn, i64)>,
 }
 
-/// What the fixed part of a `PREPARE` record says that concerns more than its file.
+/// What a `PREPARE` record says that concerns more than its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prepared {
+pub struct Prepared<'a> {
     /// The transaction.
     pub xid: u32,
+    /// Its subtransactions.
+    pub subtransactions: Xids<'a>,
     /// Where a replicated transaction stood at its origin; 0 for none.
     pub origin_lsn: Lsn,
 }
@@ -130,14 +132,20 @@ impl<'a> Finished<'a> {
     }
 }
 
-impl Prepared {
-    /// Reads `xl_xact_prepare`: magic, length, xid at 8; origin's position at 56.
-    fn parse(main: &[u8]) -> Option<Prepared> {
+impl<'a> Prepared<'a> {
+    /// Reads `xl_xact_prepare`, 72 bytes: magic, length, xid at 8; the count of subtransactions at 28; the length of the
+    /// name at 54; the origin's position at 56. The name and the subtransactions follow (twophase.c: `StartPrepare`).
+    fn parse(main: &'a [u8]) -> Option<Prepared<'a>> {
         let mut fields = Fields::new(main);
         fields.skip(8)?;
         let xid = fields.u32()?;
-        fields.skip(44)?;
-        Some(Prepared { xid, origin_lsn: Lsn(fields.u64()?) })
+        fields.skip(16)?;
+        let count = count(&mut fields)?;
+        fields.skip(22)?;
+        let name_bytes = usize::from(fields.u16()?);
+        let origin_lsn = Lsn(fields.u64()?);
+        fields.skip(8 + name_bytes.next_multiple_of(8))?;
+        Some(Prepared { xid, subtransactions: Xids::take(&mut fields, count)?, origin_lsn })
     }
 }
 
