@@ -22,12 +22,18 @@ use crate::{
     overlay::Origin,
     page_client::PageClient,
     path::{self, FileName, TABLESPACE_VERSION_FOLDER},
-    postgres::MAJOR,
 };
 
-/// The folders of a data directory, but for the relations', that a base backup may bring files of.
-const BACKUP_FOLDERS: [&str; 6] =
-    ["pg_xact", "pg_multixact", "pg_commit_ts", "pg_twophase", "pg_logical", "pg_replslot"];
+/// What a base backup may bring beside the relations' folders: files in these, and this file.
+const BACKUP_ENTRIES: [&str; 7] = [
+    "PG_VERSION",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_multixact",
+    "pg_replslot",
+    "pg_twophase",
+    "pg_xact",
+];
 /// The folders that are mounted.
 const MOUNTED_FOLDERS: [&str; 3] = ["base", "global", "pg_tblspc"];
 
@@ -75,12 +81,6 @@ pub async fn receive(
             (Response::BackupEnd, _) => break,
             (Response::Failed(error), _) => return Err(refused(error)),
             (other, _) => return Err(unexpected(&other)),
-        }
-    }
-    for (tablespace, database) in &head.databases {
-        let version = format!("{}/PG_VERSION", path::database_folder(*tablespace, *database));
-        if !files.contains(&version) {
-            files.append_local_file(&version, format!("{MAJOR}\n").as_bytes())?;
         }
     }
     let prepared = prepared.len() as u32;
@@ -156,7 +156,7 @@ fn take_file(
     if plain && MOUNTED_FOLDERS.contains(&folder) && path::parse(path) == FileName::Other {
         return files.append_local_file(path, part);
     }
-    if !plain || !BACKUP_FOLDERS.contains(&folder) {
+    if !plain || !BACKUP_ENTRIES.contains(&folder) {
         return Err(ShimError::Corrupt(format!("the base backup has no business with {path:?}")));
     }
     let file = data.join(path);

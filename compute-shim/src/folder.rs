@@ -15,7 +15,7 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::{ShimError, fuse::Owner, mounts, postgres::MAJOR};
+use crate::{ShimError, fuse::Owner, mounts};
 
 /// The name of the lock, which also says that the folder is a compute's.
 const LOCK: &str = "offshoot-compute.lock";
@@ -117,8 +117,7 @@ impl Folder {
         own(&self.data(), owner)?;
         own(&self.sockets(), owner)?;
         // Clients of other users come through it.
-        set_mode(&self.sockets(), 0o755)?;
-        self.write("PG_VERSION", format!("{MAJOR}\n").as_bytes(), owner)
+        set_mode(&self.sockets(), 0o755)
     }
 
     /// Writes a file of the data directory.

@@ -24,7 +24,7 @@ use crate::{
     ShimError,
     overlay::{Backing, Changing, Origin, OverlayFile, PageSource},
     path::TABLESPACE_VERSION_FOLDER,
-    tree::{Kind, Node, ROOT, Tree, TreeError},
+    tree::{Kind, Node, Tree, TreeError},
 };
 
 pub use self::mount::{FuseMount, mount};
@@ -113,12 +113,6 @@ impl RelationFiles {
             Changing::Done => Ok(()),
             Changing::Needs(_) => Err(failed(io::ErrorKind::AlreadyExists.into())),
         }
-    }
-
-    /// Whether a file is there already.
-    pub fn contains(&self, path: &str) -> bool {
-        let tree = self.tree.read();
-        path.split('/').try_fold(ROOT, |folder, name| tree.lookup(folder, OsStr::new(name))).is_ok()
     }
 
     fn attributes(&self, number: u64, node: &Node<OverlayFile>) -> FileAttr {

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{Term, TimelineOrigin, page_service::BackupHead};
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
 use wal_format::{ControlFile, ControlState, Lsn, Version, synthesise_shutdown_checkpoint};
 
 use super::{ComputeConfig, Stages};
@@ -27,6 +30,8 @@ use crate::{
 
 /// How long the pageserver is waited for when a compute starts.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a quorum of safekeepers is waited for when a compute starts.
+const QUORUM_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a base backup is tried for: ingest may have to reach its LSN first.
 const BACKUP_TIME_MAX: Duration = Duration::from_secs(60);
 const BACKUP_PAUSE: Duration = Duration::from_millis(100);
@@ -66,13 +71,13 @@ pub(super) async fn start(
     let version = check_version(&origin)?;
     stages.end("connect");
 
-    let (proposer, elected) = WalProposer::elect(WalConfig {
+    let election = WalProposer::elect(WalConfig {
         timeline: config.timeline,
         origin,
         safekeepers: config.safekeepers.clone(),
         wal_folder: folder.wal(),
-    })
-    .await?;
+    });
+    let (proposer, elected) = within_quorum_time(config, election).await?;
     stages.end("elect");
 
     let (pages, _) = connect(Some(elected.term)).await?;
@@ -82,7 +87,7 @@ pub(super) async fn start(
 
     let (wal, control) = checkpoint(version, &origin, &backup.head, &proposer).await?;
     files.append_local_file("global/pg_control", &control.encode())?;
-    proposer.start_at(wal).await?;
+    within_quorum_time(config, proposer.start_at(wal)).await?;
     stages.end("checkpoint");
 
     write_configuration(config, machine, folder)?;
@@ -151,6 +156,19 @@ fn check_version(origin: &TimelineOrigin) -> Result<Version, ShimError> {
             what: format!("the timeline is of Postgres {}, not {MAJOR}", origin.major),
             mend: format!("branch it from a template of Postgres {MAJOR}"),
         }
+    })
+}
+
+/// A quorum is waited for, but not for ever.
+async fn within_quorum_time<T>(
+    config: &ComputeConfig,
+    waiting: impl Future<Output = Result<T, ShimError>>,
+) -> Result<T, ShimError> {
+    timeout(QUORUM_TIME_MAX, waiting).await.unwrap_or_else(|_| {
+        let safekeepers = config.safekeepers.len();
+        Err(ShimError::Unavailable(format!(
+            "no quorum of the {safekeepers} safekeepers answered for {QUORUM_TIME_MAX:?}"
+        )))
     })
 }
 

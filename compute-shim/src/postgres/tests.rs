@@ -88,7 +88,7 @@ fn content_of(data: &Path) -> Content {
                 }
                 FileName::Temporary => {}
                 FileName::Other => {
-                    let kept = ["base/", "global/", "pg_xact/", "pg_multixact/"];
+                    let kept = ["PG_VERSION", "base/", "global/", "pg_xact/", "pg_multixact/"];
                     let passing = ["pg_control", "pg_internal.init"];
                     if kept.iter().any(|folder| name.starts_with(folder))
                         && !passing.iter().any(|file| name.ends_with(file))
@@ -222,8 +222,31 @@ async fn stock_postgres_runs_on_the_mount_and_leaves_nothing_behind() {
     })
     .await
     .expect("the test's expectations");
+    let machine = compute.machine.clone();
     let data = compute.folder.data();
     compute.stop().await;
+    assert_eq!(mounted_under(&data), 0);
+
+    // Nothing of the folder is used again: the second compute starts where the first one did.
+    let compute = Compute::start(&server, machine, &folder, &initdb).await;
+    let compute = tokio::task::spawn_blocking(move || {
+        assert_eq!(compute.sql("select count(*) from kept where filler = 'y'"), "0");
+        assert!(Folder::take(&folder).is_err(), "two computes have one folder");
+        compute
+    })
+    .await
+    .expect("the test's expectations");
+    // As an earlier run's remains are ended, when its process was killed.
+    let Compute { folder, mount, postmaster, .. } = compute;
+    let swept = tokio::task::spawn_blocking(move || folder.sweep());
+    swept.await.expect("no panic").expect("all is ended");
+    assert_eq!(mounted_under(&data), 0);
+    postmaster.ended().await;
+    drop(mount);
+}
+
+fn mounted_under(folder: &Path) -> usize {
     let table = std::fs::read_to_string("/proc/mounts").expect("the kernel's table");
-    assert!(!table.contains(data.to_str().expect("a plain name")), "something stays mounted");
+    let folder = folder.to_str().expect("a plain name");
+    table.lines().filter(|line| line.contains(folder)).count()
 }
