@@ -70,6 +70,11 @@ impl TenantId {
     pub fn from_bits(bits: u128) -> TenantId {
         TenantId(Id(bits))
     }
+
+    /// Its bits.
+    pub fn bits(self) -> u128 {
+        self.0.0
+    }
 }
 
 impl TimelineId {
@@ -77,12 +82,22 @@ impl TimelineId {
     pub fn from_bits(bits: u128) -> TimelineId {
         TimelineId(Id(bits))
     }
+
+    /// Its bits.
+    pub fn bits(self) -> u128 {
+        self.0.0
+    }
 }
 
 impl Identity {
     /// The id made of these random bits.
     pub fn from_bits(bits: u128) -> Identity {
         Identity(Id(bits))
+    }
+
+    /// Its bits.
+    pub fn bits(self) -> u128 {
+        self.0.0
     }
 }
 

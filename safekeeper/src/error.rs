@@ -20,6 +20,14 @@ pub enum Error {
     /// Another process has this folder.
     #[error("the folder {0} is in use by another safekeeper")]
     InUse(PathBuf),
+    /// The folder is another safekeeper's.
+    #[error("the folder {path} belongs to safekeeper {node}")]
+    OtherNode {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        node: protocol::NodeId,
+    },
     /// An address cannot be listened on.
     #[error("listen on {address}: {source}")]
     Listen {
@@ -79,4 +87,13 @@ impl Error {
             other => Refusal::Invalid(other.to_string()),
         }
     }
+}
+
+/// WAL was asked for that this safekeeper does not have.
+pub(crate) fn not_available(
+    asked: wal_format::Lsn,
+    from: wal_format::Lsn,
+    until: wal_format::Lsn,
+) -> Error {
+    Refusal::NotAvailable { asked, from, until }.into()
 }

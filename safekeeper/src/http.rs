@@ -1,0 +1,63 @@
+//! The status over HTTP, for people and monitors: `GET /v1/status`, `GET /v1/timelines`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use protocol::quorum::TimelineStatus;
+use protocol::{Identity, NodeId, TenantTimeline};
+use serde::Serialize;
+
+use crate::journal::JournalStatus;
+use crate::keeper::Keeper;
+
+#[derive(Serialize)]
+struct Status {
+    node: NodeId,
+    identity: Identity,
+    /// Whether another disk of the same node took this one's place.
+    is_replaced: bool,
+    timelines: usize,
+    journal: JournalStatus,
+}
+
+#[derive(Serialize)]
+struct NamedStatus {
+    tenant_id: protocol::TenantId,
+    timeline_id: protocol::TimelineId,
+    is_member: bool,
+    #[serde(flatten)]
+    status: TimelineStatus,
+}
+
+/// The routes.
+pub fn router(keeper: Arc<Keeper>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/timelines", get(timelines))
+        .with_state(keeper)
+}
+
+async fn status(State(keeper): State<Arc<Keeper>>) -> Json<Status> {
+    Json(Status {
+        node: keeper.me.node,
+        identity: keeper.me.identity,
+        is_replaced: keeper.is_replaced.load(std::sync::atomic::Ordering::Relaxed),
+        timelines: keeper.timelines().len(),
+        journal: keeper.journal.status(),
+    })
+}
+
+async fn timelines(State(keeper): State<Arc<Keeper>>) -> Json<Vec<NamedStatus>> {
+    let mut all = Vec::new();
+    for timeline in keeper.timelines() {
+        let TenantTimeline { tenant, timeline: timeline_id } = timeline.id;
+        let is_member = timeline.membership().1;
+        if let Ok(status) = timeline.status().await {
+            all.push(NamedStatus { tenant_id: tenant, timeline_id, is_member, status });
+        }
+    }
+    all.sort_by_key(|it| (it.tenant_id, it.timeline_id));
+    Json(all)
+}
