@@ -21,6 +21,8 @@ use crate::{
 
 /// Numbers are never used again, so that one generation is enough.
 const GENERATION: Generation = Generation(0);
+/// The number that stands for no node at all.
+const NOTHING: u64 = 0;
 
 impl RelationFiles {
     fn reply_entry(&self, told: Result<fuser::FileAttr, TreeError>, reply: ReplyEntry) {
@@ -85,7 +87,14 @@ impl Filesystem for RelationFiles {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let mut tree = self.tree.write();
-        let told = tree.lookup(parent.0, name).and_then(|number| self.tell(&mut tree, number));
+        let told = match tree.lookup(parent.0, name) {
+            // A node without a number: the kernel keeps in mind that there is nothing. Postgres asks
+            // again and again for forks that a relation does not have.
+            Err(TreeError::NotFound) => {
+                tree.node(parent.0).map(|parent| self.attributes(NOTHING, parent))
+            }
+            found => found.and_then(|number| self.tell(&mut tree, number)),
+        };
         drop(tree);
         self.reply_entry(told, reply);
     }
