@@ -22,6 +22,8 @@ mod ingest;
 mod page_service;
 mod replication_origin;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod template;
 mod wal_receiver;
 

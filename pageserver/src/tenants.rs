@@ -9,8 +9,6 @@ mod loaded;
 mod names;
 mod removal;
 mod template;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 

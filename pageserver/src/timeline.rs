@@ -12,8 +12,6 @@ mod flush;
 mod past;
 mod read;
 mod reconstruct;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::VecDeque,

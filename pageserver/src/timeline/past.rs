@@ -44,7 +44,7 @@ impl Timeline {
     }
 
     /// [`Timeline::point_at_time`] with `now` given.
-    pub(super) async fn point_at_time_as_of(
+    pub(crate) async fn point_at_time_as_of(
         &self,
         time: i64,
         now: i64,

@@ -286,7 +286,7 @@ impl Scan {
     fn scan_memory(&mut self, layer: &MemoryLayer, at: Lsn) {
         self.take_clears(layer.clears(), at);
         for key in layer.keys(&self.range) {
-            let floor = cleared_at(&self.clears, key, at);
+            let floor = self.floor(key);
             let chain = self.chains.entry(key).or_default();
             if !chain.is_complete() {
                 chain.extend(layer.versions(key), floor, at);
@@ -321,7 +321,7 @@ impl Scan {
             }
             let floor = match floor_of {
                 Some((known, floor)) if known == key => floor,
-                _ => cleared_at(&self.clears, key, at),
+                _ => self.floor(key),
             };
             floor_of = Some((key, floor));
             if floor.is_some_and(|floor| lsn < floor) {
@@ -332,6 +332,12 @@ impl Scan {
                 chain.push(lsn, block.value(position));
             }
         }
+    }
+
+    /// The newest of the clears met so far; all of them are at or below the LSN of the scan,
+    /// which may be above the LSN as of which an ancestor is read.
+    fn floor(&self, key: Key) -> Option<Lsn> {
+        cleared_at(&self.clears, key, Lsn::MAX)
     }
 
     fn take_clears<'b>(&mut self, clears: impl IntoIterator<Item = &'b Clear>, at: Lsn) {

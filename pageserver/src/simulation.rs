@@ -1,0 +1,11 @@
+//! The engine against a simple model of it: random histories, read at random LSNs, with restarts,
+//! failures and crashes between any two operations of the object store.
+
+mod faulty_store;
+mod histories;
+mod model;
+mod world;
+
+pub use faulty_store::FaultyStore;
+pub use model::{Model, ModelRedo};
+pub use world::World;

@@ -1,0 +1,170 @@
+//! An object store that fails at a chosen operation and from then on, as if the process had
+//! crashed there or the network were gone.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+};
+
+/// Operations that still succeed while nothing is wrong.
+const UNLIMITED: i64 = i64::MAX / 2;
+
+/// Another store, as long as it is up.
+#[derive(Debug, Clone)]
+pub struct FaultyStore {
+    inner: Arc<dyn ObjectStore>,
+    left: Arc<AtomicI64>,
+    /// Whether the operation that fails first is carried out all the same.
+    last_succeeds_unseen: bool,
+}
+
+impl FaultyStore {
+    /// A store that is up.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> FaultyStore {
+        let left = Arc::new(AtomicI64::new(UNLIMITED));
+        FaultyStore { inner, left, last_succeeds_unseen: false }
+    }
+
+    /// Goes down after this many operations; `unseen`: the next one is still carried out, but its
+    /// answer is lost.
+    pub fn fail_after(mut self, operations: i64, unseen: bool) -> FaultyStore {
+        self.left = Arc::new(AtomicI64::new(operations));
+        self.last_succeeds_unseen = unseen;
+        self
+    }
+
+    /// Takes the store down, or up again.
+    pub fn set_up(&self, is_up: bool) {
+        self.left.store(if is_up { UNLIMITED } else { 0 }, Ordering::SeqCst);
+    }
+
+    /// How many operations there were since it went up.
+    pub fn operations(&self) -> i64 {
+        UNLIMITED - self.left.load(Ordering::SeqCst)
+    }
+
+    fn take(&self) -> Outcome {
+        match self.left.fetch_sub(1, Ordering::SeqCst) {
+            1.. => Outcome::Works,
+            0 if self.last_succeeds_unseen => Outcome::WorksUnseen,
+            _ => Outcome::Fails,
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Outcome {
+    Works,
+    WorksUnseen,
+    Fails,
+}
+
+fn down() -> object_store::Error {
+    object_store::Error::Generic { store: "faulty", source: "the store is down".into() }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyStore({})", self.inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let outcome = self.take();
+        if outcome == Outcome::Fails {
+            return Err(down());
+        }
+        let result = self.inner.put_opts(location, payload, options).await;
+        if outcome == Outcome::Works { result } else { Err(down()) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        match self.take() {
+            Outcome::Works => self.inner.put_multipart_opts(location, options).await,
+            _ => Err(down()),
+        }
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.take() {
+            Outcome::Works => self.inner.get_opts(location, options).await,
+            _ => Err(down()),
+        }
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        match self.take() {
+            Outcome::Works => self.inner.get_ranges(location, ranges).await,
+            _ => Err(down()),
+        }
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .then(move |location| {
+                let store = store.clone();
+                async move {
+                    let location = location?;
+                    let outcome = store.take();
+                    if outcome == Outcome::Fails {
+                        return Err(down());
+                    }
+                    let one = futures::stream::iter([Ok(location.clone())]).boxed();
+                    let results: Vec<_> = store.inner.delete_stream(one).collect().await;
+                    if outcome == Outcome::WorksUnseen {
+                        return Err(down());
+                    }
+                    results.into_iter().collect::<Result<Vec<_>>>().map(|_| location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.take() {
+            Outcome::Works => self.inner.list(prefix),
+            _ => futures::stream::iter([Err(down())]).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        match self.take() {
+            Outcome::Works => self.inner.list_with_delimiter(prefix).await,
+            _ => Err(down()),
+        }
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        match self.take() {
+            Outcome::Works => self.inner.copy_opts(from, to, options).await,
+            _ => Err(down()),
+        }
+    }
+}
