@@ -1,4 +1,6 @@
 //! Checkpoint records, and the one that is made for a start without recovery.
+#![doc = ""]
+#![doc = include_str!("../../docs/formats/synthesised-checkpoint.md")]
 
 use crate::{
     ControlState, FirstRecord, Lsn, Version,

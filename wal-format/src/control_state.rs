@@ -1,6 +1,8 @@
 //! The cluster-wide counters that WAL carries, followed record by record.
 //!
 //! What Postgres' own recovery keeps in shared memory and writes to `pg_control` at its end.
+#![doc = ""]
+#![doc = include_str!("../../docs/formats/control-state.md")]
 
 use crate::{
     CheckPoint, ClusterState, ControlFile, Damage, Lsn, Record, RecoveryBounds, WalError,

@@ -5,6 +5,8 @@
 //!   its segment is there to the end.
 //! * An error consumes nothing: the same call gives it again, and after [`WalReader::truncate`] and
 //!   [`WalReader::feed`] with other bytes reading goes on.
+#![doc = ""]
+#![doc = include_str!("../../docs/formats/wal.md")]
 
 use bytes::{Bytes, BytesMut};
 
