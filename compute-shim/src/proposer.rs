@@ -489,4 +489,6 @@ impl Proposer {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! appends, and gives it to those who ask. The protocol stands in `docs/formats/quorum-protocol.md`, the disk's format
 //! in `docs/formats/journal.md`, the object store's in `docs/formats/wal-object.md`.
 
-mod acceptor;
+pub mod acceptor;
 mod config;
 mod error;
 mod frames;
