@@ -1,3 +1,5 @@
+//! The synthesised checkpoint at every place of a page and a segment, read back.
+
 use super::*;
 use crate::{
     ClusterState, ControlFile, DEFAULT_SEGMENT_BYTES, LONG_HEADER_BYTES, SHORT_HEADER_BYTES,

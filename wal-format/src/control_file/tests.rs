@@ -1,3 +1,5 @@
+//! `pg_control` written, read and damaged.
+
 use super::*;
 
 /// A file as initdb makes it, with a value of its own in every field.

@@ -1,3 +1,5 @@
+//! One record at a time: what it does to the counters.
+
 use bytes::Bytes;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The reader on WAL that is made here, whole and damaged.
+
 use super::*;
 use crate::wal_layout::{WalLayout, encode_record};
 
