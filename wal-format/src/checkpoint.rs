@@ -5,15 +5,13 @@
 use crate::{
     ControlState, FirstRecord, Lsn, Version,
     fields::Fields,
+    rmgr::xlog::kind,
     rmid,
     wal_layout::{WalLayout, encode_record},
 };
 
 /// Bytes of a checkpoint record's data (`sizeof(CheckPoint)`).
 pub const CHECK_POINT_BYTES: usize = 88;
-
-/// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
-const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 
 /// What a checkpoint record says (pg_control.h: `CheckPoint`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,7 +139,7 @@ pub fn synthesise_shutdown_checkpoint(
     let stream = WalLayout { version, timeline_id: state.timeline_id, system_id, segment_bytes };
     let redo = stream.record_start(x);
     let main = state.checkpoint(redo, time).encode();
-    let record = encode_record(0, prev, CHECKPOINT_SHUTDOWN, rmid::XLOG, &main);
+    let record = encode_record(0, prev, kind::CHECKPOINT_SHUTDOWN, rmid::XLOG, &main);
     let bytes = stream.lay_out(x, &record);
     ShutdownCheckpoint { redo, begin: x, end: x + bytes.len() as u64, bytes }
 }

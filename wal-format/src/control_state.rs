@@ -15,6 +15,7 @@ use crate::{
         commit_ts::CommitTs,
         multixact::MultiXact,
         transaction::{Finished, Transaction},
+        xlog::kind,
     },
     rmid,
 };
@@ -24,12 +25,6 @@ const FIRST_UNLOGGED_LSN: Lsn = Lsn(1000);
 /// `FirstNormalTransactionId` (transam.h).
 const FIRST_NORMAL_XID: u32 = 3;
 
-/// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h), and so on.
-const CHECKPOINT_SHUTDOWN: u8 = 0x00;
-const CHECKPOINT_ONLINE: u8 = 0x10;
-const NEXT_OID: u8 = 0x30;
-const PARAMETER_CHANGE: u8 = 0x60;
-const FULL_PAGE_WRITES_CHANGE: u8 = 0x80;
 /// The counters and settings as of one record's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlState {
@@ -149,11 +144,11 @@ impl ControlState {
     /// pg_control.h's XLOG records (xlog.c: `xlog_redo`).
     fn apply_xlog(&mut self, kind: u8, main: &[u8]) -> Option<()> {
         match kind {
-            CHECKPOINT_SHUTDOWN => self.apply_shutdown_checkpoint(&CheckPoint::decode(main)?),
-            CHECKPOINT_ONLINE => self.apply_online_checkpoint(&CheckPoint::decode(main)?),
-            NEXT_OID => self.next_oid = Fields::new(main).u32()?,
-            PARAMETER_CHANGE => self.apply_parameter_change(read_parameters(main)?),
-            FULL_PAGE_WRITES_CHANGE => self.full_page_writes = Fields::new(main).u8()? != 0,
+            kind::CHECKPOINT_SHUTDOWN => self.apply_shutdown_checkpoint(&CheckPoint::decode(main)?),
+            kind::CHECKPOINT_ONLINE => self.apply_online_checkpoint(&CheckPoint::decode(main)?),
+            kind::NEXT_OID => self.next_oid = Fields::new(main).u32()?,
+            kind::PARAMETER_CHANGE => self.apply_parameter_change(read_parameters(main)?),
+            kind::FULL_PAGE_WRITES_CHANGE => self.full_page_writes = Fields::new(main).u8()? != 0,
             _ => {}
         }
         Some(())

@@ -16,6 +16,7 @@ use crate::{
     fields::Fields,
     header_bytes,
     record::{RecordHeader, record_checksum},
+    rmgr::xlog::kind,
     rmid,
 };
 
@@ -23,11 +24,6 @@ use crate::{
 const ARENA_BYTES: usize = 64 << 10;
 /// Consumed bytes are dropped from the front of the fed ones when there are so many.
 const CONSUMED_BYTES_MAX: usize = 256 << 10;
-
-/// `XLOG_SWITCH` (pg_control.h).
-const SWITCH: u8 = 0x40;
-/// `XLOG_OVERWRITE_CONTRECORD` (pg_control.h).
-const OVERWRITE_CONTRECORD: u8 = 0xD0;
 
 /// One record, its checksum right and its page headers removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -310,7 +306,7 @@ impl WalReader {
         if walk.overwrites.is_some_and(|unfinished| !is_overwrite_of(unfinished, &header, &bytes)) {
             return Err(wrong(Damage::Overwritten));
         }
-        if header.rmid == rmid::XLOG && header.info & 0xF0 == SWITCH {
+        if header.rmid == rmid::XLOG && header.kind() == kind::SWITCH {
             let segment_bytes = u64::from(self.segment_bytes);
             end = Lsn(end.0.next_multiple_of(segment_bytes));
             if self.fed_to() < end {
@@ -358,7 +354,7 @@ fn is_overwrite_of(unfinished: Lsn, header: &RecordHeader, bytes: &[u8]) -> bool
     let mut fields = Fields::new(bytes);
     let position = fields.skip(RECORD_HEADER_BYTES + 2).and_then(|()| fields.u64());
     header.rmid == rmid::XLOG
-        && header.info & 0xF0 == OVERWRITE_CONTRECORD
+        && header.kind() == kind::OVERWRITE_CONTRECORD
         && position == Some(unfinished.0)
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Relation, Version, WalError,
-    fields::Fields, record_name,
+    fields::Fields, record_name, rmgr::INFO_MASK,
 };
 
 /// Bytes of a record's header (`SizeOfXLogRecord`).
@@ -19,8 +19,6 @@ pub const BLOCK_ID_MAX: u8 = 32;
 
 /// Where `xl_crc` stands in the header.
 pub(crate) const CHECKSUM_AT: usize = 20;
-/// The bits of `xl_info` that are the resource manager's own (`XLR_RMGR_INFO_MASK`).
-const KIND_MASK: u8 = 0xF0;
 /// `XLR_CHECK_CONSISTENCY`.
 const CHECK_CONSISTENCY: u8 = 0x02;
 
@@ -120,7 +118,7 @@ impl Record {
 
     /// The record's kind within its resource manager: the high four bits of `xl_info`.
     pub fn kind(&self) -> u8 {
-        self.info & KIND_MASK
+        self.info & INFO_MASK
     }
 
     /// The block reference of this number, where the record has it.
@@ -156,6 +154,11 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// As [`Record::kind`].
+    pub(crate) fn kind(&self) -> u8 {
+        self.info & INFO_MASK
+    }
+
     /// Reads the header from the front; `None` where fewer than [`RECORD_HEADER_BYTES`] are left.
     pub(crate) fn read(fields: &mut Fields) -> Option<RecordHeader> {
         let total_bytes = fields.u32()?;

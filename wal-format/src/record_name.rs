@@ -1,13 +1,13 @@
 //! The names of records, as `pg_waldump` prints them (rmgrlist.h; rmgrdesc/*.c: `*_identify`).
 
-use crate::rmid;
+use crate::{rmgr::INFO_MASK, rmid};
 
 /// `XLOG_HEAP_INIT_PAGE`, `XLOG_BRIN_INIT_PAGE`: the record makes its page anew.
 const INIT_PAGE: u8 = 0x80;
 
 /// `Heap/INSERT+INIT`, or `Heap/UNKNOWN (f0)` where Postgres has no name either.
 pub(crate) fn name(rmid: u8, info: u8) -> String {
-    let info = info & 0xF0;
+    let info = info & INFO_MASK;
     match (manager(rmid), kind(rmid, info)) {
         (Some(manager), Some(kind)) => format!("{manager}/{kind}"),
         (Some(manager), None) => format!("{manager}/UNKNOWN ({info:x})"),

@@ -105,13 +105,13 @@ fn a_shutdown_checkpoint_is_exact_and_an_online_one_only_advances() {
         oldest_multi_database: 6,
         ..example().checkpoint_copy
     };
-    let exact = after(state(), rmid::XLOG, CHECKPOINT_SHUTDOWN, 0, &checkpoint.encode());
+    let exact = after(state(), rmid::XLOG, kind::CHECKPOINT_SHUTDOWN, 0, &checkpoint.encode());
     assert_eq!((exact.next_xid, exact.next_oid), (700, 99));
     assert_eq!((exact.next_multi, exact.next_multi_offset), (7, 20));
     assert_eq!((exact.oldest_xid, exact.oldest_xid_database), (720, 4));
     assert_eq!((exact.oldest_multi, exact.oldest_multi_database), (3, 6));
 
-    let online = after(state(), rmid::XLOG, CHECKPOINT_ONLINE, 0, &checkpoint.encode());
+    let online = after(state(), rmid::XLOG, kind::CHECKPOINT_ONLINE, 0, &checkpoint.encode());
     assert_eq!(online.next_xid, 740, "an online checkpoint does not go back");
     assert_eq!(online.next_oid, 16384, "its OID counter may be behind NEXTOID");
     assert_eq!(online, ControlState { next_xid: 740, next_oid: 16384, ..exact });
@@ -119,7 +119,7 @@ fn a_shutdown_checkpoint_is_exact_and_an_online_one_only_advances() {
 
 #[test]
 fn the_next_oid_is_what_the_wal_says() {
-    assert_eq!(after(state(), rmid::XLOG, NEXT_OID, 0, &words(&[24576])).next_oid, 24576);
+    assert_eq!(after(state(), rmid::XLOG, kind::NEXT_OID, 0, &words(&[24576])).next_oid, 24576);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn commit_timestamps_follow_their_setting() {
         main.extend_from_slice(&[1, on, 0, 0]);
         main
     };
-    let on = after(state(), rmid::XLOG, PARAMETER_CHANGE, 0, &parameters(1));
+    let on = after(state(), rmid::XLOG, kind::PARAMETER_CHANGE, 0, &parameters(1));
     assert_eq!((on.oldest_commit_ts_xid, on.newest_commit_ts_xid), (740, 740));
     assert_eq!(on.settings.max_connections, 200);
     assert_eq!(on.settings.wal_level, 2);
@@ -168,7 +168,7 @@ fn commit_timestamps_follow_their_setting() {
     assert_eq!(committed.newest_commit_ts_xid, 802);
     let aborted = after(on, rmid::TRANSACTION, COMMIT_WITH_XINFO | 0x20, 800, &subs);
     assert_eq!(aborted.newest_commit_ts_xid, 740);
-    let off = after(committed, rmid::XLOG, PARAMETER_CHANGE, 0, &parameters(0));
+    let off = after(committed, rmid::XLOG, kind::PARAMETER_CHANGE, 0, &parameters(0));
     assert_eq!((off.oldest_commit_ts_xid, off.newest_commit_ts_xid), (0, 0));
     let unseen = after(off, rmid::TRANSACTION, COMMIT_WITH_XINFO, 900, &commit(&[], None));
     assert_eq!(unseen.newest_commit_ts_xid, 0);
@@ -176,17 +176,17 @@ fn commit_timestamps_follow_their_setting() {
 
 #[test]
 fn full_page_writes_follow_the_wal() {
-    assert!(!after(state(), rmid::XLOG, FULL_PAGE_WRITES_CHANGE, 0, &[0]).full_page_writes);
+    assert!(!after(state(), rmid::XLOG, kind::FULL_PAGE_WRITES_CHANGE, 0, &[0]).full_page_writes);
 }
 
 #[test]
 fn a_record_that_is_too_short_is_an_error_and_changes_nothing() {
     let before = state();
     for (rmid, info, bytes) in [
-        (rmid::XLOG, CHECKPOINT_SHUTDOWN, 87),
-        (rmid::XLOG, NEXT_OID, 3),
-        (rmid::XLOG, PARAMETER_CHANGE, 20),
-        (rmid::XLOG, FULL_PAGE_WRITES_CHANGE, 0),
+        (rmid::XLOG, kind::CHECKPOINT_SHUTDOWN, 87),
+        (rmid::XLOG, kind::NEXT_OID, 3),
+        (rmid::XLOG, kind::PARAMETER_CHANGE, 20),
+        (rmid::XLOG, kind::FULL_PAGE_WRITES_CHANGE, 0),
         (rmid::TRANSACTION, 0x00, 7),
         (rmid::TRANSACTION, 0x10, 60),
         (rmid::CLOG, SLRU_TRUNCATE, 4),

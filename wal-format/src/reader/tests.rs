@@ -39,7 +39,7 @@ impl Stream {
         }
         let start = LAYOUT.record_start(self.end());
         self.wal.extend(LAYOUT.lay_out(self.end(), &bytes));
-        if rmid == rmid::XLOG && info == SWITCH {
+        if rmid == rmid::XLOG && info == kind::SWITCH {
             let rest = self.end().0.next_multiple_of(u64::from(SEGMENT)) - self.end().0;
             self.wal.resize(self.wal.len() + rest as usize, 0);
         }
@@ -70,7 +70,7 @@ fn mixed() -> Stream {
             stream.push(0x20, rmid::HEAP, &vec![n as u8; 20_000]);
         }
     }
-    stream.push(SWITCH, rmid::XLOG, &[]);
+    stream.push(kind::SWITCH, rmid::XLOG, &[]);
     stream.push(0, rmid::HEAP, b"in the next segment");
     stream
 }
@@ -109,7 +109,7 @@ fn a_reader_may_start_at_any_record_end() {
 #[test]
 fn a_switch_counts_when_its_segment_is_there_to_the_end() {
     let mut stream = Stream::new(Lsn(0x10_0000));
-    stream.push(SWITCH, rmid::XLOG, &[]);
+    stream.push(kind::SWITCH, rmid::XLOG, &[]);
     let mut reader = stream.reader();
     let (last, but_last) = stream.wal.split_last().unwrap();
     reader.feed(stream.begin, but_last).unwrap();
@@ -203,7 +203,7 @@ fn an_overwritten_unfinished_record_is_skipped() {
     let overwrite = FirstRecord::Overwrites;
     for stream in [&mut stream, &mut wrong] {
         let page_at = stream.wal.len();
-        stream.push(OVERWRITE_CONTRECORD, rmid::XLOG, &main);
+        stream.push(kind::OVERWRITE_CONTRECORD, rmid::XLOG, &main);
         stream.wal[page_at..page_at + 24].copy_from_slice(&LAYOUT.header(page, overwrite));
         main[0] ^= 8;
     }

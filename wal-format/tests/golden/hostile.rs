@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use wal_format::{
-    CheckPoint, ControlFile, ControlState, Lsn, Page, RECORD_HEADER_BYTES, Record, Version,
-    WAL_PAGE_BYTES, WalError, record_checksum,
+    CheckPoint, ControlFile, ControlState, Effect, Lsn, PAGE_BYTES, Page, RECORD_HEADER_BYTES,
+    Record, Version, WAL_PAGE_BYTES, WalError, effects, record_checksum, redo,
 };
 
 use super::{BEGIN, END, golden_control, golden_wal, read, reader};
@@ -104,6 +104,7 @@ proptest! {
         which in any::<prop::sample::Index>(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in prop_oneof![Just(0_usize), 0_usize..80],
+        page in prop_oneof![Just(vec![0; PAGE_BYTES]), prop::collection::vec(any::<u8>(), PAGE_BYTES)],
     ) {
         let (records, _) = read(&golden_wal());
         let bytes = damaged_record(&records[which.index(records.len())].bytes, &damage, cut);
@@ -121,6 +122,12 @@ proptest! {
                 image.restore(&mut Page::zeroed()).ok();
             }
             CheckPoint::decode(&record.main);
+            for effect in effects(Version::V15, &record).unwrap_or_default() {
+                if let Effect::Touch { target, .. } | Effect::TouchExisting { target } = effect {
+                    let mut page = Page::from_slice(&page).expect("a page's bytes");
+                    redo(Version::V15, &record, END, target, &mut page).ok();
+                }
+            }
         }
     }
 
