@@ -24,6 +24,8 @@ use crate::{
 const ARENA_BYTES: usize = 64 << 10;
 /// Consumed bytes are dropped from the front of the fed ones when there are so many.
 const CONSUMED_BYTES_MAX: usize = 256 << 10;
+/// What a reader keeps allocated for the bytes that are fed next.
+const FED_CAPACITY_KEPT: usize = 1 << 20;
 
 /// One record, its checksum right and its page headers removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -167,6 +169,8 @@ impl WalReader {
         if consumed == self.fed.len() || consumed >= CONSUMED_BYTES_MAX {
             self.fed.drain(..consumed);
             self.fed_from = self.record_end;
+            // A large record or a switch's empty segment came by: of many readers, each would keep its room.
+            self.fed.shrink_to(FED_CAPACITY_KEPT);
         }
     }
 

@@ -1,9 +1,11 @@
 //! The reader's records are those that `pg_waldump` finds, in place, size, name and pages.
 
-use std::fmt::Write;
+use std::{fmt::Write, fs};
 
 use crate::cluster::Cluster;
-use wal_format::{Fork, RawRecord, Record, Version};
+use wal_format::{
+    DEFAULT_SEGMENT_BYTES, Fork, Lsn, RawRecord, Record, Segment, Version, WAL_PAGE_BYTES,
+};
 
 /// What ordinary SQL makes, and the rarer kinds of records that SQL can be made to write.
 const WORKLOAD: &str = "
@@ -82,6 +84,40 @@ fn records_are_those_that_pg_waldump_finds() {
     cluster.sql(WORKLOAD);
     cluster.stop("fast");
 
+    let records = compare(&cluster, start);
+    assert!(records.len() > 20_000, "{} records are too few to prove anything", records.len());
+}
+
+#[test]
+fn a_record_that_a_crash_left_unfinished_is_passed_over() {
+    let cluster = Cluster::init(&[]);
+    let start = cluster.control_file().checkpoint;
+    cluster.start();
+    cluster.sql("SELECT pg_logical_emit_message(true, 'p', repeat('m', 30000));");
+    cluster.stop("immediate");
+
+    // The crash comes after the first of the message's pages.
+    let mut reader = cluster.wal_reader(start);
+    let cut = std::iter::from_fn(|| reader.next_record().ok().flatten())
+        .find(|raw| raw.bytes.len() > 30_000)
+        .map(|raw| raw.start.page_start() + WAL_PAGE_BYTES)
+        .expect("the message");
+    let segment = Segment::containing(1, cut, DEFAULT_SEGMENT_BYTES);
+    let path = cluster.wal_folder().join(segment.file_name(DEFAULT_SEGMENT_BYTES));
+    let mut wal = fs::read(&path).unwrap();
+    wal[cut.segment_offset(DEFAULT_SEGMENT_BYTES.into()) as usize..].fill(0);
+    cluster.write(&path, &wal);
+
+    cluster.start();
+    cluster.sql("CREATE TABLE after_the_crash (id int);");
+    cluster.stop("fast");
+    let records = compare(&cluster, start);
+    assert!(records.iter().any(|line| line.contains("XLOG/OVERWRITE_CONTRECORD")));
+    assert!(records.last().unwrap().contains("XLOG/CHECKPOINT_SHUTDOWN"));
+}
+
+/// Reads the WAL from `start` with the reader and with `pg_waldump`: both must find the same. Gives what they found.
+fn compare(cluster: &Cluster, start: Lsn) -> Vec<String> {
     let mut reader = cluster.wal_reader(start);
     let mut ours = Vec::new();
     while let Ok(Some(raw)) = reader.next_record() {
@@ -89,15 +125,14 @@ fn records_are_those_that_pg_waldump_finds() {
     }
     let (start, end) = (start.to_string(), reader.record_end().to_string());
     let folder = cluster.wal_folder();
-    let range = ["-s", &start, "-e", &end];
-    let dump = cluster.run("pg_waldump", &[&["-p", folder.to_str().unwrap()], &range[..]].concat());
+    let folder = folder.to_str().unwrap();
+    let dump = cluster.run("pg_waldump", &["-p", folder, "-s", &start, "-e", &end]);
     let theirs: Vec<String> = dump.lines().filter_map(describe_line).collect();
-
-    assert!(theirs.len() > 20_000, "{} records are too few to prove anything", theirs.len());
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);
     }
     assert_eq!(ours.len(), theirs.len());
+    ours
 }
 
 /// `LSN prev xid length name` and the pages.
