@@ -1,13 +1,6 @@
 //! All endpoints of this control plane, and what can be done to them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, sync::Arc, time::Instant};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -202,7 +195,8 @@ impl Endpoints {
     fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
         let config = &self.config;
         let (timeline, port) = (plan.timeline_id, plan.port);
-        let folder = config.folder.join(format!("{tenant}-{timeline}"));
+        let name = short_name(timeline);
+        let folder = config.folder.join(&name);
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
         let mut arguments = vec!["--json".to_owned(), "compute".to_owned(), "run".to_owned()];
@@ -221,13 +215,15 @@ impl Endpoints {
         }
         arguments.push("--until-stdin-ends".to_owned());
         arguments.extend(config.compute_arguments.iter().cloned());
-        let log = log_path(&config.folder, tenant, timeline);
+        let log = config.folder.join(format!("{name}.log"));
         Spec { executable: config.executable.clone(), arguments, folder, log }
     }
 }
 
-fn log_path(folder: &Path, tenant: TenantId, timeline: TimelineId) -> PathBuf {
-    folder.join(format!("{tenant}-{timeline}.log"))
+/// What a compute's folder is called: half of the timeline's id. The path of the Unix socket in it
+/// must fit 107 bytes, and 64 random bits are unique enough on one machine.
+fn short_name(timeline: TimelineId) -> String {
+    timeline.to_string().chars().take(16).collect()
 }
 
 fn running_already(endpoint: &Endpoint, port: Option<u16>) -> Result<Compute, Error> {
