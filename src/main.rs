@@ -1,2 +1,74 @@
-//! The `offshoot` binary: every role of the engine behind one command line.
-fn main() {}
+//! The `offshoot` binary: every role of the engine behind one command line. It wires the server
+//! crates together and speaks to people; it holds no logic of theirs.
+
+mod api;
+mod cli;
+mod failure;
+mod output;
+mod programs;
+mod roles;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    api::Api,
+    cli::{Cli, Command, ComputeVerb},
+    failure::Failure,
+    verbs::Voice,
+};
+
+/// Says which log lines are printed, in the form of `tracing_subscriber`'s filters.
+const LOG_VARIABLE: &str = "OFFSHOOT_LOG";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    log_to_stderr();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("offshoot: no threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(run(cli));
+    // A task that is stuck in a system call must not hold the end up.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if json {
+                output::json(&serde_json::json!({ "error": failure.to_string() }));
+            }
+            eprintln!("offshoot: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let voice = Voice { json: cli.json };
+    let api = Api::new(&cli.control_plane);
+    match cli.command {
+        Command::Up(args) => roles::up(*args, voice).await,
+        Command::Safekeeper(args) => roles::safekeeper(args).await,
+        Command::Pageserver(args) => roles::pageserver(args).await,
+        Command::ControlPlane(args) => roles::control_plane(args).await,
+        Command::Compute(ComputeVerb::Run(args)) => roles::compute(args, voice).await,
+        Command::Compute(verb) => verbs::compute(&api, voice, verb).await,
+        Command::Tenant(verb) => verbs::tenant(&api, voice, verb).await,
+        Command::Branch(verb) => verbs::branch(&api, voice, verb).await,
+        Command::Template(verb) => verbs::template(&api, voice, verb).await,
+        Command::Psql(args) => verbs::psql(&api, args).await,
+        Command::Status => verbs::status(&api, voice).await,
+    }
+}

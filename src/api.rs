@@ -1,0 +1,162 @@
+//! The client of a running `offshoot up`: its control plane, and the pageserver that it names.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// The slowest answer: a compute's start behind a slow quorum, an import of a large directory.
+const ANSWER_MAX: Duration = Duration::from_secs(600);
+
+/// A client; it asks the control plane for the pageserver's address when it first needs it.
+pub struct Api {
+    control_plane: String,
+    http: reqwest::Client,
+}
+
+/// What a server answered, and how long it took.
+pub struct Answer {
+    /// The body.
+    pub value: Value,
+    /// From the request to the whole answer.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// The body, with the time it took as `took_ms`.
+    pub fn with_time(self) -> Value {
+        let mut value = self.value;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("took_ms".to_owned(), milliseconds(self.took).into());
+        }
+        value
+    }
+}
+
+/// Milliseconds with three digits behind the point.
+pub fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl Api {
+    /// A client of the control plane at this address.
+    pub fn new(control_plane: &str) -> Api {
+        let address = control_plane.trim_start_matches("http://").trim_end_matches('/');
+        Api { control_plane: address.to_owned(), http: reqwest::Client::new() }
+    }
+
+    /// Asks the control plane.
+    pub async fn control_plane(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer, Failure> {
+        self.ask("control plane", &self.control_plane, method, path, body).await
+    }
+
+    /// Asks the pageserver.
+    pub async fn pageserver(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer, Failure> {
+        let status = self.control_plane(Method::GET, &["status"], None::<&()>).await?.value;
+        let address = status.pointer("/addresses/pageserver_http").and_then(Value::as_str);
+        let address = address.ok_or_else(|| {
+            Failure::new(format!("{} does not answer as a control plane", self.control_plane))
+        })?;
+        self.ask("pageserver", address, method, path, body).await
+    }
+
+    /// Asks a server at this address.
+    pub async fn ask(
+        &self,
+        server: &str,
+        address: &str,
+        method: Method,
+        path: &[&str],
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer, Failure> {
+        let asked = Instant::now();
+        let path: Vec<String> = path.iter().map(|segment| encode(segment)).collect();
+        let url = format!("http://{address}/v1/{}", path.join("/"));
+        let mut request = self.http.request(method, url).timeout(ANSWER_MAX);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            Failure::unavailable(format!(
+                "the {server} at {address} cannot be reached ({}); is `offshoot up` running? \
+                 --control-plane or OFFSHOOT_CONTROL_PLANE says where",
+                innermost(&error)
+            ))
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(server, response).await);
+        }
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        let took = asked.elapsed();
+        if bytes.is_empty() {
+            return Ok(Answer { value: Value::Null, took });
+        }
+        let value = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::new(format!("the {server} answered no JSON: {error}")))?;
+        Ok(Answer { value, took })
+    }
+}
+
+/// The failure that an answer which is an error stands for.
+async fn refusal(server: &str, response: Response) -> Failure {
+    let status = response.status();
+    let body: Value = response.json().await.unwrap_or_default();
+    let sentence = match body.get("message").and_then(Value::as_str) {
+        Some(message) => message.to_owned(),
+        None => format!("the {server} answered with HTTP status {status}"),
+    };
+    let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
+    match status.as_u16() {
+        404 => Failure::not_found(sentence),
+        409 if code == "not_yet" => Failure::unavailable(sentence),
+        409 => Failure::conflict(sentence),
+        503 | 504 => Failure::unavailable(sentence),
+        _ => Failure::new(sentence),
+    }
+}
+
+/// A path segment as it stands in a URL (RFC 3986, section 2.3: what is unreserved stays).
+fn encode(segment: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    segment.bytes().map(one).collect()
+}
+
+/// The cause at the bottom: `Connection refused` says more than `error sending request`.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_slash_stays_one_segment() {
+        assert_eq!(encode("a/b c"), "a%2Fb%20c");
+        assert_eq!(encode("plain-1.x_y~"), "plain-1.x_y~");
+    }
+}

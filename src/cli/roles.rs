@@ -1,0 +1,216 @@
+//! The roles, each a process that runs until it is told to stop.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::Args;
+use control_plane::PortRange;
+use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
+
+use super::CONTROL_PLANE_DEFAULT;
+
+const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
+const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
+const SAFEKEEPERS_DEFAULT: &str = "127.0.0.1:6411,127.0.0.1:6412,127.0.0.1:6413";
+const COMPUTE_PORTS_DEFAULT: &str = "6500-7499";
+
+/// Where stock Postgres is, and who runs it.
+#[derive(Args, Clone)]
+pub struct PostgresArgs {
+    /// The folder with Postgres' programs, where they are neither on PATH nor in Debian's places.
+    #[arg(long, value_name = "DIR", env = "OFFSHOOT_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+    /// The unprivileged user that runs Postgres.
+    #[arg(long, value_name = "NAME", default_value = "postgres")]
+    pub user: String,
+}
+
+/// Run everything in one process.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  offshoot up
+  offshoot up --data /srv/offshoot
+  offshoot up --store s3://bucket/prefix     with AWS_ACCESS_KEY_ID, AWS_ENDPOINT and so on
+
+The first start makes the default template: a stock initdb with a role and a database named app.
+Ctrl-C or SIGTERM stops every compute cleanly and leaves nothing mounted.")]
+pub struct UpArgs {
+    /// The folder that holds everything; the user that runs Postgres must be able to reach it.
+    #[arg(long, value_name = "DIR", env = "OFFSHOOT_DATA", default_value = "/var/lib/offshoot")]
+    pub data: PathBuf,
+    /// The object store: s3://bucket/prefix or file:///folder; a folder below --data if not said.
+    #[arg(long, value_name = "URL", env = "OFFSHOOT_STORE")]
+    pub store: Option<String>,
+    /// Where the control plane's HTTP API listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = CONTROL_PLANE_DEFAULT)]
+    pub http: SocketAddr,
+    /// Where the pageserver's HTTP API listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_HTTP_DEFAULT)]
+    pub pageserver_http: SocketAddr,
+    /// Where the page service listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
+    pub pageserver: SocketAddr,
+    /// Where the three safekeepers listen.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
+    pub safekeepers: Vec<SocketAddr>,
+    /// The address that computes listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub compute_host: IpAddr,
+    /// The ports that computes get.
+    #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
+    pub compute_ports: PortRange,
+    /// Where Postgres is.
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+}
+
+/// Run one safekeeper.
+#[derive(Args)]
+#[command(after_help = "\
+Example, the first of three:
+  offshoot safekeeper --node 1 --folder /srv/sk --listen 10.0.0.1:6411 \\
+      --peers 2=10.0.0.2:6411,3=10.0.0.3:6411 --store s3://bucket/prefix")]
+pub struct SafekeeperArgs {
+    /// Its number.
+    #[arg(long, value_parser = node_id)]
+    pub node: NodeId,
+    /// Its folder: the journal, and the identity of the disk.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+    /// The other safekeepers.
+    #[arg(long, value_name = "NODE=HOST:PORT,…", value_delimiter = ',', value_parser = peer)]
+    pub peers: Vec<(NodeId, SocketAddr)>,
+    /// The object store: s3://bucket/prefix or file:///folder.
+    #[arg(long, value_name = "URL", env = "OFFSHOOT_STORE")]
+    pub store: String,
+    /// Where its HTTP status listens; nowhere if not said.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<SocketAddr>,
+}
+
+/// Run the pageserver.
+#[derive(Args)]
+pub struct PageserverArgs {
+    /// The object store: s3://bucket/prefix or file:///folder.
+    #[arg(long, value_name = "URL", env = "OFFSHOOT_STORE")]
+    pub store: String,
+    /// Where its HTTP API listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_HTTP_DEFAULT)]
+    pub http: SocketAddr,
+    /// Where the page service listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
+    pub listen: SocketAddr,
+    /// All safekeepers.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
+    pub safekeepers: Vec<SocketAddr>,
+}
+
+/// Run the control plane.
+#[derive(Args)]
+pub struct ControlPlaneArgs {
+    /// The folder for the computes' disposable folders and their logs.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Where its HTTP API listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = CONTROL_PLANE_DEFAULT)]
+    pub http: SocketAddr,
+    /// The pageserver's HTTP API.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_HTTP_DEFAULT)]
+    pub pageserver_http: SocketAddr,
+    /// The page service.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
+    pub pageserver: SocketAddr,
+    /// All safekeepers.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
+    pub safekeepers: Vec<SocketAddr>,
+    /// The address that computes listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub compute_host: IpAddr,
+    /// The ports that computes get.
+    #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
+    pub compute_ports: PortRange,
+    /// Where Postgres is.
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+}
+
+/// Be a compute.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  offshoot compute run --timeline TENANT-ID/TIMELINE-ID --folder /srv/compute --listen 127.0.0.1:6500
+
+It stops cleanly on Ctrl-C and SIGTERM. It may be killed at any moment and its folder deleted:
+another one starts from what the safekeepers and the object store have.
+Exit codes: 0 stopped, 1 failed, 3 fenced by a newer compute of the same timeline.")]
+pub struct ComputeRunArgs {
+    /// The timeline, as `offshoot branch show` prints it.
+    #[arg(long, value_name = "TENANT-ID/TIMELINE-ID", value_parser = timeline)]
+    pub timeline: TenantTimeline,
+    /// The page service.
+    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
+    pub pageserver: SocketAddr,
+    /// All safekeepers.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
+    pub safekeepers: Vec<SocketAddr>,
+    /// The disposable folder, emptied at the start.
+    #[arg(long, value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Where Postgres listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+    /// A setting for postgresql.conf; may be said more than once.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    pub settings: Vec<(String, String)>,
+    /// Where Postgres is.
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    /// Stop when standard input ends, as it does when the control plane that started this is gone.
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    text.parse().map(NodeId).map_err(|_| format!("{text:?} is not a number"))
+}
+
+fn peer(text: &str) -> Result<(NodeId, SocketAddr), String> {
+    let expected = || format!("{text:?} is not a peer; write it like 2=127.0.0.1:6412");
+    let (node, address) = text.split_once('=').ok_or_else(expected)?;
+    Ok((node_id(node)?, address.parse().map_err(|_| expected())?))
+}
+
+fn timeline(text: &str) -> Result<TenantTimeline, String> {
+    let (tenant, timeline) = text.split_once('/').ok_or_else(|| {
+        format!("{text:?} is not a timeline; write it like TENANT-ID/TIMELINE-ID")
+    })?;
+    let tenant: TenantId = tenant.parse().map_err(|error| format!("{error}"))?;
+    let timeline: TimelineId = timeline.parse().map_err(|error| format!("{error}"))?;
+    Ok(TenantTimeline { tenant, timeline })
+}
+
+/// Reads `name=value`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not a setting; write it like work_mem=64MB"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,189 @@
+//! The verbs that talk to a running `offshoot up`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ComputeRunArgs, roles::setting};
+
+/// What can be done to tenants.
+#[derive(Subcommand)]
+pub enum TenantVerb {
+    /// Make a tenant: one small write, whatever the size of the template.
+    #[command(after_help = "\
+Examples:
+  offshoot tenant create acme
+  offshoot tenant create acme --template shop    from a template of your own
+  offshoot tenant create acme --json")]
+    Create {
+        /// Its name: small letters, digits, '-' and '_'.
+        name: String,
+        /// The template that its first branch, main, begins as; `default` where none is said.
+        #[arg(long)]
+        template: Option<String>,
+    },
+    /// List all tenants.
+    List,
+    /// Show one tenant and its branches.
+    Show {
+        /// Its name or id.
+        tenant: String,
+    },
+    /// Delete a tenant with all its branches and their history. There is no way back.
+    Delete {
+        /// Its name or id.
+        tenant: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What can be done to branches.
+#[derive(Subcommand)]
+pub enum BranchVerb {
+    /// Make a branch of another one, at its head or at a moment of its history.
+    #[command(after_help = "\
+Examples:
+  offshoot branch create acme try                               main, now
+  offshoot branch create acme fix --from try                    another branch, now
+  offshoot branch create acme old --at 0/1A2B3C8                an LSN
+  offshoot branch create acme old --at 2026-03-01T12:00:00Z     a moment; the zone must be said
+
+An LSN inside a WAL record is rounded down to the record before it, and the answer says so.
+A branch at head has every commit that was acknowledged before the command.")]
+    Create {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The new branch's name.
+        name: String,
+        /// The branch that it is made of.
+        #[arg(long, default_value = "main")]
+        from: String,
+        /// The moment: an LSN, or a timestamp with a zone (RFC 3339); now where none is said.
+        #[arg(long, value_name = "LSN|TIMESTAMP")]
+        at: Option<String>,
+    },
+    /// List a tenant's branches with their sizes and ancestry.
+    List {
+        /// The tenant, by name or id.
+        tenant: String,
+    },
+    /// Show one branch.
+    Show {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        branch: String,
+    },
+    /// Put a branch back to a moment of its history, in place. A running compute is started anew
+    /// on the same port.
+    #[command(after_help = "\
+Examples:
+  offshoot branch restore acme main --at 2026-03-01T11:59:59+01:00
+  offshoot branch restore acme main --at 0/1A2B3C8 --keep-as before-the-mistake
+
+The state before the restore stays as a branch of its own; nothing is lost by a restore.")]
+    Restore {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        branch: String,
+        /// The moment: an LSN, or a timestamp with a zone (RFC 3339).
+        #[arg(long, value_name = "LSN|TIMESTAMP")]
+        at: String,
+        /// The name under which the old state is kept; one is made up where none is said.
+        #[arg(long, value_name = "NAME")]
+        keep_as: Option<String>,
+    },
+    /// Delete a branch that no other was made of.
+    Delete {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        branch: String,
+    },
+}
+
+/// What can be done to templates.
+#[derive(Subcommand)]
+pub enum TemplateVerb {
+    /// Make a template of a cleanly stopped data directory, its extensions and data included.
+    #[command(after_help = "\
+Example:
+  pg_ctl stop -D /srv/seed -m fast
+  offshoot template import shop --pgdata /srv/seed
+  offshoot tenant create acme --template shop
+
+The directory is only read. One that is running, was not stopped cleanly, or is of a Postgres major
+that is not served is refused, with the reason.")]
+    Import {
+        /// The template's name.
+        name: String,
+        /// The data directory, on the pageserver's machine.
+        #[arg(long, value_name = "DIR")]
+        pgdata: PathBuf,
+    },
+    /// List all templates.
+    List,
+}
+
+/// What can be done to computes.
+#[derive(Subcommand)]
+pub enum ComputeVerb {
+    /// Start the compute of a branch, and wait until it accepts connections.
+    #[command(after_help = "\
+Examples:
+  offshoot compute start acme
+  offshoot compute start acme try --port 5433
+  offshoot compute start acme --set work_mem=64MB --set max_prepared_transactions=10")]
+    Start {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        #[arg(default_value = "main")]
+        branch: String,
+        /// The port; the branch's last one, or a free one, where none is said.
+        #[arg(long)]
+        port: Option<u16>,
+        /// A setting for postgresql.conf; may be said more than once. The branch's last ones where
+        /// none is said.
+        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+        settings: Vec<(String, String)>,
+    },
+    /// Stop the compute of a branch. Its folder is thrown away: nothing in it is needed.
+    Stop {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        #[arg(default_value = "main")]
+        branch: String,
+    },
+    /// List the computes.
+    List,
+    /// Be a compute, in this process, until it is told to stop. The control plane runs this.
+    Run(ComputeRunArgs),
+}
+
+/// Connect with psql.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  offshoot psql acme
+  offshoot psql acme try -- -c 'select count(*) from orders'
+  offshoot psql acme -- -U postgres -d postgres     as the superuser
+
+The role and the database are app, unless psql is told otherwise after --.")]
+pub struct PsqlArgs {
+    /// The tenant, by name or id.
+    pub tenant: String,
+    /// The branch, by name or id.
+    #[arg(default_value = "main")]
+    pub branch: String,
+    /// The folder with psql, where it is neither on PATH nor in Debian's places.
+    #[arg(long, value_name = "DIR", env = "OFFSHOOT_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+    /// What psql is told besides.
+    #[arg(last = true)]
+    pub arguments: Vec<String>,
+}

@@ -1,0 +1,16 @@
+//! The roles, each started and kept until it is told to stop.
+
+mod compute;
+mod control_plane;
+mod data_folder;
+mod default_template;
+mod head;
+mod machine;
+mod stop;
+mod storage;
+mod up;
+
+pub use compute::compute;
+pub use control_plane::control_plane;
+pub use storage::{pageserver, safekeeper};
+pub use up::up;

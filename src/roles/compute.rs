@@ -1,0 +1,88 @@
+//! `offshoot compute run`: a compute in this process.
+
+use compute_shim::{ComputeConfig, Exit, Ready};
+use control_plane::{ComputeEvent, Stages};
+use tokio_util::sync::CancellationToken;
+
+use super::stop::{StopSignals, stdin_end};
+use crate::{api::milliseconds, cli::ComputeRunArgs, failure::Failure, output, verbs::Voice};
+
+/// Runs until it is told to stop, fenced, or failed.
+pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
+    let config = ComputeConfig {
+        timeline: args.timeline,
+        pageserver: args.pageserver,
+        safekeepers: args.safekeepers,
+        folder: args.folder,
+        listen: args.listen,
+        pg_bin: args.postgres.pg_bin,
+        user: Some(args.postgres.user),
+        settings: args.settings,
+    };
+    let shutdown = CancellationToken::new();
+    let asked = shutdown.clone();
+    let mut signals = StopSignals::listen()?;
+    let until_stdin_ends = args.until_stdin_ends;
+    tokio::spawn(async move {
+        let abandoned = async {
+            match until_stdin_ends {
+                true => stdin_end().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = abandoned => {}
+        }
+        asked.cancel();
+    });
+    let ended = compute_shim::run(config, shutdown, |ready| say_ready(voice, &ready)).await;
+    let exit = match ended {
+        Ok(exit) => exit,
+        Err(error) => {
+            say(voice, &ComputeEvent::Failed { reason: error.to_string() });
+            let fenced = matches!(error, compute_shim::ShimError::Fenced(_));
+            let code = if fenced { FENCED_EXIT_CODE } else { 1 };
+            return Err(Failure::with_code(code, error.to_string()));
+        }
+    };
+    let code = exit.code();
+    match exit {
+        Exit::Stopped => {
+            say(voice, &ComputeEvent::Stopped);
+            Ok(())
+        }
+        Exit::Fenced(reason) => {
+            say(voice, &ComputeEvent::Fenced { reason: reason.clone() });
+            Err(Failure::with_code(code, reason))
+        }
+        Exit::Postgres(reason) => {
+            say(voice, &ComputeEvent::Failed { reason: reason.clone() });
+            Err(Failure::with_code(code, reason))
+        }
+    }
+}
+
+/// The exit code of a compute that lost its timeline to a newer one.
+const FENCED_EXIT_CODE: u8 = 3;
+
+fn say_ready(voice: Voice, ready: &Ready) {
+    if voice.json {
+        let stage =
+            |(name, took): &(&str, std::time::Duration)| ((*name).to_owned(), milliseconds(*took));
+        let stages_ms: Stages = ready.stages.iter().map(stage).collect();
+        say(voice, &ComputeEvent::Ready { port: ready.address.port(), stages_ms });
+        return;
+    }
+    println!("ready at {} from {} in term {}", ready.address, ready.start_lsn, ready.term);
+    for (name, took) in &ready.stages {
+        println!("  {name:<24} {:>9.3} ms", milliseconds(*took));
+    }
+}
+
+/// Programs hear every event; people read the failure that follows on standard error.
+fn say(voice: Voice, event: &ComputeEvent) {
+    if voice.json {
+        output::json(&serde_json::json!(event));
+    }
+}

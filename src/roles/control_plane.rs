@@ -1,0 +1,54 @@
+//! `offshoot control-plane`, and the same inside `offshoot up`.
+
+use std::env;
+
+use control_plane::{Config, ControlPlane};
+
+use super::stop::StopSignals;
+use crate::{
+    cli::{ControlPlaneArgs, PostgresArgs},
+    failure::Failure,
+};
+
+/// Runs until it is told to stop; every compute is stopped with it.
+pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    super::machine::check()?;
+    let control_plane = ControlPlane::start(Config {
+        http: args.http,
+        executable: this_executable()?,
+        folder: absolute(&args.folder)?,
+        pageserver_http: args.pageserver_http,
+        pageserver: args.pageserver,
+        safekeepers: args.safekeepers,
+        compute_host: args.compute_host,
+        ports: args.compute_ports,
+        compute_arguments: compute_arguments(&args.postgres),
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
+    println!("control plane on http://{}", control_plane.local_addr());
+    signals.next().await;
+    control_plane.shutdown().await;
+    Ok(())
+}
+
+/// The program whose `compute run` is a compute.
+pub fn this_executable() -> Result<std::path::PathBuf, Failure> {
+    env::current_exe().map_err(|error| Failure::new(format!("this program has no path: {error}")))
+}
+
+/// What every compute is told of Postgres.
+pub fn compute_arguments(postgres: &PostgresArgs) -> Vec<String> {
+    let mut arguments = vec!["--user".to_owned(), postgres.user.clone()];
+    if let Some(folder) = &postgres.pg_bin {
+        arguments.extend(["--pg-bin".to_owned(), folder.display().to_string()]);
+    }
+    arguments
+}
+
+/// A folder, said so that it means the same in every working directory.
+pub fn absolute(folder: &std::path::Path) -> Result<std::path::PathBuf, Failure> {
+    std::path::absolute(folder)
+        .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))
+}

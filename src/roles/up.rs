@@ -1,0 +1,194 @@
+//! `offshoot up`: everything in one process.
+
+use std::{net::SocketAddr, time::Instant};
+
+use control_plane::{Config, ControlPlane};
+use nix::unistd::User;
+use pageserver::Pageserver;
+use protocol::NodeId;
+use reqwest::Method;
+use safekeeper::Safekeeper;
+use serde_json::{Value, json};
+
+use super::{
+    control_plane::{compute_arguments, this_executable},
+    data_folder::DataFolder,
+    default_template, machine,
+    stop::StopSignals,
+    storage,
+};
+use crate::{
+    api::{Api, milliseconds},
+    cli::UpArgs,
+    failure::Failure,
+    output, programs,
+    verbs::Voice,
+};
+
+/// How many safekeepers `up` runs: a quorum of two outlives the loss of any one.
+const SAFEKEEPERS: usize = 3;
+
+/// What runs, in the order of its start.
+struct Running {
+    safekeepers: Vec<Safekeeper>,
+    pageserver: Pageserver,
+    control_plane: ControlPlane,
+}
+
+/// Runs everything until it is told to stop.
+pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    machine::check()?;
+    programs::find("postgres", args.postgres.pg_bin.as_deref())?;
+    let user = machine::user(&args.postgres.user)?;
+    if args.safekeepers.len() != SAFEKEEPERS {
+        let said = args.safekeepers.len();
+        return Err(Failure::new(format!(
+            "--safekeepers names {said} addresses; {SAFEKEEPERS} are needed, one for each"
+        )));
+    }
+    let folder = DataFolder::open(&args.data, &user)?;
+    let running = tokio::select! {
+        started = start(&args, &folder, &user, voice) => started?,
+        () = signals.next() => return Err(Failure::new("stopped before the start was complete")),
+    };
+    say_ready(&args, &folder, voice);
+    signals.next().await;
+    say(voice, "stopping …");
+    tokio::select! {
+        () = stop(running) => say(voice, "stopped"),
+        () = signals.next() => return Err(Failure::new("ended by a second signal")),
+    }
+    Ok(())
+}
+
+async fn start(
+    args: &UpArgs,
+    folder: &DataFolder,
+    user: &User,
+    voice: Voice,
+) -> Result<Running, Failure> {
+    let store_url = match &args.store {
+        Some(url) => url.clone(),
+        None => format!("file://{}", folder.private("store")?.display()),
+    };
+    let store = storage::open_store(&store_url).await?;
+    let safekeepers = start_safekeepers(args, folder, &store).await?;
+    let pageserver = storage::start_pageserver(
+        store,
+        args.pageserver,
+        args.pageserver_http,
+        args.safekeepers.clone(),
+    )
+    .await?;
+    ensure_default_template(args, folder, user, voice).await?;
+    let control_plane = ControlPlane::start(Config {
+        http: args.http,
+        executable: this_executable()?,
+        folder: folder.join("computes"),
+        pageserver_http: args.pageserver_http,
+        pageserver: args.pageserver,
+        safekeepers: args.safekeepers.clone(),
+        compute_host: args.compute_host,
+        ports: args.compute_ports,
+        compute_arguments: compute_arguments(&args.postgres),
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
+    Ok(Running { safekeepers, pageserver, control_plane })
+}
+
+/// Computes first: their last WAL goes through the quorum and their last pages come from the
+/// pageserver.
+async fn stop(running: Running) {
+    running.control_plane.shutdown().await;
+    running.pageserver.shutdown().await;
+    for safekeeper in running.safekeepers {
+        safekeeper.shutdown().await;
+    }
+}
+
+async fn start_safekeepers(
+    args: &UpArgs,
+    folder: &DataFolder,
+    store: &storage::Store,
+) -> Result<Vec<Safekeeper>, Failure> {
+    let members: Vec<(NodeId, SocketAddr)> =
+        (1..).map(NodeId).zip(args.safekeepers.iter().copied()).collect();
+    let mut started = Vec::with_capacity(members.len());
+    for (node, listen) in &members {
+        let peers = members.iter().filter(|(other, _)| other != node).copied().collect();
+        let own = folder.private(&format!("safekeeper-{node}"))?;
+        let config = storage::safekeeper_config(*node, own, *listen, peers, store.clone());
+        started.push(storage::start_safekeeper(config).await?);
+    }
+    Ok(started)
+}
+
+/// Makes and imports the default template where the object store has none.
+async fn ensure_default_template(
+    args: &UpArgs,
+    folder: &DataFolder,
+    user: &User,
+    voice: Voice,
+) -> Result<(), Failure> {
+    let api = Api::new("");
+    let address = args.pageserver_http.to_string();
+    let path = ["templates"];
+    let templates = api.ask("pageserver", &address, Method::GET, &path, None::<&()>).await?.value;
+    let has_it = |template: &Value| template["name"] == default_template::NAME;
+    let list = templates["templates"].as_array();
+    if list.is_some_and(|list| list.iter().any(has_it)) {
+        return Ok(());
+    }
+    say(voice, "first start: making the default template with initdb …");
+    let began = Instant::now();
+    let pgdata = folder.join("template-in-the-making");
+    // What an earlier start left half made.
+    clear(&pgdata)?;
+    default_template::make(&pgdata, user, args.postgres.pg_bin.as_deref()).await?;
+    let made = began.elapsed();
+    say(voice, &format!("  made in {} ms; importing it …", milliseconds(made)));
+    let body = json!({ "name": default_template::NAME, "pgdata": pgdata });
+    api.ask("pageserver", &address, Method::POST, &path, Some(&body)).await?;
+    say(voice, &format!("  imported in {} ms", milliseconds(began.elapsed() - made)));
+    clear(&pgdata)
+}
+
+fn clear(folder: &std::path::Path) -> Result<(), Failure> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("{}: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
+    if voice.json {
+        output::json(&json!({
+            "event": "ready",
+            "control_plane": args.http,
+            "pageserver_http": args.pageserver_http,
+            "pageserver": args.pageserver,
+            "safekeepers": args.safekeepers,
+            "data": folder.path(),
+        }));
+        return;
+    }
+    println!("offshoot is up, its data in {}", folder.path().display());
+    println!("  control plane  http://{}", args.http);
+    println!("  pageserver     http://{}", args.pageserver_http);
+    println!("next, in another terminal:");
+    println!("  offshoot tenant create acme");
+    println!("  offshoot psql acme");
+    println!("Ctrl-C stops everything and leaves nothing mounted");
+}
+
+fn say(voice: Voice, sentence: &str) {
+    if voice.json {
+        output::json(&json!({ "event": "progress", "message": sentence }));
+    } else {
+        println!("{sentence}");
+    }
+}

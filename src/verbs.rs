@@ -1,0 +1,47 @@
+//! The verbs that talk to a running `offshoot up`.
+
+mod branch;
+mod compute;
+mod psql;
+mod status;
+mod template;
+mod tenant;
+
+pub use branch::branch;
+pub use compute::compute;
+pub use psql::psql;
+pub use status::status;
+pub use template::template;
+pub use tenant::tenant;
+
+use serde_json::Value;
+
+/// How the verbs speak.
+#[derive(Clone, Copy)]
+pub struct Voice {
+    /// JSON for programs instead of tables for people.
+    pub json: bool,
+}
+
+/// A text field of an answer, `-` where it is absent.
+fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A field of an answer that counts bytes, as people read them.
+fn bytes(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer).and_then(Value::as_u64) {
+        Some(bytes) => crate::output::size(bytes),
+        None => "-".to_owned(),
+    }
+}
+
+/// The objects of an answer that is a list, or holds its list in a field of this name.
+fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+    let list = value.as_array().or_else(|| value.get(field).and_then(Value::as_array));
+    list.map(Vec::as_slice).unwrap_or_default()
+}

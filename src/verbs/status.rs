@@ -1,0 +1,37 @@
+//! `offshoot status`: what runs where.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Voice, compute::compute_table, list, text};
+use crate::{api::Api, failure::Failure, output};
+
+const NO_BODY: Option<&()> = None;
+
+/// Says what runs where.
+pub async fn status(api: &Api, voice: Voice) -> Result<(), Failure> {
+    let control_plane = api.control_plane(Method::GET, &["status"], NO_BODY).await?.value;
+    let pageserver = api.pageserver(Method::GET, &["status"], NO_BODY).await;
+    if voice.json {
+        let pageserver = match pageserver {
+            Ok(answer) => answer.value,
+            Err(failure) => json!({ "unavailable": failure.to_string() }),
+        };
+        output::json(&json!({ "control_plane": control_plane, "pageserver": pageserver }));
+        return Ok(());
+    }
+    println!("offshoot {}", text(&control_plane, "/version"));
+    let fields = [
+        ("pageserver", "/addresses/pageserver"),
+        ("its HTTP API", "/addresses/pageserver_http"),
+        ("safekeepers", "/addresses/safekeepers"),
+    ];
+    for (name, pointer) in fields {
+        println!("{name:<14}{}", text(&control_plane, pointer).replace(['[', ']', '"'], ""));
+    }
+    if let Err(failure) = pageserver {
+        println!("{failure}");
+    }
+    print!("{}", compute_table(list(&control_plane, "computes")));
+    Ok(())
+}

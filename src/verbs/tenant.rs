@@ -1,0 +1,116 @@
+//! `offshoot tenant`.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Voice, branch::branch_table, list, text};
+use crate::{
+    api::{Api, milliseconds},
+    cli::TenantVerb,
+    failure::Failure,
+    output,
+};
+
+const NO_BODY: Option<&()> = None;
+
+/// Carries a verb out.
+pub async fn tenant(api: &Api, voice: Voice, verb: TenantVerb) -> Result<(), Failure> {
+    match verb {
+        TenantVerb::Create { name, template } => create(api, voice, name, template).await,
+        TenantVerb::List => list_all(api, voice).await,
+        TenantVerb::Show { tenant } => show(api, voice, &tenant).await,
+        TenantVerb::Delete { tenant, yes } => delete(api, voice, &tenant, yes).await,
+    }
+}
+
+async fn create(
+    api: &Api,
+    voice: Voice,
+    name: String,
+    template: Option<String>,
+) -> Result<(), Failure> {
+    let mut body = json!({ "name": name });
+    if let Some(template) = template {
+        body["template"] = template.into();
+    }
+    let answer = api.pageserver(Method::POST, &["tenants"], Some(&body)).await?;
+    if voice.json {
+        output::json(&answer.with_time());
+        return Ok(());
+    }
+    println!("tenant {name} created in {} ms", milliseconds(answer.took));
+    println!("connect to it: offshoot psql {name}");
+    Ok(())
+}
+
+async fn list_all(api: &Api, voice: Voice) -> Result<(), Failure> {
+    let tenants = api.pageserver(Method::GET, &["tenants"], NO_BODY).await?.value;
+    if voice.json {
+        output::json(&tenants);
+        return Ok(());
+    }
+    let rows: Vec<_> = list(&tenants, "tenants")
+        .iter()
+        .map(|tenant| ["/name", "/id", "/created_at"].map(|field| text(tenant, field)))
+        .collect();
+    print!("{}", output::table(["name", "id", "created"], &rows));
+    Ok(())
+}
+
+async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
+    let shown = api.pageserver(Method::GET, &["tenants", tenant], NO_BODY).await?.value;
+    if voice.json {
+        output::json(&shown);
+        return Ok(());
+    }
+    println!("tenant {}, id {}", text(&shown, "/name"), text(&shown, "/id"));
+    let branches = api.pageserver(Method::GET, &["tenants", tenant, "branches"], NO_BODY).await?;
+    print!("{}", branch_table(list(&branches.value, "branches")));
+    Ok(())
+}
+
+async fn delete(api: &Api, voice: Voice, tenant: &str, yes: bool) -> Result<(), Failure> {
+    if !yes {
+        confirm(tenant)?;
+    }
+    // Its computes first: one that runs on would write to a tenant that is gone.
+    for compute in running(api, tenant).await? {
+        let branch = text(&compute, "/branch");
+        let id = text(&compute, "/tenant_id");
+        let path = ["computes", &id, &branch, "forget"];
+        api.control_plane(Method::POST, &path, NO_BODY).await?;
+    }
+    let answer = api.pageserver(Method::DELETE, &["tenants", tenant], NO_BODY).await?;
+    if voice.json {
+        output::json(&json!({ "deleted": tenant, "took_ms": milliseconds(answer.took) }));
+    } else {
+        println!("tenant {tenant} deleted");
+    }
+    Ok(())
+}
+
+async fn running(api: &Api, tenant: &str) -> Result<Vec<Value>, Failure> {
+    let computes = api.control_plane(Method::GET, &["computes"], NO_BODY).await?.value;
+    let is_its =
+        |compute: &&Value| ["/tenant", "/tenant_id"].iter().any(|at| text(compute, at) == tenant);
+    Ok(list(&computes, "computes").iter().filter(is_its).cloned().collect())
+}
+
+fn confirm(tenant: &str) -> Result<(), Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::new(format!(
+            "deleting {tenant} cannot be undone; add --yes where nobody can be asked"
+        )));
+    }
+    print!("delete {tenant}, all its branches and their history? type its name: ");
+    let mut answer = String::new();
+    let read = std::io::stdout().flush().and_then(|()| stdin.lock().read_line(&mut answer));
+    match read {
+        Ok(_) if answer.trim() == tenant => Ok(()),
+        Ok(_) => Err(Failure::new("nothing was deleted")),
+        Err(error) => Err(Failure::new(format!("the answer cannot be read: {error}"))),
+    }
+}
