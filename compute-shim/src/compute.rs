@@ -92,9 +92,7 @@ pub async fn run(
 ) -> Result<Exit, ShimError> {
     let mut stages = Stages::begin();
     let machine = Machine::check(config.pg_bin.as_deref(), config.user.as_deref(), config.listen)?;
-    let folder = Folder::take(&config.folder)?;
-    folder.check(&machine.user, machine.owner)?;
-    folder.empty(machine.owner)?;
+    let folder = prepare_folder(&config, &machine).await?;
     stages.end("folder");
     let outcome = serve(&config, &machine, &folder, &mut stages, &shutdown, ready).await;
     // What went its orderly way left nothing; what did not is ended here.
@@ -102,6 +100,19 @@ pub async fn run(
     let exit = outcome?;
     swept.map_err(|error| ShimError::io("unmounting")(error.into()))??;
     Ok(exit)
+}
+
+/// Takes the folder and empties it, off the runtime's threads: what an earlier run left may take
+/// seconds to end.
+async fn prepare_folder(config: &ComputeConfig, machine: &Machine) -> Result<Folder, ShimError> {
+    let (path, machine) = (config.folder.clone(), machine.clone());
+    let prepared = tokio::task::spawn_blocking(move || {
+        let folder = Folder::take(&path)?;
+        folder.check(&machine.user, machine.owner)?;
+        folder.empty(machine.owner)?;
+        Ok(folder)
+    });
+    prepared.await.map_err(|error| ShimError::io("preparing the folder")(error.into()))?
 }
 
 async fn serve(

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags},
@@ -68,6 +68,14 @@ pub fn unmount(mountpoint: &Path) -> Result<(), ShimError> {
             }
         }
     }
+}
+
+/// Unmounts a file system of ours and ends the threads that served it.
+pub fn end_session(session: BackgroundSession, mountpoint: &Path) -> Result<(), ShimError> {
+    unmount(mountpoint)?;
+    // The session would unmount as well, and finds that it is done.
+    let _ = session.umount_and_join();
+    Ok(())
 }
 
 /// Detaches every mount in this folder that an earlier run left behind, innermost first.

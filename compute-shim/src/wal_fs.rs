@@ -58,9 +58,8 @@ pub struct WalMount {
 impl WalMount {
     /// Unmounts; lazily where something still has a file open.
     pub fn unmount(mut self) -> Result<(), ShimError> {
-        mounts::unmount(&self.mountpoint)?;
-        drop(self.session.take());
-        Ok(())
+        let session = self.session.take();
+        session.map_or(Ok(()), |session| mounts::end_session(session, &self.mountpoint))
     }
 }
 

@@ -124,15 +124,15 @@ pub(super) async fn start(
 impl Running {
     /// Stops Postgres, waits until its WAL is committed, unmounts.
     pub(super) async fn stop(self, how: Stop) -> Result<(), ShimError> {
-        if how == Stop::Immediate {
-            // What waits for a quorum must end first, or Postgres would not.
-            self.proposer.shutdown().await;
-        }
-        let clean = self.postmaster.stop(how).await;
-        if clean && how == Stop::Fast {
+        let clean = how == Stop::Fast && self.postmaster.stop(Stop::Fast).await;
+        if clean {
             commit_everything(&self.proposer).await;
         }
+        // What waits for a quorum ends with an error now: Postgres could not end while it waits.
         self.proposer.shutdown().await;
+        if !clean {
+            self.postmaster.stop(Stop::Immediate).await;
+        }
         let mounted = self.mounted;
         tokio::task::spawn_blocking(move || mounted.unmount())
             .await
@@ -241,7 +241,11 @@ fn write_configuration(
     let settings = postgres::configuration_file(&config.settings)?;
     folder.write("postgresql.conf", settings.as_bytes(), machine.owner)?;
     folder.write("pg_hba.conf", postgres::HBA.as_bytes(), machine.owner)?;
-    folder.write("pg_ident.conf", b"", machine.owner)
+    // What ALTER SYSTEM would write here ends with the compute.
+    for empty in ["pg_ident.conf", "postgresql.auto.conf"] {
+        folder.write(empty, b"", machine.owner)?;
+    }
+    Ok(())
 }
 
 fn mount(

@@ -32,9 +32,7 @@ pub fn mount(files: RelationFiles, mountpoint: &Path) -> Result<FuseMount, ShimE
 impl FuseMount {
     /// Unmounts; lazily where something still has a file open.
     pub fn unmount(self) -> Result<(), ShimError> {
-        mounts::unmount(&self.mountpoint)?;
-        drop(self.session);
-        Ok(())
+        mounts::end_session(self.session, &self.mountpoint)
     }
 }
 

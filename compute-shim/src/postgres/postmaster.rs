@@ -29,7 +29,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a starting Postgres is looked at.
 const READY_PAUSE: Duration = Duration::from_millis(5);
 /// How long a clean stop may take: a checkpoint, and its WAL through the quorum.
-const FAST_STOP_TIME_MAX: Duration = Duration::from_secs(60);
+const FAST_STOP_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a stop without a checkpoint may take. The postmaster itself kills after 5 seconds.
 const IMMEDIATE_STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How much of the log is shown when Postgres fails.
@@ -125,19 +125,20 @@ impl Postmaster {
         ended(&mut self.exit.clone()).await
     }
 
-    /// Stops Postgres, with more and more force: returns when its postmaster is gone. Whether it
-    /// stopped as asked.
+    /// Stops Postgres, and waits until its postmaster is gone: whether it is, in the time that such
+    /// a stop may take.
     pub async fn stop(&self, how: Stop) -> bool {
-        let steps = [
-            (Signal::SIGINT, FAST_STOP_TIME_MAX),
-            (Signal::SIGQUIT, IMMEDIATE_STOP_TIME_MAX),
-            (Signal::SIGKILL, IMMEDIATE_STOP_TIME_MAX),
-        ];
-        let skipped = usize::from(how == Stop::Immediate);
-        for (step, (signal, wait)) in steps.into_iter().skip(skipped).enumerate() {
-            self.signal(signal);
-            if timeout(wait, self.ended()).await.is_ok() {
-                return step == 0;
+        let steps: &[_] = match how {
+            Stop::Fast => &[(Signal::SIGINT, FAST_STOP_TIME_MAX)],
+            Stop::Immediate => &[
+                (Signal::SIGQUIT, IMMEDIATE_STOP_TIME_MAX),
+                (Signal::SIGKILL, IMMEDIATE_STOP_TIME_MAX),
+            ],
+        };
+        for (signal, wait) in steps {
+            self.signal(*signal);
+            if timeout(*wait, self.ended()).await.is_ok() {
+                return true;
             }
             tracing::warn!(%signal, ?wait, "Postgres did not stop in time");
         }
