@@ -42,3 +42,6 @@ pub fn cleared_at<'a>(
         .map(|clear| clear.lsn)
         .max()
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,6 @@ async fn probe(store: &dyn ObjectStore) -> Result<(), Error> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,3 +215,6 @@ pub fn decode_checked<T: DeserializeOwned>(object: &[u8], path: &Path) -> Result
         corrupt(error.column().saturating_sub(1), "a manifest".to_owned(), error.to_string())
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,10 @@ impl Model {
         self.timelines.remove(&id);
     }
 
+    pub fn knows(&self, id: TenantTimeline) -> bool {
+        self.timelines.contains_key(&id)
+    }
+
     pub fn apply(&mut self, id: TenantTimeline, change: Change) {
         self.timeline_mut(id).changes.push(change);
     }
@@ -73,9 +77,10 @@ impl Model {
         timeline.changes.last().map_or(timeline.origin, point_of)
     }
 
-    /// The changes after `lsn`, as WAL would bring them again.
+    /// The changes after `lsn`, as WAL would bring them again; none where the model does not know
+    /// the timeline.
     pub fn changes_after(&self, id: TenantTimeline, lsn: Lsn) -> Vec<Change> {
-        let changes = self.timeline(id).changes.iter();
+        let changes = self.timelines.get(&id).into_iter().flat_map(|timeline| &timeline.changes);
         changes.filter(|change| change.end > lsn).cloned().collect()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
 use parking_lot::Mutex;
-use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineOrigin};
+use protocol::{BranchPoint, TenantTimeline, TimelineOrigin};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use wal_format::{Fork, Lsn, Relation, RelationFork, Slru};
 
@@ -215,11 +215,6 @@ pub fn forks() -> Vec<RelationFork> {
 /// A tenant's only branch, or its main one.
 pub fn main_of(tenant: &Tenant) -> TenantTimeline {
     tenant.branches[0].timeline
-}
-
-/// An id that nothing has.
-pub fn nobody() -> TenantId {
-    TenantId::from_bits(0xDEAD)
 }
 
 fn open(store: Arc<dyn ObjectStore>, loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>) -> Tenants {

@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+use proptest::prelude::*;
+use wal_format::{Fork, Relation};
+
+use super::{
+    format::LayerKind,
+    history::{History, Span},
+    name::{LayerName, LayerSummary},
+    reader::Layer,
+    writer::{LayerWriter, WrittenLayer},
+    *,
+};
+use crate::{cache::Cache, change::Value, error::Error};
+
+/// A layer of version 1, made once: a later version of the code must still read it, and write it
+/// to the byte.
+const GOLDEN: &[u8] = include_bytes!("golden-v1");
+
+type Version = (Key, Lsn, Value);
+
+/// All that a layer holds.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Content {
+    versions: Vec<Version>,
+    clears: Vec<Clear>,
+    history: History,
+}
+
+fn key(block: u32) -> Key {
+    let relation = Relation { tablespace: 1663, database: 5, number: 16384 };
+    Key::page(relation.fork(Fork::Main).block(block))
+}
+
+fn record(text: &str, will_init: bool) -> Value {
+    Value::Record { will_init, bytes: Bytes::copy_from_slice(text.as_bytes()) }
+}
+
+fn small() -> Content {
+    let image = Value::Image(vec![7; 8192].into());
+    let mut history = History::default();
+    for (start, end, time) in [(0x28, 0x30, None), (0x30, 0x50, Some(5)), (0x50, 0x90, None)] {
+        history.push(Span { start: Lsn(start), end: Lsn(end) }, time);
+    }
+    Content {
+        versions: vec![
+            (key(1), Lsn(0x30), record("first", true)),
+            (key(1), Lsn(0x50), record("second", false)),
+            (key(2), Lsn(0x50), image),
+            (Key::CONTROL, Lsn(0x90), Value::Image(Bytes::new())),
+        ],
+        clears: vec![Clear { range: key(5)..key(9), lsn: Lsn(0x90) }],
+        history,
+    }
+}
+
+fn write(content: &Content) -> WrittenLayer {
+    let to = content.history.at_or_before(Lsn::MAX).map_or(Lsn(0x90), |point| point.lsn);
+    let name = LayerName { kind: LayerKind::Delta, from: Lsn(0x28), to, nonce: 1 };
+    let mut writer = LayerWriter::new(name);
+    for (key, lsn, value) in &content.versions {
+        writer.add(*key, *lsn, value).expect("it can be compressed");
+    }
+    let written = writer.finish(&content.clears, &content.history).expect("it can be compressed");
+    written.expect("there is something in it")
+}
+
+async fn layer_of(summary: &LayerSummary, object: Bytes) -> Layer {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let path = Path::from(summary.name.to_string());
+    store.put(&path, object.into()).await.expect("the store works");
+    Layer::new(summary.clone(), path, store, Arc::new(Cache::new(1 << 20)))
+}
+
+async fn read_all(layer: &Layer) -> Result<Content, Error> {
+    let contents = layer.contents().await?;
+    let all = Key::MIN..Key::MAX;
+    let numbers: Vec<usize> = contents.blocks_in(&all).collect();
+    let mut versions = Vec::new();
+    for block in layer.blocks(&contents, &numbers).await? {
+        for at in 0..block.len() {
+            versions.push((block.key(at), block.lsn(at), block.value(at)));
+        }
+    }
+    let clears = contents.clears_in(&all).cloned().collect();
+    Ok(Content { versions, clears, history: layer.history().await? })
+}
+
+#[tokio::test]
+async fn the_golden_layer_is_read_and_written_to_the_byte() {
+    let written = write(&small());
+    assert!(written.object == GOLDEN, "version 1 is written in another way than it was");
+    let layer = layer_of(&written.summary, Bytes::from_static(GOLDEN)).await;
+    assert_eq!(read_all(&layer).await, Ok(small()));
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_a_layer_is_found_and_named() {
+    let written = write(&small());
+    for at in 0..written.object.len() {
+        for bit in 0..8 {
+            let mut damaged = written.object.to_vec();
+            damaged[at] ^= 1 << bit;
+            let layer = layer_of(&written.summary, damaged.into()).await;
+            match read_all(&layer).await {
+                Err(Error::Corrupt { object, offset, .. }) => {
+                    assert_eq!(object, written.summary.name.to_string());
+                    assert!(offset <= at as u64, "byte {at} was looked for behind it: {offset}");
+                }
+                other => panic!("bit {bit} of byte {at} went unnoticed: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_lost_its_end_is_damaged_and_one_that_is_gone_is_missing() {
+    let written = write(&small());
+    for length in 0..written.object.len() {
+        let layer = layer_of(&written.summary, written.object.slice(..length)).await;
+        let read = read_all(&layer).await;
+        assert!(matches!(read, Err(Error::Corrupt { .. })), "{length} bytes: {read:?}");
+    }
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let cache = Arc::new(Cache::new(0));
+    let layer = Layer::new(written.summary, Path::from("gone"), store, cache);
+    assert_eq!(read_all(&layer).await, Err(Error::Missing { object: "gone".to_owned() }));
+}
+
+fn any_content() -> impl Strategy<Value = Content> {
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| Value::Image(bytes.into())),
+        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..3000))
+            .prop_map(|(will_init, bytes)| Value::Record { will_init, bytes: bytes.into() }),
+    ];
+    let versions = prop::collection::btree_map((0..20_u32, 1..50_u64), value, 0..120);
+    let clears = prop::collection::vec((0..20_u32, 1..20_u32, 1..50_u64), 0..4);
+    let records = prop::collection::vec((0..30_u64, 1..300_u64, any::<Option<i64>>()), 1..40);
+    (versions, clears, records).prop_map(|(versions, clears, records)| {
+        let mut history = History::default();
+        let mut at = 0x28;
+        for (gap, length, time) in records {
+            let start = at + gap;
+            at = start + length;
+            history.push(Span { start: Lsn(start), end: Lsn(at) }, time);
+        }
+        let version = |((block, lsn), value)| (key(block), Lsn(lsn), value);
+        let clear =
+            |(first, blocks, lsn)| Clear { range: key(first)..key(first + blocks), lsn: Lsn(lsn) };
+        Content {
+            versions: versions.into_iter().map(version).collect(),
+            clears: clears.into_iter().map(clear).collect(),
+            history,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_layer_is_read_back_as_it_was_written(content in any_content()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it starts");
+        runtime.block_on(async {
+            let written = write(&content);
+            let layer = layer_of(&written.summary, written.object).await;
+            prop_assert_eq!(read_all(&layer).await, Ok(content));
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,130 @@
+use object_store::memory::InMemory;
+
+use super::*;
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+struct Body {
+    text: String,
+}
+
+fn body(text: &str) -> Body {
+    Body { text: text.to_owned() }
+}
+
+fn folder() -> Path {
+    Path::from("tenants/t")
+}
+
+async fn open(store: &Arc<dyn ObjectStore>) -> (Sequence, Option<Body>) {
+    Sequence::open(store.clone(), folder()).await.expect("the store works")
+}
+
+async fn publish(sequence: &mut Sequence, text: &str) -> Result<(), Error> {
+    let manifest = sequence.prepare(&body(text)).expect("a body is JSON");
+    sequence.publish(manifest).await
+}
+
+fn store() -> Arc<dyn ObjectStore> {
+    Arc::new(InMemory::new())
+}
+
+#[tokio::test]
+async fn the_highest_number_is_the_truth() {
+    let store = store();
+    let (mut sequence, none) = open(&store).await;
+    assert_eq!(none, None);
+    for text in ["a", "b", "c"] {
+        publish(&mut sequence, text).await.expect("nobody else writes");
+    }
+    let (sequence, newest) = open(&store).await;
+    assert_eq!((sequence.newest(), newest), (3, Some(body("c"))));
+}
+
+#[tokio::test]
+async fn of_two_writers_of_one_number_one_is_fenced() {
+    let store = store();
+    let (mut one, _) = open(&store).await;
+    let (mut two, _) = open(&store).await;
+    publish(&mut one, "one").await.expect("it is the first");
+    assert!(matches!(publish(&mut two, "two").await, Err(Error::Fenced { .. })));
+    assert_eq!(open(&store).await.1, Some(body("one")));
+}
+
+#[tokio::test]
+async fn a_put_that_is_tried_again_after_it_succeeded_unseen_is_a_success() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    let manifest = sequence.prepare(&body("once")).expect("a body is JSON");
+    let path = sequence.path(1);
+    store.put(&path, manifest.clone().into()).await.expect("the store works");
+    sequence.publish(manifest).await.expect("it is our own");
+    assert_eq!(sequence.newest(), 1);
+}
+
+#[tokio::test]
+async fn a_writer_that_slept_cannot_use_a_number_that_was_collected() {
+    let store = store();
+    let (mut awake, _) = open(&store).await;
+    publish(&mut awake, "0").await.expect("nobody else writes");
+    publish(&mut awake, "1").await.expect("nobody else writes");
+    // It reads number 2 as the newest, and sleeps.
+    let (mut asleep, _) = open(&store).await;
+    for text in 2..10 {
+        publish(&mut awake, &text.to_string()).await.expect("nobody else writes");
+        awake.collect().await;
+    }
+    assert!(store.head(&asleep.path(3)).await.is_err(), "number 3 was collected");
+    assert!(matches!(publish(&mut asleep, "slept").await, Err(Error::Fenced { .. })));
+    publish(&mut awake, "10").await.expect("it is still the newest");
+    assert_eq!(open(&store).await.1, Some(body("10")));
+}
+
+#[tokio::test]
+async fn a_writers_first_manifest_is_kept_so_that_the_one_before_is_fenced_for_ever() {
+    let store = store();
+    let (mut old, _) = open(&store).await;
+    publish(&mut old, "0").await.expect("nobody else writes");
+    let (mut new, _) = open(&store).await;
+    for text in 1..10 {
+        publish(&mut new, &text.to_string()).await.expect("it is the newest");
+        new.collect().await;
+    }
+    assert!(matches!(publish(&mut old, "slept").await, Err(Error::Fenced { .. })));
+    publish(&mut new, "10").await.expect("it is still the newest");
+}
+
+#[tokio::test]
+async fn of_many_writers_at_once_exactly_one_wins_each_number() {
+    let store = store();
+    for number in 0..5_u64 {
+        let mut writers = Vec::new();
+        for _ in 0..8 {
+            writers.push(open(&store).await.0);
+        }
+        let tries = writers.iter_mut().map(|writer| publish(writer, "x"));
+        let results = futures::future::join_all(tries).await;
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+        assert_eq!(open(&store).await.0.newest(), number + 1);
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_a_manifest_is_found_and_named() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    publish(&mut sequence, "whole").await.expect("nobody else writes");
+    let path = sequence.path(1);
+    let whole = read(store.as_ref(), &path).await.expect("it is there").expect("it is there");
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut damaged = whole.to_vec();
+            damaged[at] ^= 1 << bit;
+            store.put(&path, damaged.into()).await.expect("the store works");
+            let opened = Sequence::open::<Body>(store.clone(), folder()).await;
+            match opened.map(|(_, body)| body) {
+                Err(Error::Corrupt { object, .. }) => assert_eq!(object, path.to_string()),
+                other => panic!("bit {bit} of byte {at} went unnoticed: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Crashes between any two operations of the object store, and a store that is gone for a while.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use object_store::{ObjectStore, memory::InMemory};
+use protocol::TenantTimeline;
+
+use super::{FaultyStore, World, world::main_of};
+use crate::{error::Error, key::Key};
+
+/// What was acknowledged: branches by tenant and name, as long as nobody tried to change them.
+type Acknowledged = BTreeMap<(String, String), TenantTimeline>;
+
+#[tokio::test]
+async fn a_crash_between_any_two_operations_loses_nothing_and_another_start_works() {
+    let complete = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(complete.clone()), 1);
+    tell(&mut world, "", &mut Acknowledged::new()).await.expect("the store works");
+    let operations = complete.operations();
+    assert!(operations > 40, "the story has only {operations} operations");
+
+    for unseen in [false, true] {
+        for until in 0..operations {
+            let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let store = FaultyStore::new(inner.clone()).fail_after(until, unseen);
+            let mut world = World::on(Arc::new(store), 1);
+            let mut acknowledged = Acknowledged::new();
+            let told = tell(&mut world, "", &mut acknowledged).await;
+            assert!(told.is_ok() || matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+
+            world.restart_on(inner);
+            check(&world, &acknowledged).await;
+            tell(&mut world, "-again", &mut acknowledged).await.expect("the store works");
+            check(&world, &acknowledged).await;
+        }
+    }
+}
+
+/// Everything that a pageserver does to its store.
+async fn tell(
+    world: &mut World,
+    suffix: &str,
+    acknowledged: &mut Acknowledged,
+) -> Result<(), Error> {
+    let named = |name: &str| format!("{name}{suffix}");
+    let (base, one, two) = (named("base"), named("one"), named("two"));
+    world.template(&base).await?;
+    let tenant = world.tenant(&one, &base).await?;
+    let main = main_of(&tenant);
+    acknowledged.insert((one.clone(), "main".to_owned()), main);
+    for _ in 0..5 {
+        world.write(main).await?;
+    }
+    world.timeline(main).await?.flush().await?;
+    let point = world.model.points(main)[3];
+    let dev = world.tenants.create_branch(tenant.id, "dev", "main", point).await?;
+    world.model.add(dev.timeline, Some(main), point);
+    acknowledged.insert((one.clone(), "dev".to_owned()), dev.timeline);
+    for id in [dev.timeline, main] {
+        world.write(id).await?;
+        world.timeline(id).await?.flush().await?;
+        world.write(id).await?;
+        world.timeline(id).await?.flush().await?;
+    }
+    let point = world.model.points(main)[4];
+    acknowledged.remove(&(one.clone(), "main".to_owned()));
+    let (new, kept) = world.tenants.restore(tenant.id, "main", point, Some("old")).await?;
+    world.model.add(new.timeline, Some(main), point);
+    acknowledged.insert((one.clone(), new.name), new.timeline);
+    acknowledged.insert((one.clone(), kept.name), kept.timeline);
+    world.write(new.timeline).await?;
+    world.timeline(new.timeline).await?.flush().await?;
+    acknowledged.remove(&(one.clone(), "dev".to_owned()));
+    world.tenants.delete_branch(tenant.id, "dev").await?;
+
+    let tenant = world.tenant(&two, &base).await?;
+    world.write(main_of(&tenant)).await?;
+    world.timeline(main_of(&tenant)).await?.flush().await?;
+    world.tenants.delete_tenant(tenant.id).await?;
+    let again = world.tenant(&two, &base).await?;
+    acknowledged.insert((two, "main".to_owned()), main_of(&again));
+    Ok(())
+}
+
+/// Every tenant that is there is whole, and all that was acknowledged is there.
+async fn check(world: &World, acknowledged: &Acknowledged) {
+    let mut found = Acknowledged::new();
+    for tenant in world.tenants.list().await.expect("the store works") {
+        for branch in &tenant.branches {
+            let id = branch.timeline;
+            found.insert((tenant.name.clone(), branch.name.clone()), id);
+            // What was made without being acknowledged is as its ancestor was.
+            let (model_id, at) = match &branch.ancestor {
+                Some(from) if !world.model.knows(id) => (from.timeline, from.point.lsn),
+                _ => (id, world.model.end(id).lsn),
+            };
+            let timeline = world.timeline(id).await.expect("a listed timeline loads");
+            let state = timeline.scan(Key::MIN..Key::MAX, at).await.expect("it can be read");
+            assert!(state.into_iter().eq(world.model.state(model_id, at)), "{id} at {at}");
+        }
+    }
+    for (name, id) in acknowledged {
+        assert_eq!(found.get(name), Some(id), "{name:?} was acknowledged");
+    }
+}
+
+#[tokio::test]
+async fn while_the_store_is_gone_memory_is_served_and_afterwards_everything_goes_on() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 2);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    for _ in 0..20 {
+        world.write(main).await.expect("the store works");
+    }
+    let timeline = world.timeline(main).await.expect("it loads");
+    timeline.flush().await.expect("the store works");
+    let stored = timeline.remote_consistent_lsn();
+
+    store.set_up(false);
+    let mut in_memory = world.change(world.model.end(main).lsn);
+    in_memory.puts = vec![(Key::CONTROL, crate::change::Value::Image("new".into()))];
+    world.model.apply(main, in_memory.clone());
+    timeline.apply(in_memory);
+    let end = timeline.last_record_lsn();
+    assert_eq!(timeline.get(Key::CONTROL, end).await, Ok(Some("new".into())));
+    // A template's block that this small cache does not hold.
+    let scanned = timeline.scan(Key::MIN..Key::MAX, end).await;
+    assert!(matches!(scanned, Err(Error::Unavailable(_))), "{scanned:?}");
+    assert!(matches!(timeline.flush().await, Err(Error::Unavailable(_))));
+    assert_eq!(timeline.remote_consistent_lsn(), stored);
+    assert_eq!(timeline.ready_for_more().await, Ok(()));
+    let refused = world.tenants.create_branch(tenant.id, "dev", "main", timeline.last_record());
+    assert!(matches!(refused.await, Err(Error::Unavailable(_))));
+
+    store.set_up(true);
+    let mut stored = timeline.watch_remote_consistent_lsn();
+    let caught_up = stored.wait_for(|lsn| *lsn == end);
+    tokio::time::timeout(Duration::from_secs(10), caught_up)
+        .await
+        .expect("flushing goes on by itself")
+        .expect("the timeline is there");
+    let state = timeline.scan(Key::MIN..Key::MAX, end).await.expect("the store works");
+    assert!(state.into_iter().eq(world.model.state(main, end)));
+    let branch = world.tenants.create_branch(tenant.id, "dev", "main", timeline.last_record());
+    branch.await.expect("the store works");
+}
