@@ -1,0 +1,20 @@
+//! The whole road with real processes and real Postgres: what must survive, and what must never
+//! happen. Each test has a cluster of its own and waits for its turn.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the benches use other parts of it")]
+mod harness;
+
+mod bad_input;
+mod branches;
+mod command_line;
+mod compute_loss;
+mod fencing;
+mod held_commits;
+mod kinds_of_data;
+mod object_store_loss;
+mod pages_that_come_back;
+mod pageserver_loss;
+mod restore;
+mod safekeeper_loss;
+mod up;

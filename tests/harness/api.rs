@@ -1,0 +1,132 @@
+//! The two HTTP APIs, as a program uses them.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use control_plane::Compute;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// A client of both.
+#[derive(Clone)]
+pub struct Api {
+    pub pageserver: SocketAddr,
+    pub control_plane: SocketAddr,
+    http: reqwest::Client,
+}
+
+impl Api {
+    pub fn new(pageserver: SocketAddr, control_plane: SocketAddr) -> Api {
+        Api { pageserver, control_plane, http: reqwest::Client::new() }
+    }
+
+    /// Asks, and gives the status and the body as they are.
+    pub async fn ask(
+        &self,
+        server: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method, format!("http://{server}/v1/{path}"));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let status = response.status();
+        let bytes = response.bytes().await?;
+        if bytes.is_empty() {
+            return Ok((status, Value::Null));
+        }
+        let body = serde_json::from_slice(&bytes)
+            .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&bytes)))?;
+        Ok((status, body))
+    }
+
+    async fn done(
+        &self,
+        server: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        let (status, answer) = self.ask(server, method.clone(), path, body).await?;
+        if !status.is_success() {
+            bail!("{method} {path}: {status}: {answer}");
+        }
+        Ok(answer)
+    }
+
+    /// Asks the pageserver for something that must succeed.
+    pub async fn storage(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        self.done(self.pageserver, method, path, body).await
+    }
+
+    /// Asks the pageserver for something that must be refused; the sentence.
+    pub async fn refused(&self, path: &str, body: Value) -> anyhow::Result<(StatusCode, String)> {
+        let (status, answer) = self.ask(self.pageserver, Method::POST, path, Some(body)).await?;
+        if status.is_success() {
+            bail!("POST {path} was not refused: {answer}");
+        }
+        let message = answer["message"].as_str().context("an error without a message")?;
+        Ok((status, message.to_owned()))
+    }
+
+    pub async fn create_tenant(&self, name: &str) -> anyhow::Result<Value> {
+        self.storage(Method::POST, "tenants", Some(json!({ "name": name }))).await
+    }
+
+    /// A branch at head of main.
+    pub async fn create_branch(&self, tenant: &str, name: &str) -> anyhow::Result<Value> {
+        let path = format!("tenants/{tenant}/branches");
+        self.storage(Method::POST, &path, Some(json!({ "name": name }))).await
+    }
+
+    /// A branch of main at an LSN.
+    pub async fn create_branch_at(
+        &self,
+        tenant: &str,
+        name: &str,
+        lsn: &str,
+    ) -> anyhow::Result<Value> {
+        let path = format!("tenants/{tenant}/branches");
+        let body = json!({ "name": name, "at": { "lsn": lsn } });
+        self.storage(Method::POST, &path, Some(body)).await
+    }
+
+    /// Restores main, and has its compute follow.
+    pub async fn restore(&self, tenant: &str, moment: Value) -> anyhow::Result<Value> {
+        let path = format!("tenants/{tenant}/branches/main/restore");
+        let restored = self.storage(Method::POST, &path, Some(moment)).await?;
+        let path = format!("computes/{tenant}/main/follow");
+        self.done(self.control_plane, Method::POST, &path, None).await?;
+        Ok(restored)
+    }
+
+    pub async fn start(&self, tenant: &str, branch: &str) -> anyhow::Result<Compute> {
+        self.start_with(json!({ "tenant": tenant, "branch": branch })).await
+    }
+
+    pub async fn start_with(&self, request: Value) -> anyhow::Result<Compute> {
+        let path = "computes";
+        let compute = self.done(self.control_plane, Method::POST, path, Some(request)).await?;
+        Ok(serde_json::from_value(compute)?)
+    }
+
+    pub async fn stop(&self, tenant: &str, branch: &str) -> anyhow::Result<Compute> {
+        let path = format!("computes/{tenant}/{branch}");
+        let compute = self.done(self.control_plane, Method::DELETE, &path, None).await?;
+        Ok(serde_json::from_value(compute)?)
+    }
+
+    pub async fn compute(&self, tenant: &str, branch: &str) -> anyhow::Result<Compute> {
+        let path = format!("computes/{tenant}/{branch}");
+        let compute = self.done(self.control_plane, Method::GET, &path, None).await?;
+        Ok(serde_json::from_value(compute)?)
+    }
+}

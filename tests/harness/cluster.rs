@@ -1,0 +1,287 @@
+//! Five processes, their folder and their ports.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, Permissions},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use control_plane::Compute;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use protocol::{TenantTimeline, quorum::Configuration};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use wal_format::Lsn;
+
+use super::{
+    Api, Database, Process, eventually,
+    ports::{free_address, free_port},
+    safekeeper_status::safekeeper_status,
+    seed,
+};
+
+/// Whose turn it is to use the machine.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// How many ports a cluster has for computes.
+const COMPUTE_PORTS: u16 = 20;
+
+/// One of the five processes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// The safekeeper of this number, from 1.
+    Safekeeper(usize),
+    Pageserver,
+    ControlPlane,
+}
+
+/// Three safekeepers, a pageserver and a control plane, each a process of its own.
+pub struct Cluster {
+    pub api: Api,
+    pub folder: TempDir,
+    pub safekeepers: [SocketAddr; 3],
+    pub pageserver: SocketAddr,
+    compute_ports: String,
+    processes: BTreeMap<Role, Process>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// A folder that the user who runs Postgres can pass through.
+pub fn folder() -> anyhow::Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("offshoot-").tempdir_in("/tmp")?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
+    Ok(folder)
+}
+
+/// A range of ports for computes.
+pub fn compute_ports() -> String {
+    let first = free_port();
+    for _ in 1..COMPUTE_PORTS {
+        free_port();
+    }
+    format!("{first}-{}", first + COMPUTE_PORTS - 1)
+}
+
+/// Waits for a turn without a cluster, for tests that start `offshoot` by themselves.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
+impl Cluster {
+    /// Starts one with the default template in its object store.
+    pub async fn start() -> anyhow::Result<Cluster> {
+        let turn = turn().await;
+        let folder = folder()?;
+        seed::copy(seed::seed().await?, &folder.path().join("store"))?;
+        let mut cluster = Cluster {
+            api: Api::new(free_address(), free_address()),
+            folder,
+            safekeepers: [free_address(), free_address(), free_address()],
+            pageserver: free_address(),
+            compute_ports: compute_ports(),
+            processes: BTreeMap::new(),
+            _turn: turn,
+        };
+        for role in cluster.roles() {
+            cluster.start_role(role)?;
+        }
+        Ok(cluster)
+    }
+
+    fn roles(&self) -> [Role; 5] {
+        let safekeepers = [1, 2, 3].map(Role::Safekeeper);
+        let [a, b, c] = safekeepers;
+        [a, b, c, Role::Pageserver, Role::ControlPlane]
+    }
+
+    /// Starts a role, and waits until it listens.
+    pub fn start_role(&mut self, role: Role) -> anyhow::Result<()> {
+        let log = self.path(&format!("{role:?}.log").replace(['(', ')'], "-"));
+        let mut process = Process::spawn(&self.arguments(role), &log)?;
+        process.wait_for_line(" on ").with_context(|| format!("{role:?}"))?;
+        self.processes.insert(role, process);
+        Ok(())
+    }
+
+    /// A role's process.
+    pub fn process(&mut self, role: Role) -> anyhow::Result<&mut Process> {
+        self.processes.get_mut(&role).with_context(|| format!("{role:?} does not run"))
+    }
+
+    /// Asks a role to stop.
+    pub fn stop_role(&mut self, role: Role) -> anyhow::Result<()> {
+        let mut process =
+            self.processes.remove(&role).with_context(|| format!("{role:?} does not run"))?;
+        let status = process.stop()?;
+        ensure!(status.success(), "{role:?} ended with {status}:\n{}", process.log());
+        Ok(())
+    }
+
+    /// Kills a role at once.
+    pub fn kill_role(&mut self, role: Role) {
+        if let Some(mut process) = self.processes.remove(&role) {
+            process.kill();
+        }
+    }
+
+    /// Throws a safekeeper's disk away.
+    pub fn wipe_safekeeper(&self, number: usize) -> anyhow::Result<()> {
+        Ok(fs::remove_dir_all(self.path(&format!("safekeeper-{number}")))?)
+    }
+
+    /// Kills a compute and all that belongs to it with -9, and waits until its folder is gone.
+    pub async fn kill_compute(&self, compute: &Compute) -> anyhow::Result<()> {
+        let pid = compute.pid.context("the compute does not run")?;
+        killpg(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
+        let folder = self.compute_folder(compute);
+        eventually("the killed compute's folder is removed", Duration::from_secs(20), async || {
+            ensure!(!folder.exists(), "{} is still there", folder.display());
+            Ok(())
+        })
+        .await
+    }
+
+    /// A compute's disposable folder.
+    pub fn compute_folder(&self, compute: &Compute) -> PathBuf {
+        let id = compute.timeline_id.to_string();
+        self.path("computes").join(&id[..16])
+    }
+
+    /// A tenant with a running compute, and a connection to it.
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<(Compute, Database)> {
+        self.api.create_tenant(name).await?;
+        self.connect(name, "main").await
+    }
+
+    /// Starts a branch's compute where it does not run, and connects.
+    pub async fn connect(&self, tenant: &str, branch: &str) -> anyhow::Result<(Compute, Database)> {
+        let compute = self.api.start(tenant, branch).await?;
+        let database = Database::connect(compute.port).await?;
+        Ok((compute, database))
+    }
+
+    /// How far a safekeeper has flushed the WAL of a tenant's branch main, and whether its disk is
+    /// a member of the quorum.
+    pub async fn flushed(&self, number: usize, tenant: &str) -> anyhow::Result<(Lsn, bool)> {
+        let compute = self.api.compute(tenant, "main").await?;
+        let timeline = TenantTimeline { tenant: compute.tenant_id, timeline: compute.timeline_id };
+        let status = safekeeper_status(self.safekeepers[number - 1], timeline).await?;
+        let admitted =
+            |configuration: Configuration| configuration.admits(status.node, status.identity);
+        Ok((status.flush_lsn, status.configuration.is_some_and(admitted)))
+    }
+
+    /// A path in the cluster's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The object store's URL.
+    pub fn store(&self) -> String {
+        format!("file://{}", self.path("store").display())
+    }
+
+    /// The safekeepers, as an option's value.
+    pub fn safekeeper_list(&self) -> String {
+        self.safekeepers.map(|address| address.to_string()).join(",")
+    }
+
+    fn arguments(&self, role: Role) -> Vec<String> {
+        let (name, options) = match role {
+            Role::Safekeeper(number) => ("safekeeper", self.safekeeper_options(number)),
+            Role::Pageserver => (
+                "pageserver",
+                vec![
+                    ("--store", self.store()),
+                    ("--http", self.api.pageserver.to_string()),
+                    ("--listen", self.pageserver.to_string()),
+                    ("--safekeepers", self.safekeeper_list()),
+                ],
+            ),
+            Role::ControlPlane => (
+                "control-plane",
+                vec![
+                    ("--folder", self.path("computes").display().to_string()),
+                    ("--http", self.api.control_plane.to_string()),
+                    ("--pageserver-http", self.api.pageserver.to_string()),
+                    ("--pageserver", self.pageserver.to_string()),
+                    ("--safekeepers", self.safekeeper_list()),
+                    ("--compute-ports", self.compute_ports.clone()),
+                ],
+            ),
+        };
+        let mut arguments = vec![name.to_owned()];
+        arguments.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        arguments
+    }
+
+    fn safekeeper_options(&self, number: usize) -> Vec<(&'static str, String)> {
+        let peers: Vec<String> = (1..)
+            .zip(self.safekeepers)
+            .filter(|(other, _)| *other != number)
+            .map(|(other, address)| format!("{other}={address}"))
+            .collect();
+        let folder = self.path(&format!("safekeeper-{number}"));
+        vec![
+            ("--node", number.to_string()),
+            ("--folder", folder.display().to_string()),
+            ("--listen", self.safekeepers[number - 1].to_string()),
+            ("--peers", peers.join(",")),
+            ("--store", self.store()),
+        ]
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            say_logs(self.folder.path());
+        }
+        // Computes end with the control plane, and want the others until then.
+        while let Some((role, process)) = self.processes.pop_last() {
+            drop(process);
+            if role == Role::ControlPlane {
+                unmount_below(self.folder.path());
+            }
+        }
+    }
+}
+
+/// The ends of all logs, for whoever reads why a test failed.
+fn say_logs(folder: &Path) {
+    let computes = folder.join("computes");
+    let folders = [folder, &computes].map(fs::read_dir);
+    for entry in folders.into_iter().flatten().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(30)..];
+            eprintln!("--- the end of {}:\n{}", path.display(), last.join("\n"));
+        }
+    }
+}
+
+/// After a control plane that was killed there may be mounts.
+fn unmount_below(folder: &Path) {
+    for mountpoint in mounts_below(folder) {
+        let _gone = nix::mount::umount2(&mountpoint, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// What is mounted below a folder, the innermost first.
+pub fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mountpoints = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut below: Vec<PathBuf> =
+        mountpoints.filter(|mountpoint| mountpoint.starts_with(folder)).collect();
+    below.reverse();
+    below
+}

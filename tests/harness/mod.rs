@@ -1,0 +1,42 @@
+//! What the end-to-end tests and benches stand on: real processes of the binary that is tested,
+//! real Postgres, a folder and ports of their own, and nothing left behind.
+//!
+//! A [`Cluster`] is five processes: three safekeepers, a pageserver, a control plane; each can be
+//! stopped, killed and started again. One cluster lives at a time in a test binary: the machine's
+//! processors are few, and a test that waits for its turn is steadier than one that is starved.
+
+mod api;
+mod cluster;
+mod ports;
+mod postgres;
+mod process;
+mod safekeeper_status;
+mod seed;
+
+pub use api::Api;
+pub use cluster::{Cluster, Role, folder, mounts_below, turn};
+pub use ports::free_port;
+pub use postgres::{Database, amcheck, pgbench, pgbench_balances, pgbench_init, program};
+pub use process::Process;
+pub use seed::up_arguments;
+
+/// The binary that is tested.
+pub const OFFSHOOT: &str = env!("CARGO_BIN_EXE_offshoot");
+
+/// Tries until it succeeds or the time is over; then says the last error.
+pub async fn eventually<T>(
+    what: &str,
+    longest: std::time::Duration,
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let began = std::time::Instant::now();
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if began.elapsed() > longest => {
+                return Err(error.context(format!("{what}: not within {longest:?}")));
+            }
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    }
+}
