@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ComputeEvent, Error, Stages, mounts};
+use crate::{ComputeEvent, Error, Stages, leftovers};
 
 /// How long a compute may take to stop before it is killed. A fast stop writes a checkpoint through
 /// the quorum, which may be slow but not this slow.
@@ -158,7 +158,7 @@ async fn listen(
 
 async fn clear(folder: PathBuf) {
     let shown = folder.display().to_string();
-    match tokio::task::spawn_blocking(move || mounts::clear(&folder)).await {
+    match tokio::task::spawn_blocking(move || leftovers::clear(&folder)).await {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
             tracing::warn!(folder = shown, %reason, "a compute's folder could not be removed");

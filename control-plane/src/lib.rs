@@ -13,7 +13,7 @@ mod endpoint;
 mod endpoints;
 mod error;
 mod http;
-mod mounts;
+mod leftovers;
 mod pageserver_client;
 mod ports;
 

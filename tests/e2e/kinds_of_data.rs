@@ -29,7 +29,8 @@ async fn prepared_transactions_survive() -> anyhow::Result<()> {
     database.run("COMMIT PREPARED 'three'").await?;
     let database = lose(&cluster, database).await?;
     assert_eq!(database.one::<i64>("SELECT count(*) FROM pg_prepared_xacts").await?, 2);
-    database.run("COMMIT PREPARED 'one'; ROLLBACK PREPARED 'two'").await?;
+    database.run("COMMIT PREPARED 'one'").await?;
+    database.run("ROLLBACK PREPARED 'two'").await?;
     let sum: i64 = database.one("SELECT sum(n) FROM t").await?;
     assert_eq!(sum, 1 + 3);
     let database = lose(&cluster, database).await?;
