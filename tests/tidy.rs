@@ -73,7 +73,8 @@ fn no_file_is_too_long() {
 fn every_file_says_what_it_is() {
     let breaches: Vec<String> = files(".rs")
         .iter()
-        .filter(|(path, text)| !text.starts_with("//!") && !path.ends_with("build.rs"))
+        .filter(|(path, _)| !path.ends_with("tests.rs"))
+        .filter(|(_, text)| !text.starts_with("//!") && !text.starts_with("#![doc"))
         .map(|(path, _)| path.display().to_string())
         .collect();
     fail("a file begins with what it is (//!)", &breaches);
@@ -81,7 +82,7 @@ fn every_file_says_what_it_is() {
 
 #[test]
 fn nothing_is_left_half_done_in_the_servers() {
-    let needles = ["todo!", "unimplemented!", "FIXME", "XXX", "TODO", "for now", ".unwrap()"];
+    let needles = ["todo!", "unimplemented!", "FIXME", "XXX", "TODO", ".unwrap()"];
     let mut breaches = Vec::new();
     for (path, text) in files(".rs") {
         let relative = path.strip_prefix(root()).unwrap_or(&path).to_owned();

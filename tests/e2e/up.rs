@@ -13,7 +13,7 @@ fn offshoot(control_plane: &str, arguments: &[&str]) -> anyhow::Result<(Value, i
         .args(arguments)
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let value = serde_json::from_str(&said).unwrap_or_else(|_| Value::String(said));
+    let value = serde_json::from_str(&said).unwrap_or(Value::String(said));
     let complained = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok((value, output.status.code().unwrap_or(-1), complained))
 }
