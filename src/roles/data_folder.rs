@@ -164,9 +164,10 @@ mod tests {
     #[test]
     fn a_folder_that_postgres_cannot_pass_through_is_named() {
         let outer = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(outer.path(), Permissions::from_mode(0o700)).expect("closed");
         let nobody = User { uid: 65534.into(), gid: 65534.into(), ..me() };
         let failure = DataFolder::open(&outer.path().join("data"), &nobody).err();
-        let failure = failure.expect("tempdir makes folders of mode 0700").to_string();
+        let failure = failure.expect("refused").to_string();
         assert!(failure.contains("cannot pass through"), "{failure}");
     }
 }

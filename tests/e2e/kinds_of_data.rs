@@ -147,6 +147,33 @@ async fn rewritten_catalogs_survive() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn truncated_tables_indexes_and_changed_types_survive() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let (_, database) = cluster.tenant("acme").await?;
+    database
+        .run(
+            "CREATE TABLE t (n int PRIMARY KEY, v text);
+             INSERT INTO t SELECT i, 'a' FROM generate_series(1, 3000) i;
+             CREATE TABLE rewritten AS SELECT i::int AS n FROM generate_series(1, 3000) i;
+             CREATE MATERIALIZED VIEW m AS SELECT count(*) c FROM t;",
+        )
+        .await?;
+    database.run("TRUNCATE t RESTART IDENTITY").await?;
+    database.run("INSERT INTO t SELECT i, 'b' FROM generate_series(1, 10) i").await?;
+    database.run("ALTER TABLE rewritten ALTER n TYPE bigint; REFRESH MATERIALIZED VIEW m").await?;
+    database.run("REINDEX TABLE t; CREATE TEMP TABLE gone AS TABLE t").await?;
+    database.run("BEGIN; TRUNCATE t; INSERT INTO t VALUES (99, 'c'); ROLLBACK").await?;
+    let database = lose(&cluster, database).await?;
+    assert_eq!(database.one::<i64>("SELECT count(*) FROM t WHERE v = 'b'").await?, 10);
+    assert_eq!(database.one::<i64>("SELECT sum(n)::bigint FROM rewritten").await?, 4_501_500);
+    assert_eq!(database.one::<i64>("SELECT c FROM m").await?, 10);
+    database.run("DROP TABLE rewritten; CREATE TABLE rewritten (n int)").await?;
+    let database = lose(&cluster, database).await?;
+    assert_eq!(database.one::<i64>("SELECT count(*) FROM rewritten").await?, 0);
+    amcheck(cluster.api.compute("acme", "main").await?.port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn multixacts_and_subtransactions_survive() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     let (compute, database) = cluster.tenant("acme").await?;
