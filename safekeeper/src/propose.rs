@@ -46,7 +46,16 @@ pub async fn serve(
     let connection = keeper.next_connection();
     timeline.connect(connection, answers.clone());
     let closed = CancellationToken::new();
-    let mut sending = keeper.tasks.spawn(send_answers(writer, receiver, closed.clone()));
+    // When the safekeeper is stopped, this connection's own task may be dropped before it has taken its
+    // place among the answers away: the sending one then ends by itself.
+    let (answering, stopped) =
+        (send_answers(writer, receiver, closed.clone()), keeper.shutdown.clone());
+    let mut sending = keeper.tasks.spawn(async move {
+        tokio::select! {
+            () = answering => {}
+            () = stopped.cancelled() => {}
+        }
+    });
     let proposing = Proposing { keeper, timeline: &timeline, connection, proposer, answers };
     let received = tokio::select! {
         received = proposing.receive(&mut reader) => received,
