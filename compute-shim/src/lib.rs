@@ -17,6 +17,8 @@ mod safekeeper_client;
 #[cfg(test)]
 mod test_page_server;
 #[cfg(test)]
+mod test_quorum;
+#[cfg(test)]
 mod test_wal;
 mod tree;
 mod wal_fs;

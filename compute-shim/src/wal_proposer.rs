@@ -299,3 +299,6 @@ pub(crate) enum Stood {
         known: Term,
     },
 }
+
+#[cfg(test)]
+mod tests;
