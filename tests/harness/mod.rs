@@ -6,6 +6,7 @@
 //! processors are few, and a test that waits for its turn is steadier than one that is starved.
 
 mod api;
+mod ceph;
 mod cluster;
 mod ports;
 mod postgres;
@@ -14,6 +15,7 @@ mod safekeeper_status;
 mod seed;
 
 pub use api::Api;
+pub use ceph::Ceph;
 pub use cluster::{Cluster, Role, folder, mounts_below, turn};
 pub use ports::free_port;
 pub use postgres::{Database, amcheck, pgbench, pgbench_balances, pgbench_init, program};

@@ -31,9 +31,19 @@ pub struct Process {
 impl Process {
     /// Starts `offshoot` with these arguments; what it logs goes to `log`.
     pub fn spawn(arguments: &[String], log: &Path) -> anyhow::Result<Process> {
+        Process::spawn_with(arguments, Vec::new(), log)
+    }
+
+    /// Starts `offshoot` with these arguments and variables of its environment.
+    pub fn spawn_with(
+        arguments: &[String],
+        environment: Vec<(&'static str, String)>,
+        log: &Path,
+    ) -> anyhow::Result<Process> {
         let stderr = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new(super::OFFSHOOT)
             .args(arguments)
+            .envs(environment)
             .env("OFFSHOOT_LOG", std::env::var("OFFSHOOT_LOG").unwrap_or("info".into()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
