@@ -8,10 +8,14 @@ pub(crate) mod heap;
 pub(crate) mod heap2;
 pub(crate) mod slru;
 
+mod brin;
 mod btree;
 mod generic;
+mod gin;
+mod gist;
 mod index_tuple;
 mod sequence;
+mod spgist;
 mod tuple;
 
 use crate::{
@@ -99,7 +103,7 @@ impl From<PageError> for Fault {
 pub(crate) type Outcome = Result<(), Fault>;
 
 /// The redo function of a resource manager for the pages that its records name.
-type BlockRedo = fn(&Record, &BlockRef, &mut Page) -> Outcome;
+type BlockRedo = fn(&Record, &BlockRef, Lsn, &mut Page) -> Outcome;
 
 /// Applies the record to one page that its effects name. `end`, the record's end, becomes the page's LSN.
 /// `page` is the page as it was, zeros where nothing was before; it is of no use after an error.
@@ -115,7 +119,11 @@ pub fn redo(
         (Version::V15, Target::Page(key)) => {
             match record.blocks.iter().find(|block| block.key == key) {
                 Some(block) if has_image_to_apply(block) => {
-                    return restore(block, end, page);
+                    restore(block, end, page)?;
+                    if record.rmid != rmid::GIST {
+                        return Ok(());
+                    }
+                    gist::after_restore(record, block, end, page)
                 }
                 Some(block) => redo_block(record, block, end, page),
                 None => redo_visibility(record, key, page),
@@ -154,11 +162,15 @@ fn restore(block: &BlockRef, end: Lsn, page: &mut Page) -> Result<(), RedoError>
 
 fn block_redo(rmid: u8) -> Option<BlockRedo> {
     match rmid {
-        rmid::HEAP => Some(heap::redo),
-        rmid::HEAP2 => Some(heap2::redo),
-        rmid::BTREE => Some(btree::redo),
-        rmid::SEQUENCE => Some(sequence::redo),
-        rmid::GENERIC => Some(generic::redo),
+        rmid::HEAP => Some(|record, block, _, page| heap::redo(record, block, page)),
+        rmid::HEAP2 => Some(|record, block, _, page| heap2::redo(record, block, page)),
+        rmid::BTREE => Some(|record, block, _, page| btree::redo(record, block, page)),
+        rmid::GIN => Some(|record, block, _, page| gin::redo(record, block, page)),
+        rmid::GIST => Some(gist::redo),
+        rmid::SPGIST => Some(|record, block, _, page| spgist::redo(record, block, page)),
+        rmid::BRIN => Some(|record, block, _, page| brin::redo(record, block, page)),
+        rmid::SEQUENCE => Some(|record, _, _, page| sequence::redo(record, page)),
+        rmid::GENERIC => Some(|_, block, _, page| generic::redo(block, page)),
         _ => None,
     }
 }
@@ -167,7 +179,7 @@ fn redo_block(record: &Record, block: &BlockRef, end: Lsn, page: &mut Page) -> O
     if record.rmid == rmid::HEAP2 && block.key.fork.fork == Fork::VisibilityMap {
         return heap2::set_visibility(record, end, page);
     }
-    block_redo(record.rmid).ok_or(Fault::Unsupported)?(record, block, page)?;
+    block_redo(record.rmid).ok_or(Fault::Unsupported)?(record, block, end, page)?;
     page.set_lsn(end);
     Ok(())
 }
@@ -190,3 +202,6 @@ fn redo_visibility(record: &Record, key: PageKey, page: &mut Page) -> Outcome {
         _ => Err(Fault::NotTouched),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,21 @@
 //!
 //! Reading gives `None` where the bytes are too short or contradict themselves; what the numbers mean for a page is `redo`'s to check.
 
+pub mod brin;
 pub mod btree;
 pub mod clog;
 pub mod commit_ts;
 pub mod database;
 pub mod generic;
+pub mod gin;
+pub mod gist;
 pub mod heap;
 pub mod heap2;
 pub mod multixact;
 pub mod relmap;
 pub mod replication_origin;
 pub mod sequence;
+pub mod spgist;
 pub mod storage;
 pub mod tablespace;
 pub mod transaction;

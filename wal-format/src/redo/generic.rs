@@ -1,9 +1,9 @@
 //! Redo of Generic's records (Postgres: generic_xlog.c, `generic_redo`): runs of bytes replace what was there.
 
 use super::{Fault, Outcome};
-use crate::{BlockRef, Page, PageError, Record, rmgr::generic::Delta};
+use crate::{BlockRef, Page, PageError, rmgr::generic::Delta};
 
-pub(super) fn redo(_record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
+pub(super) fn redo(block: &BlockRef, page: &mut Page) -> Outcome {
     let mut delta = Delta::new(&block.data);
     while let Some(run) = delta.next_run() {
         let (position, bytes) = run.ok_or(Fault::Malformed)?;

@@ -1,0 +1,81 @@
+//! What Postgres itself leaves out when it compares a redone page with its consistency image
+//! (Postgres: bufmask.c and each resource manager's `rm_mask`).
+
+use wal_format::{LinePointer, LinePointerState, PAGE_BYTES, Page, page_flags, rmid};
+
+/// Fills what may differ with zeros.
+pub fn mask(rmid: u8, block: u32, page: &mut Page) {
+    if page.is_new() {
+        return;
+    }
+    page.bytes_mut()[..10].fill(0);
+    match rmid {
+        rmid::HEAP | rmid::HEAP2 => heap(block, page),
+        rmid::BTREE => btree(page),
+        rmid::LOGICAL_MESSAGE => {}
+        _ => unused_space(page),
+    }
+}
+
+fn hint_bits(page: &mut Page) {
+    page.set_prune_xid(0);
+    let hints = page_flags::FULL | page_flags::HAS_FREE_LINES | page_flags::ALL_VISIBLE;
+    page.set_flag(hints, false);
+}
+
+fn unused_space(page: &mut Page) {
+    if let Ok(bounds) = page.bounds() {
+        page.bytes_mut()[bounds.lower..bounds.upper].fill(0);
+    }
+}
+
+/// heapam.c, `heap_mask`.
+fn heap(block: u32, page: &mut Page) {
+    hint_bits(page);
+    unused_space(page);
+    for offset in 1..=page.max_offset() {
+        let Ok(range) = page.item_range(offset) else { continue };
+        let normal = page.line_pointer(offset).is_ok_and(LinePointer::is_normal);
+        let padding = range.end..(range.end.next_multiple_of(8)).min(PAGE_BYTES);
+        let tuple = &mut page.bytes_mut()[range];
+        if normal && tuple.len() >= 23 {
+            let infomask = u16::from_le_bytes([tuple[20], tuple[21]]);
+            let frozen = infomask & 0x0300 == 0x0300;
+            let kept = if frozen { infomask & !0x0C00 } else { infomask & !0xFFF0 };
+            tuple[20..22].copy_from_slice(&kept.to_le_bytes());
+            tuple[8..12].fill(0);
+            if tuple[16..18] == [0xFE, 0xFF] {
+                tuple[12..14].copy_from_slice(&((block >> 16) as u16).to_le_bytes());
+                tuple[14..16].copy_from_slice(&(block as u16).to_le_bytes());
+                tuple[16..18].copy_from_slice(&offset.to_le_bytes());
+            }
+        }
+        page.bytes_mut()[padding].fill(0);
+    }
+}
+
+/// nbtxlog.c, `btree_mask`.
+fn btree(page: &mut Page) {
+    hint_bits(page);
+    unused_space(page);
+    let Ok(special) = page.special_mut(16) else { return };
+    let flags = u16::from_le_bytes([special[12], special[13]]);
+    let kept = flags & !0x0060;
+    special[12..14].copy_from_slice(&kept.to_le_bytes());
+    special[14..16].fill(0);
+    if flags & 1 != 0 {
+        line_pointer_states(page);
+    }
+}
+
+/// bufmask.c, `mask_lp_flags`.
+fn line_pointer_states(page: &mut Page) {
+    for offset in 1..=page.max_offset() {
+        let Ok(pointer) = page.line_pointer(offset) else { continue };
+        if pointer.is_used() {
+            let masked =
+                LinePointer::new(LinePointerState::Unused, pointer.offset(), pointer.length());
+            page.set_line_pointer(offset, masked).expect("it is there");
+        }
+    }
+}

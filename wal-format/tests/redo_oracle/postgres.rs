@@ -1,0 +1,162 @@
+//! A stock Postgres 15 in a temporary folder, run as an unprivileged user where the test is root.
+
+use std::{
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A cluster; its server is stopped and its folder removed when it goes out of scope.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    owner: Option<(u32, u32)>,
+    running: bool,
+}
+
+impl Cluster {
+    /// A new cluster, not running, with these lines in its configuration.
+    pub fn create(settings: &str) -> Result<Cluster> {
+        let folder = tempfile::Builder::new().prefix("redo-oracle").tempdir()?;
+        let cluster = Cluster { folder, owner: unprivileged_user()?, running: false };
+        if let Some((user, group)) = cluster.owner {
+            chown(cluster.folder.path(), Some(user), Some(group))?;
+        }
+        let data = cluster.data();
+        cluster.run(
+            "initdb",
+            &[
+                "-N",
+                "--no-locale",
+                "-E",
+                "UTF8",
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-D",
+                text(&data),
+            ],
+        )?;
+        let mut configuration = fs::read_to_string(data.join("postgresql.conf"))?;
+        configuration.push_str(settings);
+        configuration.push_str(&format!(
+            "\nlisten_addresses = ''\nunix_socket_directories = '{}'\n",
+            text(cluster.folder.path())
+        ));
+        fs::write(data.join("postgresql.conf"), configuration)?;
+        Ok(cluster)
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A file in the temporary folder.
+    pub fn write_file(&self, name: &str, contents: &str) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, contents)?;
+        Ok(path)
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        let log = self.folder.path().join("log");
+        self.running = true;
+        self.run("pg_ctl", &["-w", "-D", text(&self.data()), "-l", text(&log), "start"])
+            .with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// A clean stop: the WAL ends in a shutdown checkpoint.
+    pub fn stop(&mut self) -> Result<()> {
+        self.run("pg_ctl", &["-w", "-m", "fast", "-t", "300", "-D", text(&self.data()), "stop"])?;
+        self.running = false;
+        Ok(())
+    }
+
+    /// Runs SQL in one session, which must succeed.
+    pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let output = self.psql(database, sql)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> Result<Output> {
+        let host = self.folder.path();
+        let arguments =
+            ["-X", "-q", "-A", "-t", "-U", "postgres", "-h", text(host), "-d", database];
+        let mut command = self.command("psql")?;
+        command.args(arguments).args(["-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut input = child.stdin.take().context("psql's input")?;
+        let sql = sql.to_owned();
+        let writer =
+            std::thread::spawn(move || std::io::Write::write_all(&mut input, sql.as_bytes()));
+        let output = child.wait_with_output()?;
+        // A psql that stopped at an error closes its input early.
+        let _ = writer.join();
+        Ok(output)
+    }
+
+    /// Runs pgbench with these arguments.
+    pub fn pgbench(&self, arguments: &[&str]) -> Result<()> {
+        let host = ["-U", "postgres", "-h", text(self.folder.path())];
+        let all: Vec<&str> = host.into_iter().chain(arguments.iter().copied()).collect();
+        self.run("pgbench", &all).map(|_| ())
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(program)?;
+        // A server that pg_ctl starts keeps its output open: it goes nowhere.
+        let keeps_output = program != "pg_ctl";
+        let pipe = || if keeps_output { Stdio::piped() } else { Stdio::null() };
+        let output =
+            command.args(arguments).stdin(Stdio::null()).stdout(pipe()).stderr(pipe()).output()?;
+        if !output.status.success() {
+            bail!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output)
+    }
+
+    fn command(&self, program: &str) -> Result<Command> {
+        let path = Path::new("/usr/lib/postgresql/15/bin").join(program);
+        let mut command = Command::new(if path.exists() { path } else { PathBuf::from(program) });
+        command.current_dir(self.folder.path()).env("LC_ALL", "C");
+        if let Some((user, group)) = self.owner {
+            command.uid(user).gid(group);
+        }
+        Ok(command)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.running {
+            let data = self.data();
+            let _ = self.run("pg_ctl", &["-w", "-m", "immediate", "-D", text(&data), "stop"]);
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+/// The user `postgres`, where this process is root, as which the server does not run.
+fn unprivileged_user() -> Result<Option<(u32, u32)>> {
+    let is_root =
+        fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)?;
+    if !is_root {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd")?;
+    let fields: Vec<&str> = users
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&"postgres"))
+        .context("this test runs Postgres as the user postgres, which does not exist")?;
+    Ok(Some((fields[2].parse()?, fields[3].parse()?)))
+}
