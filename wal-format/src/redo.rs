@@ -13,6 +13,7 @@ mod btree;
 mod generic;
 mod gin;
 mod gist;
+mod hash;
 mod index_tuple;
 mod sequence;
 mod spgist;
@@ -120,10 +121,11 @@ pub fn redo(
             match record.blocks.iter().find(|block| block.key == key) {
                 Some(block) if has_image_to_apply(block) => {
                     restore(block, end, page)?;
-                    if record.rmid != rmid::GIST {
-                        return Ok(());
+                    match record.rmid {
+                        rmid::GIST => gist::after_restore(record, block, end, page),
+                        rmid::HASH => hash::after_restore(record, block, page),
+                        _ => Ok(()),
                     }
-                    gist::after_restore(record, block, end, page)
                 }
                 Some(block) => redo_block(record, block, end, page),
                 None => redo_visibility(record, key, page),
@@ -165,6 +167,7 @@ fn block_redo(rmid: u8) -> Option<BlockRedo> {
         rmid::HEAP => Some(|record, block, _, page| heap::redo(record, block, page)),
         rmid::HEAP2 => Some(|record, block, _, page| heap2::redo(record, block, page)),
         rmid::BTREE => Some(|record, block, _, page| btree::redo(record, block, page)),
+        rmid::HASH => Some(|record, block, _, page| hash::redo(record, block, page)),
         rmid::GIN => Some(|record, block, _, page| gin::redo(record, block, page)),
         rmid::GIST => Some(gist::redo),
         rmid::SPGIST => Some(|record, block, _, page| spgist::redo(record, block, page)),
@@ -178,6 +181,9 @@ fn block_redo(rmid: u8) -> Option<BlockRedo> {
 fn redo_block(record: &Record, block: &BlockRef, end: Lsn, page: &mut Page) -> Outcome {
     if record.rmid == rmid::HEAP2 && block.key.fork.fork == Fork::VisibilityMap {
         return heap2::set_visibility(record, end, page);
+    }
+    if record.rmid == rmid::HASH && hash::only_locks(record, block) {
+        return Ok(());
     }
     block_redo(record.rmid).ok_or(Fault::Unsupported)?(record, block, end, page)?;
     page.set_lsn(end);

@@ -10,6 +10,7 @@ pub mod database;
 pub mod generic;
 pub mod gin;
 pub mod gist;
+pub mod hash;
 pub mod heap;
 pub mod heap2;
 pub mod multixact;

@@ -32,10 +32,9 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
         (SpGist::AddLeaf(add), 0) => add_leaf(add, page),
         (SpGist::AddLeaf(add), 1) => set_downlink(page, add.parent, place(0)?, add.offset),
         (SpGist::MoveLeafs(moved), id) => move_leafs(moved, id, place(1)?, page),
-        (SpGist::AddNode(add), id) if record.block(1).is_none() => match id {
-            0 => replace_item(page, add.offset, add.tuple),
-            _ => Err(Fault::Malformed),
-        },
+        (SpGist::AddNode(add), 0) if record.block(1).is_none() => {
+            replace_item(page, add.offset, add.tuple)
+        }
         (SpGist::AddNode(add), id) => move_node(add, id, place(1)?, page),
         (SpGist::SplitTuple(split), id) => split_tuple(split, id, page),
         (SpGist::PickSplit(split), id) => pick_split(split, id, place(2)?, page),

@@ -181,7 +181,18 @@ fn mask_of(page: &Page, fork: Fork) -> Option<u8> {
         (Fork::VisibilityMap, _) => Some(EXACT),
         (_, 0) => Some(rmid::HEAP),
         (_, 8) if special[..4] == [0x17, 0x17, 0, 0] => None,
-        (_, 16) => Some(rmid::BTREE),
+        (_, 8) => Some(match u16::from_le_bytes([special[6], special[7]]) {
+            0xFF82 => rmid::SPGIST,
+            0xF091..=0xF093 => rmid::BRIN,
+            // bloom's pages, which are Generic's.
+            0xFF83 => rmid::GENERIC,
+            _ => rmid::GIN,
+        }),
+        (_, 16) => Some(match u16::from_le_bytes([special[14], special[15]]) {
+            0xFF80 => rmid::HASH,
+            0xFF81 => rmid::GIST,
+            _ => rmid::BTREE,
+        }),
         _ => Some(rmid::GENERIC),
     }
 }

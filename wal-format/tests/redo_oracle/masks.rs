@@ -12,6 +12,14 @@ pub fn mask(rmid: u8, block: u32, page: &mut Page) {
     match rmid {
         rmid::HEAP | rmid::HEAP2 => heap(block, page),
         rmid::BTREE => btree(page),
+        rmid::HASH => hash(page),
+        rmid::GIN => gin(page),
+        rmid::GIST => gist(page),
+        rmid::BRIN => brin(page),
+        rmid::SPGIST => {
+            hint_bits(page);
+            unused_space(page);
+        }
         rmid::LOGICAL_MESSAGE => {}
         _ => unused_space(page),
     }
@@ -66,6 +74,56 @@ fn btree(page: &mut Page) {
     if flags & 1 != 0 {
         line_pointer_states(page);
     }
+}
+
+/// hash_xlog.c, `hash_mask`.
+fn hash(page: &mut Page) {
+    hint_bits(page);
+    unused_space(page);
+    let Ok(special) = page.special_mut(16) else { return };
+    let kind = special[12] & 0x0F;
+    special[12] &= !0x80;
+    match kind {
+        0 => content(page),
+        1 | 2 => line_pointer_states(page),
+        _ => {}
+    }
+}
+
+/// ginxlog.c, `gin_mask`.
+fn gin(page: &mut Page) {
+    hint_bits(page);
+    let deleted = page.special(8).is_ok_and(|special| special[6] & 4 != 0);
+    if deleted { content(page) } else { unused_space(page) }
+}
+
+/// gistxlog.c, `gist_mask`.
+fn gist(page: &mut Page) {
+    hint_bits(page);
+    unused_space(page);
+    let Ok(special) = page.special_mut(16) else { return };
+    special[..8].fill(0);
+    special[12] = (special[12] | 0x08) & !0x10;
+    if special[12] & 1 != 0 {
+        line_pointer_states(page);
+    }
+}
+
+/// brin_xlog.c, `brin_mask`.
+fn brin(page: &mut Page) {
+    hint_bits(page);
+    let Ok(special) = page.special_mut(8) else { return };
+    special[4] &= !1;
+    let is_range_map = special[6..8] == [0x92, 0xF0];
+    if !is_range_map {
+        unused_space(page);
+    }
+}
+
+/// bufmask.c, `mask_page_content`.
+fn content(page: &mut Page) {
+    page.bytes_mut()[24..].fill(0);
+    page.bytes_mut()[12..16].fill(0);
 }
 
 /// bufmask.c, `mask_lp_flags`.

@@ -39,7 +39,7 @@ impl Tally {
     fn try_mutations(&mut self, record: &Record, end: Lsn, target: Target, page: &Page) {
         let Target::Page(key) = target else { return };
         let Some(index) = record.blocks.iter().position(|block| block.key == key) else { return };
-        if !record.blocks[index].image.as_ref().is_some_and(|image| !image.apply) {
+        if record.blocks[index].image.as_ref().is_none_or(|image| image.apply) {
             return;
         }
         let spoil = |bytes: &Bytes, at: u64| {

@@ -120,6 +120,54 @@ SELECT gin_clean_pending_list('g_t') >= 0;
 VACUUM g;
 ";
 
+/// The other index types: splits, overflow pages, vacuum of each.
+const OTHERS: &str = r"
+CREATE TABLE ge (p point, b box, r int4range) WITH (autovacuum_enabled = off);
+CREATE INDEX ge_p ON ge USING gist (p); CREATE INDEX ge_b ON ge USING gist (b); CREATE INDEX ge_r ON ge USING gist (r);
+INSERT INTO ge SELECT point(n * 7919 % 1000, n % 311), box(point(n % 97, n % 89), point(n % 97 + 2, n % 89 + 2)), int4range(n % 500, n % 500 + 10) FROM generate_series(1, 4000) n;
+DELETE FROM ge WHERE p[0] < 700; VACUUM ge; VACUUM ge;
+INSERT INTO ge SELECT point(n, n), box(point(n, n), point(n + 1, n + 1)), int4range(n, n + 2) FROM generate_series(1, 1500) n;
+DELETE FROM ge; VACUUM ge; VACUUM ge;
+INSERT INTO ge SELECT point(n, n), box(point(n, n), point(n + 1, n + 1)), int4range(n, n + 2) FROM generate_series(1, 1500) n;
+CREATE TABLE sp (p point, t text, r int4range) WITH (autovacuum_enabled = off);
+CREATE INDEX sp_p ON sp USING spgist (p); CREATE INDEX sp_t ON sp USING spgist (t); CREATE INDEX sp_r ON sp USING spgist (r);
+CREATE INDEX sp_k ON sp USING spgist (p kd_point_ops);
+INSERT INTO sp SELECT point(n * 7919 % 1000, n % 311), 'prefix' || n % 700 || repeat('t', n % 50), int4range(n % 500, n % 500 + 10) FROM generate_series(1, 3000) n;
+INSERT INTO sp SELECT NULL, NULL, NULL FROM generate_series(1, 500) n;
+INSERT INTO sp SELECT point(1, 1), 'pre' || n, 'empty' FROM generate_series(1, 1000) n;
+DELETE FROM sp WHERE t LIKE 'prefix1%' OR p IS NULL; VACUUM sp;
+INSERT INTO sp SELECT point(n % 50, n % 31), 'other' || md5(n::text), int4range(n, n + 3) FROM generate_series(1, 3000) n;
+DELETE FROM sp WHERE p[0] < 20; VACUUM sp; VACUUM sp;
+CREATE TABLE tiny (t text); CREATE INDEX tiny_t ON tiny USING spgist (t);
+INSERT INTO tiny SELECT 'x' || n FROM generate_series(1, 20) n; DELETE FROM tiny WHERE t < 'x15'; VACUUM tiny;
+CREATE TABLE ha (a int, t text) WITH (autovacuum_enabled = off);
+CREATE INDEX ha_a ON ha USING hash (a); CREATE INDEX ha_t ON ha USING hash (t);
+INSERT INTO ha SELECT n, 'text' || n % 40 FROM generate_series(1, 12000) n;
+DELETE FROM ha WHERE a % 3 <> 0; VACUUM ha;
+INSERT INTO ha SELECT 7, 'same' FROM generate_series(1, 3000) n;
+DELETE FROM ha WHERE a = 7 AND ctid > '(20,1)'; VACUUM ha;
+DELETE FROM ha WHERE t LIKE 'text1%'; VACUUM ha;
+SET enable_seqscan = off; SET enable_bitmapscan = off;
+DELETE FROM ha WHERE a < 3000;
+SELECT count(*) FROM ha WHERE a = ANY (ARRAY(SELECT generate_series(1, 3000)));
+INSERT INTO ha SELECT n, 'again' FROM generate_series(1, 3000) n;
+CREATE UNLOGGED TABLE hu (a int); CREATE INDEX ON hu USING hash (a);
+CREATE TABLE br (a int, t text, w text) WITH (autovacuum_enabled = off);
+CREATE INDEX br_a ON br USING brin (a) WITH (pages_per_range = 1, autosummarize = off);
+CREATE INDEX br_t ON br USING brin (t, w) WITH (pages_per_range = 1);
+INSERT INTO br SELECT n, n::text, repeat('w', n % 500) FROM generate_series(1, 6000) n;
+SELECT brin_summarize_new_values('br_a') + brin_summarize_new_values('br_t') > 0;
+UPDATE br SET a = -a, t = repeat('longer', 30 + a % 40), w = repeat('v', a % 900) WHERE a % 7 = 0;
+SELECT brin_desummarize_range('br_a', n) IS NULL FROM generate_series(0, 40, 3) n;
+SELECT brin_desummarize_range('br_t', n) IS NULL FROM generate_series(0, 40, 3) n;
+INSERT INTO br SELECT n, repeat('t', n % 700), 'w' FROM generate_series(1, 4000) n;
+VACUUM br;
+CREATE TABLE wide (a text) WITH (fillfactor = 10); INSERT INTO wide SELECT repeat('w', 700) FROM generate_series(1, 3000);
+CREATE INDEX wide_a ON wide USING brin (a) WITH (pages_per_range = 1);
+INSERT INTO wide SELECT repeat('v', 700) FROM generate_series(1, 1500);
+SELECT brin_summarize_new_values('wide_a') > 0;
+";
+
 /// Sequences, large objects, two-phase commit, origins, messages, and what belongs to no table.
 const STATE: &str = r"
 SET wal_compression = pglz;
@@ -198,6 +246,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     cluster.sql(database, HEAP)?;
     cluster.sql(database, BTREE)?;
     cluster.sql(database, GIN)?;
+    cluster.sql(database, OTHERS)?;
     cluster.sql(database, STATE)?;
     cluster.sql(database, DATABASES)?;
     cluster.sql(
