@@ -17,8 +17,7 @@ use wal_format::{ControlFile, Fork, Lsn, Page, Target, rmid};
 
 /// WAL with everything in it that a short run can make, between two clean stops.
 struct Run {
-    data: std::path::PathBuf,
-    _cluster: Option<Cluster>,
+    cluster: Cluster,
     before: std::path::PathBuf,
     start: Lsn,
     last: Lsn,
@@ -26,23 +25,8 @@ struct Run {
 
 impl Run {
     fn make() -> Result<Run> {
-        if let Ok(dir) = std::env::var("ORACLE_DIR") {
-            let dir = std::path::PathBuf::from(dir);
-            if dir.exists() {
-                let ck = |d: &str| -> Result<Lsn> {
-                    Ok(ControlFile::decode(&fs::read(dir.join(d).join("global/pg_control"))?)?
-                        .checkpoint)
-                };
-                return Ok(Run {
-                    data: dir.join("data"),
-                    _cluster: None,
-                    before: dir.join("before"),
-                    start: ck("before")?,
-                    last: ck("data")?,
-                });
-            }
-        }
         let mut cluster = Cluster::create(workload::SETTINGS)?;
+        cluster.advance_to_segment_ends()?;
         let start = checkpoint(&cluster)?;
         let before = cluster.data().with_file_name("before");
         copy(&cluster.data(), &before)?;
@@ -50,19 +34,12 @@ impl Run {
         workload::run(&cluster)?;
         cluster.stop()?;
         let last = checkpoint(&cluster)?;
-        if let Ok(dir) = std::env::var("ORACLE_DIR") {
-            std::process::Command::new("cp")
-                .arg("-a")
-                .arg(cluster.data().parent().unwrap())
-                .arg(dir)
-                .status()?;
-        }
-        Ok(Run { data: cluster.data(), _cluster: Some(cluster), before, start, last })
+        Ok(Run { cluster, before, start, last })
     }
 
     fn replay(&self) -> Result<Replay> {
         let state = State::load(&self.before)?;
-        let wal = self.data.join("pg_wal");
+        let wal = self.cluster.data().join("pg_wal");
         Replay::run(state, &wal, self.start, self.last)
     }
 }
@@ -98,15 +75,17 @@ fn redone_pages_are_those_of_postgres() -> Result<()> {
     }
     assert_eq!(replay.mismatches(), 0, "pages differ from their consistency images");
 
-    let differences = compare_with_files(&replay, &State::load(&run.data)?);
+    let differences = compare_with_files(&replay, &State::load(&run.cluster.data())?);
     for difference in differences.iter().take(40) {
         println!("{difference}");
     }
     assert!(differences.is_empty(), "{} differences from the server's files", differences.len());
 
-    // The comparison must be able to fail: of each kind some spoiled records are noticed.
+    // The comparison must be able to fail: of each kind some spoiled records are noticed. But the payload of a VISIBLE record
+    // is the visibility map's bits, which the masks hide; they are compared with the files.
     for (name, tally) in &replay.tallies {
-        assert!(tally.tried == 0 || tally.caught > 0, "nobody noticed a spoiled {name} record");
+        let can_fail = tally.tried > 0 && name != "Heap2/VISIBLE";
+        assert!(!can_fail || tally.caught > 0, "nobody noticed a spoiled {name} record");
     }
     Ok(())
 }
@@ -171,7 +150,8 @@ fn lost_by_postgres(target: &Target, by: Option<u8>) -> bool {
     is_map && by == Some(rmid::XLOG)
 }
 
-/// The resource manager whose mask fits the page; `None` for sequences, whose tuple runs ahead of the WAL in the server.
+/// The resource manager whose mask fits the page; `None` for pages that the server changes without WAL:
+/// sequences run ahead of it, SP-GiST's meta page remembers where there was room.
 fn mask_of(page: &Page, fork: Fork) -> Option<u8> {
     /// What tells the mask of a visibility map, of which nothing but the LSN may differ.
     const EXACT: u8 = rmid::LOGICAL_MESSAGE;
@@ -182,6 +162,7 @@ fn mask_of(page: &Page, fork: Fork) -> Option<u8> {
         (_, 0) => Some(rmid::HEAP),
         (_, 8) if special[..4] == [0x17, 0x17, 0, 0] => None,
         (_, 8) => Some(match u16::from_le_bytes([special[6], special[7]]) {
+            0xFF82 if special[0] & 1 != 0 => return None,
             0xFF82 => rmid::SPGIST,
             0xF091..=0xF093 => rmid::BRIN,
             // bloom's pages, which are Generic's.

@@ -37,9 +37,11 @@ fn unused_space(page: &mut Page) {
     }
 }
 
-/// heapam.c, `heap_mask`.
+/// heapam.c, `heap_mask`; but that a page is all visible is logged, and must agree.
 fn heap(block: u32, page: &mut Page) {
+    let all_visible = page.flags() & page_flags::ALL_VISIBLE;
     hint_bits(page);
+    page.set_flag(all_visible, true);
     unused_space(page);
     for offset in 1..=page.max_offset() {
         let Ok(range) = page.item_range(offset) else { continue };

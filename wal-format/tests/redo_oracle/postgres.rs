@@ -50,6 +50,21 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Has the next transaction, multixact and member be the last ones of their first SLRU segments, so that a short run goes beyond
+    /// them and old segments can go. The server must be stopped.
+    pub fn advance_to_segment_ends(&self) -> Result<()> {
+        const SEGMENT_BYTES: usize = 32 * 8192;
+        for slru in ["pg_xact", "pg_multixact/offsets", "pg_multixact/members"] {
+            let path = self.data().join(slru).join("0000");
+            let mut bytes = fs::read(&path)?;
+            bytes.resize(SEGMENT_BYTES, 0);
+            fs::write(&path, bytes)?;
+        }
+        let data = self.data();
+        let next = ["-x", "1048560", "-m", "65530,1", "-O", "52340"];
+        self.run("pg_resetwal", &[&next[..], &["-D", text(&data)]].concat()).map(|_| ())
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -111,9 +111,9 @@ CREATE TABLE g (a int[], t tsvector) WITH (autovacuum_enabled = off);
 CREATE INDEX g_a ON g USING gin (a) WITH (fastupdate = off);
 CREATE INDEX g_t ON g USING gin (t) WITH (fastupdate = on, gin_pending_list_limit = 64);
 INSERT INTO g SELECT ARRAY[n % 10, n % 100, n], to_tsvector('simple', 'word' || n % 50 || ' text' || n) FROM generate_series(1, 3000) n;
-INSERT INTO g SELECT ARRAY[1, 2], to_tsvector('simple', 'common') FROM generate_series(1, 12000) n;
+INSERT INTO g SELECT ARRAY[1, 2], to_tsvector('simple', 'common') FROM generate_series(1, 6000) n;
 DELETE FROM g WHERE a @> ARRAY[3];
-DELETE FROM g WHERE ctid IN (SELECT ctid FROM g WHERE a = ARRAY[1, 2] LIMIT 9000);
+DELETE FROM g WHERE ctid IN (SELECT ctid FROM g WHERE a = ARRAY[1, 2] LIMIT 4500);
 VACUUM g;
 INSERT INTO g SELECT ARRAY[n % 10, 1], to_tsvector('simple', 'again' || n % 9) FROM generate_series(1, 3000) n;
 SELECT gin_clean_pending_list('g_t') >= 0;
@@ -142,7 +142,7 @@ CREATE TABLE tiny (t text); CREATE INDEX tiny_t ON tiny USING spgist (t);
 INSERT INTO tiny SELECT 'x' || n FROM generate_series(1, 20) n; DELETE FROM tiny WHERE t < 'x15'; VACUUM tiny;
 CREATE TABLE ha (a int, t text) WITH (autovacuum_enabled = off);
 CREATE INDEX ha_a ON ha USING hash (a); CREATE INDEX ha_t ON ha USING hash (t);
-INSERT INTO ha SELECT n, 'text' || n % 40 FROM generate_series(1, 12000) n;
+INSERT INTO ha SELECT n, 'text' || n % 40 FROM generate_series(1, 6000) n;
 DELETE FROM ha WHERE a % 3 <> 0; VACUUM ha;
 INSERT INTO ha SELECT 7, 'same' FROM generate_series(1, 3000) n;
 DELETE FROM ha WHERE a = 7 AND ctid > '(20,1)'; VACUUM ha;
@@ -262,19 +262,30 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         let file = path.to_str().expect("temporary folders have plain names");
         cluster.pgbench(&[arguments, &["-n", "-f", file, database]].concat())
     };
-    script("locks.sql", LOCKS, &["-c", "8", "-j", "2", "-t", "600", "--max-tries=5"])?;
+    script("locks.sql", LOCKS, &["-c", "8", "-j", "2", "-t", "300", "--max-tries=5"])?;
     script("upserts.sql", UPSERTS, &["-c", "8", "-j", "2", "-t", "300"])?;
-    script("small.sql", SMALL, &["-c", "8", "-j", "2", "-t", "4500", "-M", "prepared"])?;
+    script("small.sql", SMALL, &["-c", "8", "-j", "2", "-t", "2500", "-M", "prepared"])?;
     cluster.sql(database, "VACUUM (FREEZE) locked; VACUUM upserted;")?;
 
     cluster.pgbench(&["-i", "-s", "1", "-q", database])?;
     cluster.pgbench(&["-c", "8", "-j", "2", "-t", "500", database])?;
     cluster.sql(database, "VACUUM FREEZE pgbench_accounts; CHECKPOINT;")?;
     cluster.pgbench(&["-c", "4", "-j", "2", "-t", "500", database])?;
+    cluster.sql(
+        database,
+        "VACUUM; DELETE FROM pgbench_accounts WHERE aid > 50000; VACUUM pgbench_accounts;",
+    )?;
+    freeze_all(cluster)
+}
+
+/// Lets the oldest segments of the SLRUs go, and leaves a prepared transaction behind.
+fn freeze_all(cluster: &Cluster) -> Result<()> {
     cluster
-        .sql(
-            database,
-            "VACUUM; DELETE FROM pgbench_accounts WHERE aid > 50000; VACUUM pgbench_accounts;",
-        )
-        .map(|_| ())
+        .sql("postgres", "COMMIT PREPARED 'stays'; UPDATE pg_database SET datallowconn = true;")?;
+    let names = cluster.sql("postgres", "SELECT datname FROM pg_database ORDER BY oid;")?;
+    for name in names.lines() {
+        cluster.sql(name, "VACUUM (FREEZE);")?;
+    }
+    let prepared = "BEGIN; INSERT INTO p VALUES (3000, 'remains'); PREPARE TRANSACTION 'remains';";
+    cluster.sql("postgres", prepared).map(|_| ())
 }
