@@ -9,9 +9,12 @@
 //!   ancestor's.
 
 mod flush;
+mod images;
 mod past;
 mod read;
 mod reconstruct;
+
+pub use images::RECORDS_PER_IMAGE;
 
 use std::{
     collections::VecDeque,

@@ -115,6 +115,12 @@ impl MemoryLayer {
         keys
     }
 
+    /// The keys whose versions are as asked for, in no order.
+    pub fn keys_with(&self, is_wanted: impl Fn(&[(Lsn, Value)]) -> bool) -> Vec<Key> {
+        let all = self.pages.iter().chain(&self.others);
+        all.filter(|(_, versions)| is_wanted(versions)).map(|(key, _)| *key).collect()
+    }
+
     /// All keys with their versions, by rising key.
     pub fn sorted(&self) -> Vec<(Key, &Versions)> {
         let mut all: Vec<_> = self.pages.iter().map(|(key, versions)| (*key, versions)).collect();

@@ -10,7 +10,7 @@ use super::{
         encode_index, seal,
     },
     history::History,
-    memory::MemoryLayer,
+    memory::{MemoryLayer, Versions},
     name::{LayerName, LayerSummary},
 };
 use crate::{change::Value, error::Error, key::Key};
@@ -113,12 +113,19 @@ fn cannot_compress(error: std::io::Error) -> Error {
     Error::Unavailable(format!("a layer cannot be compressed: {error}"))
 }
 
-/// The delta layer of everything in a frozen layer, up to `to`.
-pub fn write_delta(layer: &MemoryLayer, to: Lsn, nonce: u64) -> Result<WrittenLayer, Error> {
+/// The delta layer of everything in a frozen layer, up to `to`. `shorten` may give other versions
+/// of a key than the layer has, which must make the same values.
+pub fn write_delta(
+    layer: &MemoryLayer,
+    to: Lsn,
+    nonce: u64,
+    shorten: impl Fn(Key, &Versions) -> Option<Versions>,
+) -> Result<WrittenLayer, Error> {
     let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
     let mut writer = LayerWriter::new(name);
     for (key, versions) in layer.sorted() {
-        for (lsn, value) in versions {
+        let shorter = shorten(key, versions);
+        for (lsn, value) in shorter.as_ref().unwrap_or(versions) {
             writer.add(key, *lsn, value)?;
         }
     }

@@ -1,6 +1,6 @@
 //! What one branch, tenant or pageserver may not do to another.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -16,7 +16,7 @@ use crate::{
     change::{Change, Value},
     error::Error,
     key::Key,
-    timeline::Timeline,
+    timeline::{RECORDS_PER_IMAGE, Timeline},
 };
 
 async fn world_with(tenants: &[&str]) -> (World, Vec<TenantTimeline>) {
@@ -260,4 +260,27 @@ async fn a_record_that_cannot_be_redone_is_named_with_its_page() {
     let end = put(&timeline, vec![(Key::page(fork.block(2)), bad)], vec![]);
     let failed = timeline.pages(fork, 0, 4, end).await.expect_err("the record is bad").to_string();
     assert!(failed.contains("1663/5/100 block 2") && failed.contains(&end.to_string()), "{failed}");
+}
+
+#[tokio::test]
+async fn a_page_that_many_records_changed_is_read_with_few_of_them() {
+    let (world, mains) = world_with(&["one"]).await;
+    let timeline = world.timeline(mains[0]).await.expect("it loads");
+    let fork = forks()[0];
+    let ends: Vec<Lsn> = (0..100)
+        .map(|byte| put(&timeline, vec![(Key::page(fork.block(2)), record(byte))], vec![]))
+        .collect();
+    let read = async |at| timeline.pages(fork, 2, 1, at).await.expect("the store works");
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for end in &ends {
+        before.push(read(*end).await);
+    }
+    timeline.flush().await.expect("the store works");
+    for end in &ends {
+        let applied = world.redo.applied.load(Ordering::Relaxed);
+        after.push(read(*end).await);
+        let applied = world.redo.applied.load(Ordering::Relaxed) - applied;
+        assert!(applied < RECORDS_PER_IMAGE, "{applied} records were redone");
+    }
+    assert!(before == after);
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -17,10 +18,15 @@ use crate::{
 };
 
 /// A redo whose results depend on every record's bytes and on their order.
-pub struct ModelRedo;
+#[derive(Default)]
+pub struct ModelRedo {
+    /// How often it was asked.
+    pub applied: AtomicUsize,
+}
 
 impl Redo for ModelRedo {
     fn apply(&self, record: &Bytes, end: Lsn, _: Target, page: &mut Page) -> Result<(), String> {
+        self.applied.fetch_add(1, Ordering::Relaxed);
         if record.starts_with(b"bad") {
             return Err("the record is bad".to_owned());
         }
@@ -176,6 +182,8 @@ fn redo(key: Key, before: Option<&Bytes>, record: &Bytes, end: Lsn) -> Bytes {
         None => Page::zeroed(),
     };
     let target = key.as_target().expect("records change pages");
-    ModelRedo.apply(record, end, target, &mut page).expect("the model's records are good");
+    ModelRedo::default()
+        .apply(record, end, target, &mut page)
+        .expect("the model's records are good");
     page.into_bytes()
 }

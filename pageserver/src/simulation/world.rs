@@ -30,6 +30,7 @@ pub struct World {
     pub tenants: Tenants,
     pub model: Model,
     pub random: StdRng,
+    pub redo: Arc<ModelRedo>,
     loaded: Arc<Mutex<Vec<Arc<Timeline>>>>,
 }
 
@@ -41,9 +42,10 @@ impl World {
 
     pub fn on(store: Arc<dyn ObjectStore>, seed: u64) -> World {
         let loaded = Arc::new(Mutex::new(Vec::new()));
-        let tenants = open(store.clone(), &loaded);
+        let redo = Arc::new(ModelRedo::default());
+        let tenants = open(store.clone(), redo.clone(), &loaded);
         let random = StdRng::seed_from_u64(seed);
-        World { store, tenants, model: Model::default(), random, loaded }
+        World { store, tenants, model: Model::default(), random, redo, loaded }
     }
 
     /// A crash, and another pageserver on what is in `store`.
@@ -53,7 +55,7 @@ impl World {
         }
         self.loaded.lock().clear();
         self.store = store.clone();
-        self.tenants = open(store, &self.loaded);
+        self.tenants = open(store, self.redo.clone(), &self.loaded);
     }
 
     /// A crash, and another pageserver on the same store.
@@ -217,11 +219,15 @@ pub fn main_of(tenant: &Tenant) -> TenantTimeline {
     tenant.branches[0].timeline
 }
 
-fn open(store: Arc<dyn ObjectStore>, loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>) -> Tenants {
+fn open(
+    store: Arc<dyn ObjectStore>,
+    redo: Arc<ModelRedo>,
+    loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>,
+) -> Tenants {
     let loaded = loaded.clone();
     Tenants::new(Options {
         store,
-        redo: Arc::new(ModelRedo),
+        redo,
         cache_bytes: CACHE_BYTES,
         on_load: Box::new(move |timeline| loaded.lock().push(timeline)),
     })

@@ -1,7 +1,7 @@
 //! Carries frozen layers to the object store, in the background, one at a time for each timeline.
 //!
 //! 1. The open layer is frozen, by size, by age or because somebody asked.
-//! 2. The delta layer is compressed, and put. Upload before publishing: a manifest must never name
+//! 2. The delta layer is made and compressed, and put. Upload before publishing: a manifest must never name
 //!    a missing layer.
 //! 3. The manifest that names it is created.
 //! 4. The frozen layer gives way to the stored one, under the write lock.
@@ -17,7 +17,10 @@ use object_store::{ObjectStoreExt, PutPayload, path::Path};
 use tokio::time::Instant;
 use wal_format::Lsn;
 
-use super::{FROZEN_LAYERS_MAX, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline};
+use super::{
+    FROZEN_LAYERS_MAX, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
+    images::with_images,
+};
 use crate::{
     engine::timeline_folder,
     error::Error,
@@ -108,10 +111,17 @@ impl Timeline {
             permit = self.engine.flush_permits.acquire() => permit,
             () = self.stop.cancelled() => return Err(Error::ShuttingDown),
         };
-        let layer = frozen.layer.clone();
+        let (layer, redo) = (frozen.layer.clone(), self.engine.redo.clone());
         let (to, nonce) = (frozen.last_record.lsn, rand::random());
-        let written = tokio::task::spawn_blocking(move || write_delta(&layer, to, nonce)).await;
-        let written = written.map_err(|_| Error::ShuttingDown)??;
+        let bases = self.bases(&layer).await;
+        let written = tokio::task::spawn_blocking(move || {
+            write_delta(&layer, to, nonce, |key, versions| {
+                with_images(key, versions, layer.clears(), &bases, redo.as_ref())
+            })
+        });
+        let written = written.await.map_err(|error| {
+            Error::IngestStopped(format!("the layer up to {to} could not be made: {error}"))
+        })??;
         drop(permit);
 
         let name = written.summary.name.to_string();

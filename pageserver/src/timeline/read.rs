@@ -101,7 +101,7 @@ impl Timeline {
     }
 
     /// What is known of these keys, which are sorted, back to where nothing older matters.
-    async fn collect(&self, keys: &[Key], at: Lsn) -> Result<Vec<Chain>, Error> {
+    pub(super) async fn collect(&self, keys: &[Key], at: Lsn) -> Result<Vec<Chain>, Error> {
         self.check_readable(at)?;
         let mut wanted = Wanted::new(keys);
         let (mut timeline, mut at) = (self, at);
@@ -215,20 +215,12 @@ impl<'a> Wanted<'a> {
         let clears: Vec<&Clear> = contents.clears_in(&self.hull).collect();
         let floors: Vec<Option<Lsn>> =
             self.keys.iter().map(|key| cleared_at(clears.iter().copied(), *key, at)).collect();
-        let mut end = contents.blocks_in(&self.hull).end;
+        let mut blocks = contents.blocks_in(&self.hull);
         loop {
-            // From the last block back, since a key's newest versions come last.
-            let mut numbers = Vec::new();
-            while end > contents.blocks_in(&self.hull).start && numbers.len() < READ_BLOCKS_MAX {
-                end -= 1;
-                if self.wants_block(&contents, end, at) {
-                    numbers.push(end);
-                }
-            }
+            let numbers = self.last_blocks(&contents, &mut blocks, at);
             if numbers.is_empty() {
                 break;
             }
-            numbers.reverse();
             for block in layer.blocks(&contents, &numbers).await?.iter().rev() {
                 self.collect_block(block, &floors, at);
             }
@@ -246,6 +238,28 @@ impl<'a> Wanted<'a> {
         let start = self.keys.partition_point(|key| *key < first);
         let end = self.keys.partition_point(|key| *key <= last);
         start..end.max(start)
+    }
+
+    /// Some of the blocks that are wanted, from the last one back, since a key's newest versions
+    /// come last; takes them from `blocks`. Of one key with many blocks only one at a time: it
+    /// may be enough.
+    fn last_blocks(&self, contents: &Contents, blocks: &mut Range<usize>, at: Lsn) -> Vec<usize> {
+        let mut numbers = Vec::new();
+        while blocks.start < blocks.end && numbers.len() < READ_BLOCKS_MAX {
+            let number = blocks.end - 1;
+            let row = contents.block(number);
+            let goes_on =
+                numbers.last().is_some_and(|next| contents.block(*next).first == row.last);
+            if goes_on && row.first == row.last {
+                break;
+            }
+            blocks.end = number;
+            if self.wants_block(contents, number, at) {
+                numbers.push(number);
+            }
+        }
+        numbers.reverse();
+        numbers
     }
 
     fn wants_block(&self, contents: &Contents, number: usize, at: Lsn) -> bool {
@@ -299,7 +313,7 @@ impl Scan {
         let range = self.range.clone();
         self.take_clears(contents.clears_in(&range), at);
         let mut blocks = contents.blocks_in(&self.range);
-        while !blocks.is_empty() {
+        while blocks.start < blocks.end {
             let start = blocks.end.saturating_sub(READ_BLOCKS_MAX).max(blocks.start);
             let numbers: Vec<usize> = (start..blocks.end).collect();
             for block in layer.blocks(&contents, &numbers).await?.iter().rev() {
