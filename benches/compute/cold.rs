@@ -37,7 +37,7 @@ pub async fn starts(cluster: &Cluster, settings: Settings) -> anyhow::Result<f64
 /// A sequential scan of a table by a compute that has none of it, with the kernel's caches dropped;
 /// megabytes a second, the median of three.
 pub async fn scan(cluster: &Cluster, settings: Settings) -> anyhow::Result<f64> {
-    let (compute, database) = cluster.tenant("scan").await?;
+    let (_, database) = cluster.tenant("scan").await?;
     fill(&database, settings.scan_bytes).await?;
     let bytes: i64 = database.one("SELECT pg_relation_size('big')").await?;
     drop(database);
@@ -57,7 +57,6 @@ pub async fn scan(cluster: &Cluster, settings: Settings) -> anyhow::Result<f64> 
         drop(database);
         cluster.api.stop("scan", "main").await?;
     }
-    assert_eq!(compute.branch, "main");
     Ok(median(&rates))
 }
 
@@ -72,7 +71,7 @@ async fn fill(database: &Database, bytes: u64) -> anyhow::Result<()> {
         database
             .run(&format!(
                 "INSERT INTO big SELECT i, i * 7919 % 1000003, repeat(md5(i::text), 3) || i
-                 FROM generate_series({first}, {last}) i"
+                 FROM generate_series({first}::bigint, {last}) i"
             ))
             .await?;
     }

@@ -1,7 +1,7 @@
 //! How long a tenant and a branch take to create, over HTTP; a branch of an empty database and of
 //! one that was filled.
 
-use std::time::Instant;
+use std::{fs::File, io::Write, time::Instant};
 
 use serde_json::json;
 
@@ -18,6 +18,7 @@ pub struct Provisioning {
 }
 
 pub async fn measure(cluster: &Cluster, settings: Settings) -> anyhow::Result<Provisioning> {
+    say("the yardstick: a new file of 4 KiB, it and its folder fsynced", &yardstick(settings)?);
     let create = times(settings.creations, async |number| {
         cluster.api.create_tenant(&format!("tenant-{number}")).await.map(drop)
     })
@@ -40,6 +41,21 @@ pub async fn measure(cluster: &Cluster, settings: Settings) -> anyhow::Result<Pr
     say("branch at the head of a running compute", &head);
     let branch_p99_ms = percentile(&branch, 0.99).max(percentile(&head, 0.99));
     Ok(Provisioning { create_p99_ms: percentile(&create, 0.99), branch_p99_ms })
+}
+
+/// What the disk takes for the least that a durable write of an object needs.
+fn yardstick(settings: Settings) -> anyhow::Result<Vec<f64>> {
+    let folder = tempfile::tempdir()?;
+    let mut times = Vec::with_capacity(settings.creations);
+    for number in 0..settings.creations {
+        let began = Instant::now();
+        let mut file = File::create(folder.path().join(number.to_string()))?;
+        file.write_all(&[7; 4096])?;
+        file.sync_all()?;
+        File::open(folder.path())?.sync_all()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
 }
 
 async fn times(
