@@ -13,6 +13,9 @@ use protocol::quorum::{AcceptorMessage, Configuration, Member, Refusal, TermHist
 use protocol::{Term, TimelineOrigin};
 use wal_format::{Lsn, Version, WalReader};
 
+#[cfg(test)]
+mod tests;
+
 /// The highest term that a proposer may stand for: there is always a next one.
 const TERM_MAX: Term = Term(1 << 62);
 

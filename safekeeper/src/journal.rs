@@ -11,6 +11,8 @@ mod scan;
 mod segment;
 mod spare;
 mod state;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{HashMap, VecDeque};

@@ -174,7 +174,7 @@ impl Entry {
             }
             kind => return Err(EntryError::Senseless(format!("kind {kind} is unknown"))),
         };
-        Ok((entry, place, padded(end - HEADER_BYTES).min(bytes.len())))
+        Ok((entry, place, padded(end - HEADER_BYTES)))
     }
 }
 

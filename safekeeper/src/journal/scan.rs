@@ -90,13 +90,14 @@ impl Scan {
     ) -> Result<End, Error> {
         let mut end = End { offset: 0, sequence: before.map_or(0, |(end, _)| end.sequence) };
         loop {
-            let (entry, place, length) = match Entry::decode(&bytes.slice(end.offset..)) {
-                Ok(found) if found.1.segment == segment.number => found,
-                Ok(_) | Err(EntryError::Absent) => break,
-                Err(EntryError::Senseless(reason)) => {
-                    return Err(damage(segment.number, end.offset, reason));
-                }
-            };
+            let (entry, place, length) =
+                match Entry::decode(&bytes.slice(end.offset.min(bytes.len())..)) {
+                    Ok(found) if found.1.segment == segment.number => found,
+                    Ok(_) | Err(EntryError::Absent) => break,
+                    Err(EntryError::Senseless(reason)) => {
+                        return Err(damage(segment.number, end.offset, reason));
+                    }
+                };
             let is_first = end.offset == 0;
             if is_first != matches!(entry, Entry::Segment { .. }) {
                 let reason = "a segment's first entry, and no other, names it".to_owned();
