@@ -72,6 +72,14 @@ impl Keeper {
         })
     }
 
+    /// What the work gives, unless the safekeeper is stopped first.
+    pub async fn until_shutdown<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.shutdown.cancelled() => Err(Error::ShuttingDown),
+        }
+    }
+
     /// A number for a new connection.
     pub fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))

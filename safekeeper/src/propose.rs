@@ -33,15 +33,16 @@ pub async fn serve(
     mut reader: FrameReader,
     mut writer: FrameWriter,
 ) -> Result<(), Error> {
-    let timeline = match keeper.timeline_for_proposer(id, origin).await {
-        Ok(timeline) => timeline,
-        Err(error) => {
-            let refusal = AcceptorMessage::Refused(error.refusal());
-            writer.send(&refusal, Bytes::new()).await?;
-            writer.finish().await;
-            return Ok(());
-        }
-    };
+    let timeline =
+        match keeper.until_shutdown(keeper.timeline_for_proposer(id, origin)).await.flatten() {
+            Ok(timeline) => timeline,
+            Err(error) => {
+                let refusal = AcceptorMessage::Refused(error.refusal());
+                writer.send(&refusal, Bytes::new()).await?;
+                writer.finish().await;
+                return Ok(());
+            }
+        };
     let (answers, receiver) = mpsc::unbounded_channel();
     let connection = keeper.next_connection();
     timeline.connect(connection, answers.clone());
@@ -58,15 +59,15 @@ pub async fn serve(
     });
     let proposing = Proposing { keeper, timeline: &timeline, connection, proposer, answers };
     let received = tokio::select! {
-        received = proposing.receive(&mut reader) => received,
+        received = keeper.until_shutdown(proposing.receive(&mut reader)) => received.flatten(),
         () = closed.cancelled() => Ok(()),
-        () = keeper.shutdown.cancelled() => Ok(()),
     };
-    if let Err(error) = received {
+    if let Err(error) = received.or_else(silent_end) {
         tracing::debug!(timeline = %id, %error, "a proposer's connection ends");
         // What the proposer is told goes behind the answers it is still owed.
         let _ = proposing.answers.send(AcceptorMessage::Refused(error.refusal()));
     }
+    // From here on nothing may end this task early: the sender below lives as long as an answer may come.
     timeline.disconnect(connection);
     drop(proposing);
     // It ends with the last answer, because nobody can give it another one; unless the proposer takes none.
@@ -74,6 +75,11 @@ pub async fn serve(
         sending.abort();
     }
     Ok(())
+}
+
+/// A safekeeper that is stopped just closes: the proposer has done nothing wrong, and comes again.
+fn silent_end(error: Error) -> Result<(), Error> {
+    if matches!(error, Error::ShuttingDown) { Ok(()) } else { Err(error) }
 }
 
 struct Proposing<'a> {

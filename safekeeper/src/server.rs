@@ -173,7 +173,9 @@ async fn settle_in(keeper: Arc<Keeper>, is_new: bool) {
 async fn accept(keeper: Arc<Keeper>, listener: TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => run(&keeper, connection(Arc::clone(&keeper), socket)),
+            Ok((socket, _)) => {
+                keeper.tasks.spawn(connection(Arc::clone(&keeper), socket));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -190,7 +192,8 @@ async fn connection(keeper: Arc<Keeper>, socket: TcpStream) {
 
 async fn serve(keeper: &Arc<Keeper>, socket: TcpStream) -> Result<(), Error> {
     let (mut reader, mut writer) = frames(socket)?;
-    let hello = timeout(HELLO_TIME_MAX, reader.next::<Hello>()).await;
+    let hello = timeout(HELLO_TIME_MAX, reader.next::<Hello>());
+    let hello = keeper.until_shutdown(hello).await?;
     let silence = std::io::Error::from(std::io::ErrorKind::TimedOut);
     let Some((hello, _)) = hello.map_err(|_| Error::from(silence))?? else {
         return Ok(());
@@ -200,7 +203,8 @@ async fn serve(keeper: &Arc<Keeper>, socket: TcpStream) -> Result<(), Error> {
     {
         return propose::serve(keeper, hello.timeline, (origin, proposer), reader, writer).await;
     }
-    if let Err(error) = answer(keeper, hello, reader, &mut writer).await {
+    let answered = keeper.until_shutdown(answer(keeper, hello, reader, &mut writer)).await?;
+    if let Err(error) = answered {
         // A damaged object or journal is for a person to see; a reader's mistakes are its own.
         if matches!(error, Error::Object { .. } | Error::Journal { .. }) {
             tracing::error!(%error, "WAL cannot be served");

@@ -1,4 +1,6 @@
 mod simulation;
+// The programs in tests/ use more of it.
+#[allow(dead_code)]
 #[path = "../../tests/harness/wal.rs"]
 mod wal;
 
