@@ -47,13 +47,12 @@ pub async fn serve(
     let connection = keeper.next_connection();
     timeline.connect(connection, answers.clone());
     let closed = CancellationToken::new();
-    // When the safekeeper is stopped, this connection's own task may be dropped before it has taken its
-    // place among the answers away: the sending one then ends by itself.
-    let (answering, stopped) =
-        (send_answers(writer, receiver, closed.clone()), keeper.shutdown.clone());
+    let sending = send_answers(writer, receiver, closed.clone());
+    let stopped = keeper.shutdown.clone();
     let mut sending = keeper.tasks.spawn(async move {
+        // A proposer that takes no answers must not hold up a stop.
         tokio::select! {
-            () = answering => {}
+            () = sending => {}
             () = stopped.cancelled() => {}
         }
     });
