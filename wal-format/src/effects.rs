@@ -133,7 +133,8 @@ pub enum Effect {
 
 /// All effects of a record, in the order in which they happen.
 ///
-/// A kind without redo is refused by name, never skipped; only where every page that it names comes as a full-page image there is nothing to know.
+/// A kind without redo, which is an extension's, is refused by name and never skipped: not even where all its pages come as
+/// images, since its redo may change those.
 pub fn effects(version: Version, record: &Record) -> Result<Vec<Effect>, RedoError> {
     match version {
         Version::V15 => list(record),
@@ -222,9 +223,6 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
         // Standby's records concern a standby's locks and snapshots; LogicalMessage's only who decodes the WAL.
         rmid::STANDBY | rmid::LOGICAL_MESSAGE => {}
         _ if redo::is_supported(record) => list.extend(record.blocks.iter().map(touch)),
-        _ if record.blocks.iter().all(redo::has_image_to_apply) => {
-            list.extend(record.blocks.iter().map(touch));
-        }
         _ => return Err(RedoError::unsupported(record)),
     }
     Ok(list)
@@ -372,3 +370,6 @@ fn clear_visibility(heap: PageKey, list: &mut Vec<Effect>) {
         list.push(effect);
     }
 }
+
+#[cfg(test)]
+mod tests;
