@@ -629,3 +629,6 @@ fn answer(outcome: Answer<()>, reply: ReplyEmpty) {
         Err(errno) => reply.error(errno),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use protocol::quorum::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use wal_format::Lsn;
 
@@ -27,6 +27,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 const RECONNECT_PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Between two frames of an idle stream.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The news of a commit waits so long for WAL that carries it: under load there always is some, and
+/// frames of its own would double their number.
+const NEWS_PAUSE: Duration = Duration::from_millis(1);
 /// Between two attempts to find another safekeeper that has what this one lacks.
 const DONOR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,9 +118,11 @@ impl Sender<'_> {
         let mut commit_lsn = self.shared.commit_lsn.subscribe();
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut news_due = None;
         loop {
             let streams = self.next.is_some();
             let mut beat = false;
+            let news_wait = sleep_until(news_due.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -129,15 +134,16 @@ impl Sender<'_> {
                 _ = log_end.changed(), if streams => {}
                 _ = commit_lsn.changed(), if streams => {}
                 _ = heartbeat.tick(), if streams => beat = true,
+                () = news_wait, if news_due.is_some() => beat = true,
             }
             // Commands come between two pieces: a stream that was called off must not go on.
             while commands.is_empty() && self.send_piece(&commands).await? {}
-            let news = self.told < *commit_lsn.borrow_and_update();
-            if let Some(next) = self.next
-                && (beat || news)
-            {
+            if let Some(next) = self.next.filter(|_| beat) {
                 self.append(next, Bytes::new()).await?;
+                news_due = None;
             }
+            let news = self.next.is_some() && self.told < *commit_lsn.borrow();
+            news_due = news.then(|| news_due.unwrap_or_else(|| Instant::now() + NEWS_PAUSE));
         }
     }
 

@@ -166,14 +166,9 @@ async fn the_later_of_two_computes_wins_and_the_earlier_answers_eio() {
     quorum.stop_one(2).await;
     quorum.start_one(0).await;
     quorum.start_one(1).await;
-    let second = loop {
-        // The first one may reach the two before they hear of the second: then it is committed.
-        let second = Compute::start(&quorum, first.wal.last_record, "second");
-        match timeout(SOON, second).await {
-            Ok(second) => break second,
-            Err(_) => panic!("the second was not elected"),
-        }
-    };
+    // The first one may reach the two before they hear of the second: then it is committed.
+    let second = Compute::start(&quorum, first.wal.last_record, "second");
+    let second = timeout(SOON, second).await.expect("the second is elected");
     let outcome = timeout(SOON, waiting).await.expect("in time").expect("no panic");
     assert_eq!(outcome.is_ok(), second.elected.position > end, "{outcome:?}");
     let fenced = timeout(SOON, first.proposer.fenced()).await.expect("in time");
