@@ -1,10 +1,30 @@
 //! What a command prints: tables for people, JSON for programs.
 
-use std::fmt::Write;
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write as _},
+};
+
+/// Prints a line. Unlike `println!` it does not panic where nobody reads any more, as behind
+/// `| head`, or in a compute whose control plane is gone.
+macro_rules! say {
+    ($($arguments:tt)*) => { $crate::output::line(format_args!($($arguments)*)) };
+}
+pub(crate) use say;
+
+/// What [`say`] is made of.
+pub fn line(line: fmt::Arguments<'_>) {
+    let _unread = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints text that ends its own lines.
+pub fn text(text: &str) {
+    let _unread = io::stdout().write_all(text.as_bytes());
+}
 
 /// Prints one JSON value on one line.
 pub fn json(value: &serde_json::Value) {
-    println!("{value}");
+    say!("{value}");
 }
 
 /// A table with aligned columns, its titles in capitals.

@@ -5,7 +5,13 @@ use control_plane::{ComputeEvent, Stages};
 use tokio_util::sync::CancellationToken;
 
 use super::stop::{StopSignals, stdin_end};
-use crate::{api::milliseconds, cli::ComputeRunArgs, failure::Failure, output, verbs::Voice};
+use crate::{
+    api::milliseconds,
+    cli::ComputeRunArgs,
+    failure::Failure,
+    output::{self, say},
+    verbs::Voice,
+};
 
 /// Runs until it is told to stop, fenced, or failed.
 pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
@@ -74,9 +80,9 @@ fn say_ready(voice: Voice, ready: &Ready) {
         say(voice, &ComputeEvent::Ready { port: ready.address.port(), stages_ms });
         return;
     }
-    println!("ready at {} from {} in term {}", ready.address, ready.start_lsn, ready.term);
+    say!("ready at {} from {} in term {}", ready.address, ready.start_lsn, ready.term);
     for (name, took) in &ready.stages {
-        println!("  {name:<24} {:>9.3} ms", milliseconds(*took));
+        say!("  {name:<24} {:>9.3} ms", milliseconds(*took));
     }
 }
 

@@ -8,6 +8,7 @@ use super::stop::StopSignals;
 use crate::{
     cli::{ControlPlaneArgs, PostgresArgs},
     failure::Failure,
+    output::say,
 };
 
 /// Runs until it is told to stop; every compute is stopped with it.
@@ -27,7 +28,7 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
-    println!("control plane on http://{}", control_plane.local_addr());
+    say!("control plane on http://{}", control_plane.local_addr());
     signals.next().await;
     control_plane.shutdown().await;
     Ok(())

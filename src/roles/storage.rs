@@ -10,6 +10,7 @@ use super::{head::QuorumHead, stop::StopSignals};
 use crate::{
     cli::{PageserverArgs, SafekeeperArgs},
     failure::Failure,
+    output::say,
 };
 
 /// The object store, scoped to the prefix that is ours.
@@ -22,7 +23,7 @@ pub async fn safekeeper(args: SafekeeperArgs) -> Result<(), Failure> {
     let SafekeeperArgs { node, folder, listen, peers, http, .. } = args;
     let config = safekeeper_config(node, folder, listen, peers, store);
     let safekeeper = start_safekeeper(safekeeper::Config { http, ..config }).await?;
-    println!("safekeeper {node} on {}", safekeeper.local_addr());
+    say!("safekeeper {node} on {}", safekeeper.local_addr());
     signals.next().await;
     safekeeper.shutdown().await;
     Ok(())
@@ -33,7 +34,7 @@ pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let store = open_store(&args.store).await?;
     let pageserver = start_pageserver(store, args.listen, args.http, args.safekeepers).await?;
-    println!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
+    say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
     Ok(())

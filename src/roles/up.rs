@@ -21,7 +21,8 @@ use crate::{
     api::{Api, milliseconds},
     cli::UpArgs,
     failure::Failure,
-    output, programs,
+    output::{self, say},
+    programs,
     verbs::Voice,
 };
 
@@ -55,10 +56,10 @@ pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
     say_ready(&args, &folder, voice);
     signals.next().await;
     say(voice, "stopping …");
-    tokio::select! {
-        () = stop(running) => say(voice, "stopped"),
-        () = signals.next() => return Err(Failure::new("ended by a second signal")),
-    }
+    // Further signals change nothing: Ctrl-C reaches all of a terminal's processes, and whoever
+    // started this may pass it on once more. A stop takes bounded time.
+    stop(running).await;
+    say(voice, "stopped");
     Ok(())
 }
 
@@ -176,19 +177,19 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
         }));
         return;
     }
-    println!("offshoot is up, its data in {}", folder.path().display());
-    println!("  control plane  http://{}", args.http);
-    println!("  pageserver     http://{}", args.pageserver_http);
-    println!("next, in another terminal:");
-    println!("  offshoot tenant create acme");
-    println!("  offshoot psql acme");
-    println!("Ctrl-C stops everything and leaves nothing mounted");
+    say!("offshoot is up, its data in {}", folder.path().display());
+    say!("  control plane  http://{}", args.http);
+    say!("  pageserver     http://{}", args.pageserver_http);
+    say!("next, in another terminal:");
+    say!("  offshoot tenant create acme");
+    say!("  offshoot psql acme");
+    say!("Ctrl-C stops everything and leaves nothing mounted");
 }
 
 fn say(voice: Voice, sentence: &str) {
     if voice.json {
         output::json(&json!({ "event": "progress", "message": sentence }));
     } else {
-        println!("{sentence}");
+        say!("{sentence}");
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     api::{Api, milliseconds},
     cli::BranchVerb,
     failure::Failure,
-    output,
+    output::{self, say},
 };
 
 const NO_BODY: Option<&()> = None;
@@ -25,7 +25,7 @@ pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Fai
             if voice.json {
                 output::json(&branches);
             } else {
-                print!("{}", branch_table(list(&branches, "branches")));
+                output::text(&branch_table(list(&branches, "branches")));
             }
             Ok(())
         }
@@ -35,9 +35,9 @@ pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Fai
             if voice.json {
                 output::json(&shown);
             } else {
-                print!("{}", branch_table(std::slice::from_ref(&shown)));
+                output::text(&branch_table(std::slice::from_ref(&shown)));
                 let ids = [text(&shown, "/tenant_id"), text(&shown, "/timeline_id")];
-                println!("timeline {}", ids.join("/"));
+                say!("timeline {}", ids.join("/"));
             }
             Ok(())
         }
@@ -77,9 +77,9 @@ async fn create(
         return Ok(());
     }
     let (point, took) = (text(&answer.value, "/branch_point"), milliseconds(answer.took));
-    println!("branch {name} made of {from} at {point} in {took} ms");
+    say!("branch {name} made of {from} at {point} in {took} ms");
     say_rounding(&answer.value);
-    println!("connect to it: offshoot psql {tenant} {name}");
+    say!("connect to it: offshoot psql {tenant} {name}");
     Ok(())
 }
 
@@ -110,12 +110,12 @@ async fn restore(
     }
     let restored = &answer.value["branch"];
     let point = text(restored, "/branch_point");
-    println!("branch {branch} stands at {point} again, in {} ms", milliseconds(answer.took));
+    say!("branch {branch} stands at {point} again, in {} ms", milliseconds(answer.took));
     say_rounding(restored);
-    println!("the state before is branch {}", text(&answer.value, "/kept/name"));
+    say!("the state before is branch {}", text(&answer.value, "/kept/name"));
     if runs {
         let (port, took) = (text(&followed.value, "/port"), milliseconds(followed.took));
-        println!("its compute was started anew on port {port}, in {took} ms");
+        say!("its compute was started anew on port {port}, in {took} ms");
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ async fn restore(
 fn say_rounding(branch: &Value) {
     if let Some(asked) = branch.get("rounded_from").and_then(Value::as_str) {
         let point = text(branch, "/branch_point");
-        println!("{asked} lies inside a WAL record: rounded down to {point}");
+        say!("{asked} lies inside a WAL record: rounded down to {point}");
     }
 }
 
@@ -143,7 +143,7 @@ async fn delete(api: &Api, voice: Voice, tenant: &str, branch: &str) -> Result<(
     if voice.json {
         output::json(&json!({ "deleted": branch, "took_ms": milliseconds(answer.took) }));
     } else {
-        println!("branch {branch} deleted");
+        say!("branch {branch} deleted");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
     api::{Answer, Api, milliseconds},
     cli::ComputeVerb,
     failure::Failure,
-    output,
+    output::{self, say},
 };
 
 const NO_BODY: Option<&()> = None;
@@ -24,8 +24,8 @@ pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), F
                 output::json(&answer.with_time());
                 return Ok(());
             }
-            println!("running after {} ms", milliseconds(answer.took));
-            println!("{}", text(&answer.value, "/connection"));
+            say!("running after {} ms", milliseconds(answer.took));
+            say!("{}", text(&answer.value, "/connection"));
             Ok(())
         }
         ComputeVerb::Stop { tenant, branch } => {
@@ -34,7 +34,7 @@ pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), F
             if voice.json {
                 output::json(&answer.with_time());
             } else {
-                println!("stopped after {} ms", milliseconds(answer.took));
+                say!("stopped after {} ms", milliseconds(answer.took));
             }
             Ok(())
         }
@@ -43,7 +43,7 @@ pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), F
             if voice.json {
                 output::json(&computes);
             } else {
-                print!("{}", compute_table(list(&computes, "computes")));
+                output::text(&compute_table(list(&computes, "computes")));
             }
             Ok(())
         }

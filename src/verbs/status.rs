@@ -4,7 +4,11 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{Voice, compute::compute_table, list, text};
-use crate::{api::Api, failure::Failure, output};
+use crate::{
+    api::Api,
+    failure::Failure,
+    output::{self, say},
+};
 
 const NO_BODY: Option<&()> = None;
 
@@ -20,18 +24,18 @@ pub async fn status(api: &Api, voice: Voice) -> Result<(), Failure> {
         output::json(&json!({ "control_plane": control_plane, "pageserver": pageserver }));
         return Ok(());
     }
-    println!("offshoot {}", text(&control_plane, "/version"));
+    say!("offshoot {}", text(&control_plane, "/version"));
     let fields = [
         ("pageserver", "/addresses/pageserver"),
         ("its HTTP API", "/addresses/pageserver_http"),
         ("safekeepers", "/addresses/safekeepers"),
     ];
     for (name, pointer) in fields {
-        println!("{name:<14}{}", text(&control_plane, pointer).replace(['[', ']', '"'], ""));
+        say!("{name:<14}{}", text(&control_plane, pointer).replace(['[', ']', '"'], ""));
     }
     if let Err(failure) = pageserver {
-        println!("{failure}");
+        say!("{failure}");
     }
-    print!("{}", compute_table(list(&control_plane, "computes")));
+    output::text(&compute_table(list(&control_plane, "computes")));
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
     api::{Api, milliseconds},
     cli::TemplateVerb,
     failure::Failure,
-    output,
+    output::{self, say},
 };
 
 /// Carries a verb out.
@@ -32,7 +32,7 @@ pub async fn template(api: &Api, voice: Voice, verb: TemplateVerb) -> Result<(),
                     [name, size, stored, created]
                 })
                 .collect();
-            print!("{}", output::table(["name", "size", "stored", "created"], &rows));
+            output::text(&output::table(["name", "size", "stored", "created"], &rows));
             Ok(())
         }
     }
@@ -48,7 +48,7 @@ async fn import(api: &Api, voice: Voice, name: &str, pgdata: &Path) -> Result<()
         output::json(&answer.with_time());
         return Ok(());
     }
-    println!("template {name} imported in {} ms", milliseconds(answer.took));
-    println!("use it: offshoot tenant create NAME --template {name}");
+    say!("template {name} imported in {} ms", milliseconds(answer.took));
+    say!("use it: offshoot tenant create NAME --template {name}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
     api::{Api, milliseconds},
     cli::TenantVerb,
     failure::Failure,
-    output,
+    output::{self, say},
 };
 
 const NO_BODY: Option<&()> = None;
@@ -40,8 +40,8 @@ async fn create(
         output::json(&answer.with_time());
         return Ok(());
     }
-    println!("tenant {name} created in {} ms", milliseconds(answer.took));
-    println!("connect to it: offshoot psql {name}");
+    say!("tenant {name} created in {} ms", milliseconds(answer.took));
+    say!("connect to it: offshoot psql {name}");
     Ok(())
 }
 
@@ -55,7 +55,7 @@ async fn list_all(api: &Api, voice: Voice) -> Result<(), Failure> {
         .iter()
         .map(|tenant| ["/name", "/id", "/created_at"].map(|field| text(tenant, field)))
         .collect();
-    print!("{}", output::table(["name", "id", "created"], &rows));
+    output::text(&output::table(["name", "id", "created"], &rows));
     Ok(())
 }
 
@@ -65,9 +65,9 @@ async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
         output::json(&shown);
         return Ok(());
     }
-    println!("tenant {}, id {}", text(&shown, "/name"), text(&shown, "/id"));
+    say!("tenant {}, id {}", text(&shown, "/name"), text(&shown, "/id"));
     let branches = api.pageserver(Method::GET, &["tenants", tenant, "branches"], NO_BODY).await?;
-    print!("{}", branch_table(list(&branches.value, "branches")));
+    output::text(&branch_table(list(&branches.value, "branches")));
     Ok(())
 }
 
@@ -86,7 +86,7 @@ async fn delete(api: &Api, voice: Voice, tenant: &str, yes: bool) -> Result<(), 
     if voice.json {
         output::json(&json!({ "deleted": tenant, "took_ms": milliseconds(answer.took) }));
     } else {
-        println!("tenant {tenant} deleted");
+        say!("tenant {tenant} deleted");
     }
     Ok(())
 }

@@ -147,7 +147,7 @@ async fn a_record_without_redo_is_refused_by_name_and_never_skipped() -> anyhow:
     drop(database);
     cluster.kill_compute(&compute).await?;
     let refused = cluster.api.start("acme", "main").await;
-    let said = format!("{:#}", refused.err().expect("nothing right can be served"));
+    let said = format!("{:#}", refused.expect_err("nothing right can be served"));
     assert!(said.contains("Gin/"), "the record is not named: {said}");
     // What was before it is there.
     cluster.api.create_branch_at("acme", "before", &before).await?;

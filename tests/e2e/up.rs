@@ -55,6 +55,8 @@ async fn the_first_tour_works_and_sigterm_leaves_nothing_mounted_or_running() ->
     let status = again.wait(std::time::Duration::from_secs(20))?;
     assert!(!status.success() && again.log().contains("in use"), "{}", again.log());
 
+    // Ctrl-C reaches it, and whoever started it passes the end on once more.
+    up.interrupt()?;
     let status = up.stop()?;
     assert!(status.success(), "up ended with {status}:\n{}", up.log());
     assert_eq!(mounts_below(&data), Vec::<std::path::PathBuf>::new());

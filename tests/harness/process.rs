@@ -80,6 +80,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Presses Ctrl-C, once.
+    pub fn interrupt(&self) -> anyhow::Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?)
+    }
+
     /// Asks it to stop, and waits until it has.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM)?;
