@@ -14,8 +14,10 @@ use crate::{
     key::{Key, KeyKind},
 };
 
-/// What a version costs beside its bytes: LSN, value, its share of the maps.
-const VERSION_OVERHEAD_BYTES: usize = 80;
+/// What a version costs beside its bytes: LSN, value, a half-empty vector.
+const VERSION_OVERHEAD_BYTES: usize = 72;
+/// What a key costs beside its versions: its place in a half-empty map, its vector's first slots.
+const KEY_OVERHEAD_BYTES: usize = 240;
 
 /// The versions of a key, by rising LSN.
 pub type Versions = Vec<(Lsn, Value)>;
@@ -59,6 +61,9 @@ impl MemoryLayer {
                 Some(KeyKind::Page) => self.pages.entry(key).or_default(),
                 _ => self.others.entry(key).or_default(),
             };
+            if versions.is_empty() {
+                self.bytes += KEY_OVERHEAD_BYTES;
+            }
             match versions.last_mut() {
                 Some(last) if last.0 == lsn => last.1 = value,
                 _ => versions.push((lsn, value)),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
 /// Operations that still succeed while nothing is wrong.
@@ -28,13 +28,15 @@ pub struct FaultyStore {
     left: Arc<AtomicI64>,
     /// Whether the operation that fails first is carried out all the same.
     last_succeeds_unseen: bool,
+    /// Whether it takes a second create of a name for an overwrite.
+    ignores_create: bool,
 }
 
 impl FaultyStore {
     /// A store that is up.
     pub fn new(inner: Arc<dyn ObjectStore>) -> FaultyStore {
         let left = Arc::new(AtomicI64::new(UNLIMITED));
-        FaultyStore { inner, left, last_succeeds_unseen: false }
+        FaultyStore { inner, left, last_succeeds_unseen: false, ignores_create: false }
     }
 
     /// Goes down after this many operations; `unseen`: the next one is still carried out, but its
@@ -42,6 +44,12 @@ impl FaultyStore {
     pub fn fail_after(mut self, operations: i64, unseen: bool) -> FaultyStore {
         self.left = Arc::new(AtomicI64::new(operations));
         self.last_succeeds_unseen = unseen;
+        self
+    }
+
+    /// Lets every create succeed, as a store does that does not know `If-None-Match`.
+    pub fn ignore_create(mut self) -> FaultyStore {
+        self.ignores_create = true;
         self
     }
 
@@ -87,9 +95,12 @@ impl ObjectStore for FaultyStore {
         &self,
         location: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
         let outcome = self.take();
+        if self.ignores_create {
+            options.mode = PutMode::Overwrite;
+        }
         if outcome == Outcome::Fails {
             return Err(down());
         }

@@ -14,8 +14,10 @@ use super::{
 };
 use crate::{
     change::{Change, Value},
+    engine::tenant_folder,
     error::Error,
     key::Key,
+    manifest::{Sequence, TenantManifest},
     timeline::{RECORDS_PER_IMAGE, Timeline},
 };
 
@@ -283,4 +285,24 @@ async fn a_page_that_many_records_changed_is_read_with_few_of_them() {
         assert!(applied < RECORDS_PER_IMAGE, "{applied} records were redone");
     }
     assert!(before == after);
+}
+
+#[tokio::test]
+async fn a_tenant_that_claims_another_tenants_timeline_as_its_ancestor_is_not_served() {
+    let (mut world, mains) = world_with(&["one", "two"]).await;
+    let folder = tenant_folder(mains[0].tenant);
+    let opened = Sequence::open::<TenantManifest>(world.store.clone(), folder.clone()).await;
+    let (mut sequence, manifest) = opened.expect("the store works");
+    let mut manifest = manifest.expect("the tenant is there");
+    let ancestor = manifest.branches[0].ancestor.as_mut().expect("main comes from the template");
+    (ancestor.tenant, ancestor.timeline) = (mains[1].tenant, mains[1].timeline);
+    let forged = sequence.prepare(&manifest).expect("it is JSON");
+    sequence.publish(forged).await.expect("nobody else writes");
+
+    world.restart();
+    let refused = world.tenants.timeline(mains[0]).await.map(|timeline| timeline.id());
+    assert!(
+        matches!(&refused, Err(Error::Corrupt { object, .. }) if *object == folder.to_string())
+    );
+    assert!(world.tenants.timeline(mains[1]).await.is_ok());
 }

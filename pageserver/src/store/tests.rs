@@ -1,6 +1,7 @@
-use object_store::ObjectStoreExt;
+use object_store::{ObjectStoreExt, memory::InMemory};
 
 use super::*;
+use crate::simulation::FaultyStore;
 
 async fn folder_store() -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -69,4 +70,12 @@ async fn urls_that_cannot_be_used_are_refused_with_a_sentence() {
     let error =
         open(below.to_str().expect("the path is UTF-8")).await.expect_err("a file is there");
     assert!(error.to_string().contains("cannot be used"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_lets_a_name_be_created_twice_is_refused_at_start() {
+    let store = FaultyStore::new(Arc::new(InMemory::new())).ignore_create();
+    let error = probe(&store).await.expect_err("it ignores create-only").to_string();
+    assert!(error.contains("created twice"), "{error}");
+    assert_eq!(probe(&InMemory::new()).await, Ok(()));
 }

@@ -50,6 +50,7 @@ impl Timeline {
     /// Any pages, as [`Timeline::pages`] gives them, in the order asked for.
     pub async fn target_pages(&self, targets: &[Target], at: Lsn) -> Result<Bytes, Error> {
         let mut out = BytesMut::zeroed(targets.len() * PAGE_BYTES);
+        let mut scratch = Page::zeroed();
         let parts = out.chunks_mut(PAGES_AT_ONCE_MAX * PAGE_BYTES);
         for (targets, out) in targets.chunks(PAGES_AT_ONCE_MAX).zip(parts) {
             let mut keys: Vec<Key> = targets.iter().map(|target| Key::target(*target)).collect();
@@ -58,22 +59,29 @@ impl Timeline {
             let chains = self.collect(&keys, at).await?;
             for (target, out) in targets.iter().zip(out.chunks_exact_mut(PAGE_BYTES)) {
                 if let Ok(position) = keys.binary_search(&Key::target(*target)) {
-                    self.serve_page(&chains[position], *target, out)?;
+                    self.serve_page(&chains[position], *target, &mut scratch, out)?;
                 }
             }
         }
         Ok(out.freeze())
     }
 
-    fn serve_page(&self, chain: &Chain, target: Target, out: &mut [u8]) -> Result<(), Error> {
-        let is_there = chain.page_into(target, self.engine.redo.as_ref(), out)?;
-        if is_there
-            && self.facts.checksums
-            && let Target::Page(page) = target
-            && let Some(mut checked) = Page::from_slice(out)
-        {
-            checked.set_checksum(page.block);
-            out.copy_from_slice(checked.bytes());
+    /// Makes one page, with `scratch` as the place to make it in; `out` is zeros.
+    fn serve_page(
+        &self,
+        chain: &Chain,
+        target: Target,
+        scratch: &mut Page,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let image = chain.stored_image().filter(|image| image.len() == out.len());
+        if let (Some(image), false) = (image, self.facts.checksums) {
+            out.copy_from_slice(image);
+        } else if chain.make_page(target, self.engine.redo.as_ref(), scratch)? {
+            if let (Target::Page(page), true) = (target, self.facts.checksums) {
+                scratch.set_checksum(page.block);
+            }
+            out.copy_from_slice(scratch.bytes());
         }
         Ok(())
     }

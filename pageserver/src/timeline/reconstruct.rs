@@ -1,7 +1,7 @@
 //! From the versions of a key to its value.
 
 use bytes::Bytes;
-use wal_format::{Lsn, Page, Target};
+use wal_format::{Lsn, PAGE_BYTES, Page, Target};
 
 use crate::{change::Value, error::Error, key::Key, redo::Redo};
 
@@ -49,53 +49,54 @@ impl Chain {
             [] => Ok(None),
             [(_, Value::Image(bytes))] => Ok(Some(bytes.clone())),
             _ => match key.as_target() {
-                Some(target) => self.page(target, redo).map(|page| Some(page.into_bytes())),
+                Some(target) => {
+                    let mut page = Page::zeroed();
+                    self.make_page(target, redo, &mut page)?;
+                    Ok(Some(page.into_bytes()))
+                }
                 None => self.newest_image(key).map(Some),
             },
         }
     }
 
-    /// The page's bytes into `out`, 8,192 of them, which are zeros; whether there was a version.
-    pub fn page_into(
-        &self,
-        target: Target,
-        redo: &dyn Redo,
-        out: &mut [u8],
-    ) -> Result<bool, Error> {
+    /// The value where it is an image as it was stored.
+    pub fn stored_image(&self) -> Option<&Bytes> {
         match self.versions.as_slice() {
-            [] => Ok(false),
-            [(_, Value::Image(bytes))] if bytes.len() == out.len() => {
-                out.copy_from_slice(bytes);
-                Ok(true)
-            }
-            _ => {
-                out.copy_from_slice(self.page(target, redo)?.bytes());
-                Ok(true)
-            }
+            [(_, Value::Image(bytes))] => Some(bytes),
+            _ => None,
         }
     }
 
-    fn page(&self, target: Target, redo: &dyn Redo) -> Result<Page, Error> {
+    /// Makes the page, over whatever `page` was; whether there was a version to make it from.
+    pub fn make_page(
+        &self,
+        target: Target,
+        redo: &dyn Redo,
+        page: &mut Page,
+    ) -> Result<bool, Error> {
         let failed =
             |lsn: Lsn, reason: String| Error::Redo { target: target.to_string(), lsn, reason };
-        let mut page = Page::zeroed();
+        let mut is_fresh = false;
         for (lsn, value) in self.versions.iter().rev() {
             match value {
                 Value::Image(bytes) => {
-                    page = Page::from_slice(bytes).ok_or_else(|| {
+                    let image =
+                        bytes.first_chunk::<PAGE_BYTES>().filter(|_| bytes.len() == PAGE_BYTES);
+                    let image = image.ok_or_else(|| {
                         failed(*lsn, format!("its image has {} bytes", bytes.len()))
                     })?;
+                    page.bytes_mut().copy_from_slice(image);
                 }
                 Value::Record { will_init, bytes } => {
-                    if *will_init {
+                    if *will_init || !is_fresh {
                         page.zero();
                     }
-                    redo.apply(bytes, *lsn, target, &mut page)
-                        .map_err(|reason| failed(*lsn, reason))?;
+                    redo.apply(bytes, *lsn, target, page).map_err(|reason| failed(*lsn, reason))?;
                 }
             }
+            is_fresh = true;
         }
-        Ok(page)
+        Ok(is_fresh)
     }
 
     /// The newest version's bytes, for a key whose versions are whole values.
