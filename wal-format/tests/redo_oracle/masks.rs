@@ -99,13 +99,13 @@ fn gin(page: &mut Page) {
     if deleted { content(page) } else { unused_space(page) }
 }
 
-/// gistxlog.c, `gist_mask`.
+/// gistxlog.c, `gist_mask`; and TUPLES_DELETED, which Postgres' own redo of Gist/DELETE sets and its primary does not. Nothing reads it.
 fn gist(page: &mut Page) {
     hint_bits(page);
     unused_space(page);
     let Ok(special) = page.special_mut(16) else { return };
     special[..8].fill(0);
-    special[12] = (special[12] | 0x08) & !0x10;
+    special[12] = (special[12] | 0x08) & !0x14;
     if special[12] & 1 != 0 {
         line_pointer_states(page);
     }
