@@ -115,10 +115,11 @@ struct Frozen {
     last_record: BranchPoint,
 }
 
-/// How far flushing is, and how often it failed.
+/// What the newest manifest says, and how often writing the next one failed.
 #[derive(Clone, Debug)]
 struct FlushStatus {
-    lsn: Lsn,
+    last_record: BranchPoint,
+    term: Term,
     failures: u64,
     failure: Option<Error>,
 }
@@ -141,7 +142,7 @@ impl Timeline {
             Arc::new(Layer::new(summary, path, engine.store.clone(), engine.cache.clone()))
         };
         let last_record = manifest.last_record;
-        let flushed = FlushStatus { lsn: last_record.lsn, failures: 0, failure: None };
+        let flushed = FlushStatus { last_record, term: manifest.term, failures: 0, failure: None };
         let timeline = Arc::new(Timeline {
             state: RwLock::new(State {
                 open: MemoryLayer::new(last_record.lsn),
@@ -317,7 +318,8 @@ impl Timeline {
         Term(self.term.load(Ordering::Acquire))
     }
 
-    /// Takes note of a term seen in WAL or in a request; kept with the next manifest.
+    /// Takes note of a term seen in WAL; kept with the next manifest. For a compute's own there is
+    /// [`Timeline::keep_term`].
     pub fn learn_term(&self, term: Term) {
         self.term.fetch_max(term.0, Ordering::AcqRel);
     }

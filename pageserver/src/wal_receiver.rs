@@ -3,7 +3,7 @@
 //! A receiver goes from safekeeper to safekeeper until one serves it, and on to the next when that
 //! one falls silent, breaks off or sends what does not follow. It asks from where ingest is, so
 //! nothing is lost or applied twice. A record that cannot be replayed stops it for good, with its
-//! name and position; damaged WAL does so only when every safekeeper has sent it.
+//! name and position. Damaged WAL stops it until a safekeeper is found that has it whole.
 
 mod consumed;
 mod session;
@@ -35,6 +35,8 @@ use crate::{error::Error, ingest::IngestError, timeline::Timeline};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two rounds of asking all safekeepers.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The pause after damaged WAL, before all safekeepers are asked for it once more.
+const DAMAGED_PAUSE: Duration = Duration::from_secs(10);
 /// How long a receiver without users goes on when there is nothing left to receive.
 const IDLE_AFTER: Duration = Duration::from_secs(600);
 
@@ -53,7 +55,7 @@ pub(crate) enum ReceiverStatus {
         /// How far a quorum has flushed, by its last word.
         commit_lsn: Lsn,
     },
-    /// Ingest cannot go on; an operator must act.
+    /// Ingest cannot go on by itself; an operator must act.
     Stopped(IngestError),
     /// It has ended: the timeline was deleted, is idle, or the pageserver stops.
     Ended,
@@ -268,30 +270,31 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
     let mut session = Session::new(Arc::clone(&receiver.timeline));
     let mut pause = PAUSE_MIN;
     loop {
-        let mut damaged_by = 0;
+        let mut damaged = None;
         for &safekeeper in &terms.safekeepers {
             let before = receiver.timeline.last_record_lsn();
             let idle = || receiver.is_idle(terms.idle_after);
             let end = session.stream(safekeeper, &receiver.status, idle).await;
             if receiver.timeline.last_record_lsn() > before {
-                (pause, damaged_by) = (PAUSE_MIN, 0);
+                (pause, damaged) = (PAUSE_MIN, None);
             }
             match end {
                 SessionEnd::Lost(reason) => {
                     receiver.status.send_replace(ReceiverStatus::Waiting { reason });
                 }
                 SessionEnd::Damaged(reason) => {
-                    damaged_by += 1;
-                    if damaged_by == terms.safekeepers.len() {
-                        return stop(receiver, reason);
-                    }
                     error!(%safekeeper, %reason, "a safekeeper sent damaged WAL");
+                    damaged = Some(reason);
                 }
                 SessionEnd::Stopped(reason) => return stop(receiver, reason),
                 SessionEnd::Idle => break,
             }
         }
-        if receiver.is_idle(terms.idle_after) && leave(receiver, shared).await {
+        if let Some(reason) = damaged {
+            // No other safekeeper had it whole. One that was away may have.
+            receiver.status.send_replace(ReceiverStatus::Stopped(reason));
+            pause = DAMAGED_PAUSE;
+        } else if receiver.is_idle(terms.idle_after) && leave(receiver, shared).await {
             return;
         }
         tokio::select! {

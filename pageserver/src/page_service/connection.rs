@@ -101,7 +101,7 @@ async fn greet(service: &PageService, hello: Hello) -> Result<(Reader, Welcome),
     }
     let timeline = service.tenants.timeline(hello.timeline).await?;
     let reader = Reader::new(service.receivers.receive(&timeline), hello.term);
-    reader.learn_term().await?;
+    reader.keep_term().await?;
     info!(timeline = %hello.timeline, term = ?hello.term, "a reader connected");
     let welcome =
         Welcome { origin: timeline.origin(), last_record_lsn: timeline.last_record_lsn() };

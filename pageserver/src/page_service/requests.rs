@@ -58,10 +58,12 @@ impl Reader {
         self.receiving.timeline()
     }
 
-    /// Takes note of the compute's term, which fences all older ones.
-    pub async fn learn_term(&self) -> Result<(), PageError> {
+    /// Takes note of the compute's term, which fences all older ones from now on, also after a
+    /// restart.
+    pub async fn keep_term(&self) -> Result<(), PageError> {
+        self.check_term()?;
         if let Some(term) = self.term {
-            self.timeline().learn_term(term);
+            self.timeline().keep_term(term).await?;
         }
         self.check_term()
     }

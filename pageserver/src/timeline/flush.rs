@@ -14,11 +14,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutPayload, path::Path};
-use tokio::time::Instant;
+use protocol::{BranchPoint, Term};
+use tokio::{sync::watch, time::Instant};
 use wal_format::Lsn;
 
 use super::{
-    FROZEN_LAYERS_MAX, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
+    FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
     images::with_images,
 };
 use crate::{
@@ -51,10 +52,41 @@ impl Timeline {
             state.last_record.lsn
         };
         self.flush_wanted.notify_one();
+        let written = |now: &FlushStatus| now.last_record.lsn >= wanted;
+        self.until(written, status, known_failures).await.map(|now| now.last_record.lsn)
+    }
+
+    /// Takes note of a compute's term, and returns when a manifest has it: older computes are
+    /// refused also by whoever loads the timeline next.
+    pub async fn keep_term(self: &Arc<Self>, term: Term) -> Result<(), Error> {
+        let mut status = self.flushed.subscribe();
+        let now = status.borrow_and_update().clone();
+        self.learn_term(term);
+        if self.is_read_only() || now.term >= term {
+            return Ok(());
+        }
+        // In a task of its own: it waits for no layer, and a manifest that was begun is tried
+        // until it is written, whether the compute waits for it or not.
+        let timeline = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = timeline.write_term(term).await {
+                timeline.give_up(error);
+            }
+        });
+        self.until(|now| now.term >= term, status, now.failures).await.map(|_| ())
+    }
+
+    /// Waits until the newest manifest is so; fails at the first new failure to write one.
+    async fn until(
+        &self,
+        is_so: impl Fn(&FlushStatus) -> bool,
+        mut status: watch::Receiver<FlushStatus>,
+        known_failures: u64,
+    ) -> Result<FlushStatus, Error> {
         loop {
             let now = status.borrow_and_update().clone();
-            if now.lsn >= wanted {
-                return Ok(now.lsn);
+            if is_so(&now) {
+                return Ok(now);
             }
             if let Some(error) = now.failure.filter(|_| now.failures > known_failures) {
                 return Err(error);
@@ -80,17 +112,20 @@ impl Timeline {
             }
             while let Some(frozen) = self.oldest_frozen() {
                 if let Err(error) = self.write_frozen(frozen).await {
-                    if error != Error::ShuttingDown {
-                        let id = self.id();
-                        tracing::error!(timeline = %id, %error, "the timeline takes no more WAL");
-                        _ = self.fenced.set(error.clone());
-                    }
-                    self.note_failure(error);
-                    self.room.notify_waiters();
-                    return;
+                    return self.give_up(error);
                 }
             }
         }
+    }
+
+    /// Nothing more can be written: the timeline is fenced, or stopped.
+    fn give_up(&self, error: Error) {
+        if error != Error::ShuttingDown {
+            tracing::error!(timeline = %self.id(), %error, "the timeline takes no more WAL");
+            _ = self.fenced.set(error.clone());
+        }
+        self.note_failure(error);
+        self.room.notify_waiters();
     }
 
     fn freeze_the_old(&self) {
@@ -103,6 +138,21 @@ impl Timeline {
 
     fn oldest_frozen(&self) -> Option<Frozen> {
         self.state.read().frozen.front().cloned()
+    }
+
+    /// Writes a manifest for the sake of a term alone, unless there is one that has it.
+    async fn write_term(&self, term: Term) -> Result<(), Error> {
+        let mut sequence = self.sequence.lock().await;
+        let now = self.flushed.borrow().clone();
+        if now.term >= term {
+            return Ok(());
+        }
+        let manifest = self.manifest(now.last_record, None);
+        let prepared = sequence.prepare(&manifest)?;
+        self.publish(&mut sequence, prepared).await?;
+        self.note_success(now.last_record, manifest.term);
+        sequence.collect().await;
+        Ok(())
     }
 
     /// Fails only where trying again cannot help: fenced, or stopped.
@@ -128,29 +178,22 @@ impl Timeline {
         let path = timeline_folder(self.id()).join("layers").join(name);
         self.put_layer(&path, &written.object).await?;
         let mut sequence = self.sequence.lock().await;
-        let manifest = self.next_manifest(&sequence, &written, &frozen)?;
-        self.publish(&mut sequence, manifest).await?;
+        let manifest = self.manifest(frozen.last_record, Some(&written));
+        let prepared = sequence.prepare(&manifest)?;
+        self.publish(&mut sequence, prepared).await?;
         let store = self.engine.store.clone();
         let layer = Layer::new(written.summary, path, store, self.engine.cache.clone());
-        self.replace_frozen(Arc::new(layer), frozen.last_record.lsn);
+        self.replace_frozen(Arc::new(layer));
+        self.note_success(frozen.last_record, manifest.term);
         sequence.collect().await;
         Ok(())
     }
 
-    fn next_manifest(
-        &self,
-        sequence: &Sequence,
-        written: &WrittenLayer,
-        frozen: &Frozen,
-    ) -> Result<Bytes, Error> {
+    fn manifest(&self, last_record: BranchPoint, added: Option<&WrittenLayer>) -> TimelineManifest {
         let layers = self.state.read().layers.clone();
         let mut summaries: Vec<_> = layers.iter().map(|layer| layer.summary().clone()).collect();
-        summaries.push(written.summary.clone());
-        sequence.prepare(&TimelineManifest {
-            last_record: frozen.last_record,
-            term: self.term(),
-            layers: summaries,
-        })
+        summaries.extend(added.map(|written| written.summary.clone()));
+        TimelineManifest { last_record, term: self.term(), layers: summaries }
     }
 
     async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
@@ -194,21 +237,21 @@ impl Timeline {
         });
     }
 
-    fn replace_frozen(&self, layer: Arc<Layer>, lsn: Lsn) {
-        {
-            let mut state = self.state.write();
-            Arc::make_mut(&mut state.layers).push(layer);
-            state.frozen.pop_front();
-            let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
-            if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
-                state.freeze();
-            }
+    fn replace_frozen(&self, layer: Arc<Layer>) {
+        let mut state = self.state.write();
+        Arc::make_mut(&mut state.layers).push(layer);
+        state.frozen.pop_front();
+        let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
+        if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
+            state.freeze();
         }
+    }
+
+    fn note_success(&self, last_record: BranchPoint, term: Term) {
         self.flushed.send_modify(|status| {
-            status.lsn = lsn;
-            status.failure = None;
+            *status = FlushStatus { last_record, term, failure: None, ..*status };
         });
-        self.remote_consistent_lsn.send_replace(lsn);
+        self.remote_consistent_lsn.send_replace(last_record.lsn);
         self.room.notify_waiters();
     }
 }
