@@ -7,6 +7,8 @@
 
 mod consumed;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

@@ -1,0 +1,73 @@
+//! When receivers come and go.
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use protocol::{BranchPoint, TimelineOrigin};
+use wal_format::{Page, Target};
+
+use super::*;
+use crate::{
+    key::Key,
+    redo::Redo,
+    tenants::{Options, TemplateSource, Tenants},
+};
+
+const IDLE_AFTER: Duration = Duration::from_millis(200);
+
+/// Nothing is ever replayed here.
+struct NoRedo;
+
+impl Redo for NoRedo {
+    fn apply(&self, _: &Bytes, _: Lsn, _: Target, _: &mut Page) -> Result<(), String> {
+        Err("no record was expected".to_owned())
+    }
+}
+
+/// A tenant's timeline and its template's.
+async fn timelines() -> Result<(Arc<Timeline>, Arc<Timeline>), Error> {
+    let tenants = Tenants::new(Options {
+        store: Arc::new(InMemory::new()),
+        redo: Arc::new(NoRedo),
+        cache_bytes: 1 << 20,
+        on_load: Box::new(|_| {}),
+    });
+    let point = BranchPoint { lsn: Lsn(0x100_0000), last_record: Lsn(0xFF_FF00) };
+    let origin = TimelineOrigin { point, system_id: 7, segment_bytes: 16 << 20, major: 15 };
+    let source = TemplateSource { origin, checksums: false };
+    let mut writer = tenants.import_template("stock", source).await?;
+    writer.put(Key::CONTROL, Bytes::from_static(b"control")).await?;
+    let template = writer.finish().await?;
+    let tenant = tenants.create_tenant("acme", "stock").await?;
+    let of = async |id| tenants.timeline(id).await;
+    Ok((of(tenant.branches[0].timeline).await?, of(template.branches[0].timeline).await?))
+}
+
+#[tokio::test]
+async fn a_receiver_leaves_when_it_is_not_used_and_comes_back_on_use() {
+    let (timeline, _) = timelines().await.expect("an empty timeline");
+    let nobody = "127.0.0.1:1".parse().expect("an address");
+    let receivers = Receivers::with_idle_time(vec![nobody], IDLE_AFTER);
+    let used = receivers.receive(&timeline);
+    tokio::time::sleep(IDLE_AFTER * 3).await;
+    assert!(receivers.status(timeline.id()).is_some(), "it left while it was used");
+    drop(used);
+    let began = Instant::now();
+    while receivers.status(timeline.id()).is_some() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it did not leave");
+        tokio::time::sleep(IDLE_AFTER / 4).await;
+    }
+    assert!(began.elapsed() >= IDLE_AFTER, "it left at once");
+    let _again = receivers.receive(&timeline);
+    assert!(receivers.status(timeline.id()).is_some(), "it did not come back");
+    receivers.shutdown().await;
+    assert!(receivers.status(timeline.id()).is_none(), "it outlived the pageserver");
+}
+
+#[tokio::test]
+async fn a_template_receives_nothing() {
+    let (_, template) = timelines().await.expect("an empty template");
+    let receivers = Receivers::with_idle_time(Vec::new(), IDLE_AFTER);
+    let _used = receivers.receive(&template);
+    assert_eq!(receivers.status(template.id()), Some(ReceiverStatus::Ended));
+    receivers.shutdown().await;
+}
