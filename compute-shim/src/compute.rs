@@ -20,7 +20,10 @@ use crate::{
     postgres::{Machine, Stop},
 };
 
-/// After Postgres ended, how long a fence may take to explain it.
+/// A Postgres that crashes sooner after its start would crash again.
+const CRASH_TIME_MIN: Duration = Duration::from_secs(5);
+/// After Postgres ended, how long a fence may take to explain it. A compute that was superseded must
+/// not stand for election again, and safekeepers name a newer term with each heartbeat.
 const FENCE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a compute needs to know.
@@ -85,21 +88,46 @@ impl Exit {
 
 /// Starts a compute, calls `ready` once Postgres accepts connections, and returns when Postgres
 /// has ended and nothing is mounted any more.
+///
+/// Where Postgres crashes, the compute begins anew, from the base backup on and at the same address.
+/// Postgres could recover in place, but from files that a backend may have left half written when it
+/// was killed: a write of 8 KiB ends between two pages of the kernel, and `full_page_writes` is off.
 pub async fn run(
     config: ComputeConfig,
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<Exit, ShimError> {
     let mut stages = Stages::begin();
+    let mut ready = Some(ready);
     let machine = Machine::check(config.pg_bin.as_deref(), config.user.as_deref(), config.listen)?;
-    let folder = prepare_folder(&config, &machine).await?;
+    let mut folder = prepare_folder(&config, &machine).await?;
     stages.end("folder");
-    let outcome = serve(&config, &machine, &folder, &mut stages, &shutdown, ready).await;
-    // What went its orderly way left nothing; what did not is ended here.
-    let swept = tokio::task::spawn_blocking(move || folder.sweep()).await;
-    let exit = outcome?;
-    swept.map_err(|error| ShimError::io("unmounting")(error.into()))??;
-    Ok(exit)
+    loop {
+        let outcome = serve(&config, &machine, &folder, &mut stages, &shutdown, &mut ready).await;
+        // What went its orderly way left nothing; what did not is ended here.
+        let swept = tokio::task::spawn_blocking(move || folder.sweep()).await;
+        let life = outcome?;
+        swept.map_err(|error| ShimError::io("unmounting")(error.into()))??;
+        let again = life.crashed && life.lived >= CRASH_TIME_MIN && !shutdown.is_cancelled();
+        match life.exit {
+            Exit::Postgres(why) if again => {
+                tracing::error!(timeline = %config.timeline, why, "Postgres crashed: starting anew");
+                stages = Stages::begin();
+                folder = prepare_folder(&config, &machine).await?;
+                stages.end("folder");
+            }
+            exit => return Ok(exit),
+        }
+    }
+}
+
+/// One life of a compute's Postgres.
+struct Life {
+    exit: Exit,
+    /// Postgres ended by itself, and not because somebody asked it to.
+    crashed: bool,
+    /// From when it accepted connections.
+    lived: Duration,
 }
 
 /// Takes the folder and empties it, off the runtime's threads: what an earlier run left may take
@@ -121,8 +149,8 @@ async fn serve(
     folder: &Folder,
     stages: &mut Stages,
     shutdown: &CancellationToken,
-    ready: impl FnOnce(Ready),
-) -> Result<Exit, ShimError> {
+    ready: &mut Option<impl FnOnce(Ready)>,
+) -> Result<Life, ShimError> {
     let running = tokio::select! {
         running = start::start(config, machine, folder, stages) => running?,
         () = shutdown.cancelled() => return Err(ShimError::Stopped),
@@ -131,21 +159,25 @@ async fn serve(
         timeline = %config.timeline, address = %machine.listen, term = %running.term,
         lsn = %running.start_lsn, "compute ready"
     );
-    ready(Ready {
-        address: machine.listen,
-        socket_folder: folder.sockets(),
-        postmaster: running.postmaster.process(),
-        term: running.term,
-        start_lsn: running.start_lsn,
-        stages: stages.ended.clone(),
-    });
+    if let Some(ready) = ready.take() {
+        ready(Ready {
+            address: machine.listen,
+            socket_folder: folder.sockets(),
+            postmaster: running.postmaster.process(),
+            term: running.term,
+            start_lsn: running.start_lsn,
+            stages: stages.ended.clone(),
+        });
+    }
+    let begun = Instant::now();
     let exit = watch(&running, shutdown).await;
+    let (crashed, lived) = (running.postmaster.crashed(), begun.elapsed());
     tracing::info!(timeline = %config.timeline, ?exit, "compute ending");
     match &exit {
         Exit::Stopped => running.stop(Stop::Fast).await?,
         Exit::Fenced(_) | Exit::Postgres(_) => running.stop(Stop::Immediate).await?,
     }
-    Ok(exit)
+    Ok(Life { exit, crashed, lived })
 }
 
 /// Waits for the first thing that ends a compute.

@@ -125,6 +125,11 @@ impl Postmaster {
         ended(&mut self.exit.clone()).await
     }
 
+    /// Whether the postmaster has ended, and not as one that was asked to.
+    pub fn crashed(&self) -> bool {
+        self.exit.borrow().is_some_and(|status| !status.success())
+    }
+
     /// Stops Postgres, and waits until its postmaster is gone: whether it is, in the time that such
     /// a stop may take.
     pub async fn stop(&self, how: Stop) -> bool {

@@ -20,12 +20,14 @@ host    replication  all   ::1/128       trust
 /// Commits are durable because fdatasync on `pg_wal` is the quorum's answer. Torn pages do not
 /// matter, since nothing of the disk outlives the compute. A recycled segment would hold bytes that
 /// were never this timeline's WAL; zeroing a new one would send nothing but zeros through the quorum.
-const FIXED: [(&str, &str); 8] = [
+/// After a crash it is the compute that starts anew, not Postgres in files that may be half written.
+const FIXED: [(&str, &str); 9] = [
     ("fsync", "on"),
     ("wal_sync_method", "fdatasync"),
     ("wal_recycle", "off"),
     ("wal_init_zero", "off"),
     ("full_page_writes", "off"),
+    ("restart_after_crash", "off"),
     ("wal_log_hints", "off"),
     ("archive_mode", "off"),
     ("unix_socket_permissions", "0777"),
