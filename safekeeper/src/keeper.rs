@@ -100,6 +100,23 @@ impl Keeper {
         self.timelines.write().insert(timeline.id, timeline);
     }
 
+    /// Forgets a timeline that was deleted.
+    pub fn forget(&self, timeline: &Arc<Timeline>) {
+        timeline.forget();
+        self.timelines.write().remove(&timeline.id);
+        tracing::info!(timeline = %timeline.id, "the timeline was deleted");
+    }
+
+    /// Whether a timeline was deleted: its configurations are gone, and the store is the one that this disk is
+    /// registered in. An empty store that was mounted in its place deletes nothing.
+    pub async fn is_deleted(&self, id: TenantTimeline) -> Result<bool, Error> {
+        if membership::newest(&*self.store, id).await?.is_some() {
+            return Ok(false);
+        }
+        let registered = membership::registered(&*self.store, self.me.node).await?;
+        Ok(registered == Some(self.me.identity))
+    }
+
     /// Runs nothing else that makes this timeline known, or changes its configuration, while the guard lives.
     pub async fn first_contact(&self, id: TenantTimeline) -> tokio::sync::MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();

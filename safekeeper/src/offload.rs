@@ -19,6 +19,8 @@ use crate::{Bounds, Error};
 const CONCURRENT: usize = 8;
 /// Between two rounds over all timelines.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Whether a timeline that holds WAL was deleted is looked for this often.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// Less than this is trimmed only when the timeline is quiet: each trim is an entry in the journal.
 const TRIM_BYTES_MIN: u64 = 1 << 20;
 /// A timeline is quiet when nothing was committed for this long.
@@ -78,7 +80,13 @@ fn due(log: &LogStatus, bounds: &Bounds, rank: u32, now: Instant) -> Due {
 async fn offload(keeper: &Keeper, timeline: &Arc<Timeline>) -> Result<(), Error> {
     let log = timeline.log();
     let due = due(&log, &keeper.bounds, rank(keeper, timeline), Instant::now());
-    if due == Due::Nothing {
+    let holds_wal = log.local_bytes > 0 && timeline.is_look_due(LOOK_PAUSE);
+    if due == Due::Nothing && !holds_wal {
+        return Ok(());
+    }
+    // A timeline that was deleted must not leave new objects behind, nor keep its WAL in the journal for ever.
+    if keeper.is_deleted(timeline.id).await? {
+        keeper.forget(timeline);
         return Ok(());
     }
     let store = &*keeper.store;

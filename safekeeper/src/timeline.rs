@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -82,6 +82,9 @@ struct Inner {
     remote_consistent_lsn: Lsn,
     state_segment: Option<u64>,
     saved_commit_lsn: Lsn,
+    /// When its configuration was last looked for in the object store.
+    looked_for_at: Instant,
+    is_deleted: bool,
     /// The end of the last complete record that is on disk.
     durable_flush_lsn: Lsn,
     risen_at: Instant,
@@ -97,6 +100,7 @@ struct Inner {
 enum Persisted {
     State { start: Lsn, end: Lsn, flush_lsn: Lsn, commit_lsn: Lsn },
     Wal { begin: Lsn, bytes: usize, flush_lsn: Lsn, commit_lsn: Lsn },
+    Forgotten,
 }
 
 impl Timeline {
@@ -119,6 +123,8 @@ impl Timeline {
             offloaded_lsn: state.offloaded_lsn,
             remote_consistent_lsn: state.remote_consistent_lsn,
             state_segment,
+            looked_for_at: Instant::now(),
+            is_deleted: false,
             durable_flush_lsn: flush_lsn,
             risen_at: Instant::now(),
             submitted: 0,
@@ -168,6 +174,10 @@ impl Timeline {
     /// Lets the acceptor decide, and carries out what it says in order.
     pub fn step(self: &Arc<Self>, event: Event) {
         let mut inner = self.inner.lock();
+        if inner.is_deleted {
+            // Its connections were dropped when it was; the proposer notices.
+            return;
+        }
         for effect in inner.acceptor.step(event) {
             match effect {
                 Effect::PersistState(acceptor) => self.submit_state(&mut inner, *acceptor),
@@ -252,6 +262,26 @@ impl Timeline {
         let mut inner = self.inner.lock();
         if inner.is_settled_in() {
             self.save(&mut inner);
+        }
+    }
+
+    /// Whether it is time to look whether the timeline was deleted: at most once in this time.
+    pub fn is_look_due(&self, pause: Duration) -> bool {
+        let mut inner = self.inner.lock();
+        let is_due = inner.looked_for_at.elapsed() >= pause;
+        if is_due {
+            inner.looked_for_at = Instant::now();
+        }
+        is_due
+    }
+
+    /// Forgets the timeline for ever: it was deleted. Its connections end.
+    pub fn forget(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if !inner.is_deleted {
+            self.submit(&mut inner, Entry::Forget(self.id), Persisted::Forgotten);
+            inner.is_deleted = true;
+            inner.connections.clear();
         }
     }
 
@@ -402,6 +432,7 @@ impl Timeline {
                 inner.durable_flush_lsn = flush_lsn;
                 inner.saved_commit_lsn = commit_lsn;
             }
+            Persisted::Forgotten => inner.extents.clear(),
         }
         inner.release();
         self.publish(&mut inner);
@@ -424,7 +455,7 @@ impl Inner {
     /// Whether the acceptor's state says where the log ends. While WAL is copied from another member it does not,
     /// and writing it would cut off what was copied.
     fn is_settled_in(&self) -> bool {
-        self.acceptor.state().standing == Standing::Member
+        self.acceptor.state().standing == Standing::Member && !self.is_deleted
     }
 
     fn reply(&mut self, to: ConnectionId, message: AcceptorMessage) {

@@ -92,6 +92,35 @@ async fn a_damaged_object_is_refused_by_name_and_offset() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_timeline_is_forgotten_and_leaves_no_new_objects() -> Result<()> {
+    let mut cluster = Cluster::start(bounds()).await?;
+    let mut proposer = Proposer::elect(&cluster.addresses, timeline(1)).await?;
+    let mut other = Proposer::elect(&cluster.addresses, timeline(2)).await?;
+    other.append(b"stays").await?;
+    proposer.append(b"goes").await?;
+    for index in 0..3 {
+        cluster.wait_for(index, timeline(1), |it| it.offloaded_lsn == proposer.end()).await?;
+    }
+    proposer.append(&[1; 5_000]).await?;
+    let id = timeline(1);
+    let folder = cluster.store_folder();
+    let folder = folder.join(format!("tenants/{}/timelines/{}", id.tenant, id.timeline));
+    std::fs::remove_dir_all(&folder)?;
+    for index in 0..3 {
+        cluster.wait_for(index, id, |it| it.origin.is_none()).await?;
+    }
+    assert!(proposer.append(b"nobody takes it").await.is_err());
+    assert!(!folder.exists());
+    // It stays forgotten, and the other one known.
+    cluster.stop(0).await;
+    cluster.start_one(0).await?;
+    assert!(cluster.status(0, id).await?.origin.is_none());
+    assert_eq!(cluster.status(0, timeline(2)).await?.flush_lsn, other.end());
+    cluster.stop_all().await;
+    Ok(())
+}
+
 /// Puts a file where the object store's folder was: whatever is asked of it fails.
 fn take_store_away(cluster: &Cluster) -> Result<()> {
     std::fs::rename(cluster.store_folder(), cluster.folder.path().join("away"))?;

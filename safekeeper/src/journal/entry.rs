@@ -36,6 +36,8 @@ pub enum Entry {
     },
     /// All that must survive of a timeline, but its WAL.
     State(TenantTimeline, Box<TimelineState>),
+    /// A timeline was deleted: nothing that earlier entries said of it is needed.
+    Forget(TenantTimeline),
     /// WAL of a timeline.
     Wal(TenantTimeline, WalEntry),
 }
@@ -90,6 +92,7 @@ impl Entry {
             Entry::Mark { .. } => (2, None),
             Entry::State(timeline, _) => (3, Some(timeline)),
             Entry::Wal(timeline, _) => (4, Some(timeline)),
+            Entry::Forget(timeline) => (5, Some(timeline)),
         };
         head.put_u32_le(MAGIC);
         head.put_u64_le(0);
@@ -120,6 +123,7 @@ impl Entry {
             }
             Entry::Mark { oldest } => head.put_u64_le(*oldest),
             Entry::State(_, state) => state.encode(head),
+            Entry::Forget(_) => {}
             Entry::Wal(_, entry) => {
                 head.put_u64_le(entry.begin.0);
                 head.put_u64_le(entry.flush_lsn.0);
@@ -136,6 +140,7 @@ impl Entry {
             Entry::Segment { .. } => 32,
             Entry::Mark { .. } => 8,
             Entry::State(_, state) => state.encoded_bytes(),
+            Entry::Forget(_) => 0,
             Entry::Wal(_, entry) => WAL_HEADER_BYTES - HEADER_BYTES + entry.wal.len(),
         }
     }
@@ -172,6 +177,7 @@ impl Entry {
                 let commit_lsn = Lsn(payload.try_get_u64_le().map_err(|_| short())?);
                 Entry::Wal(timeline, WalEntry { begin, flush_lsn, commit_lsn, wal: payload })
             }
+            5 => Entry::Forget(timeline),
             kind => return Err(EntryError::Senseless(format!("kind {kind} is unknown"))),
         };
         Ok((entry, place, padded(end - HEADER_BYTES)))

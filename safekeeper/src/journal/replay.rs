@@ -47,6 +47,10 @@ impl Replay {
             Entry::State(id, state) => {
                 self.timelines.entry(id).or_default().state(*state, segment.number)
             }
+            Entry::Forget(id) => {
+                self.timelines.remove(&id);
+                Ok(())
+            }
             Entry::Wal(id, wal) => {
                 let bytes = wal.wal.len();
                 let extent = Extent::new(Arc::clone(segment), offset, wal.begin, bytes);

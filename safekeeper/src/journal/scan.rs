@@ -136,7 +136,7 @@ impl Scan {
                 self.oldest = oldest;
             }
             Entry::Mark { oldest } => self.oldest = oldest,
-            Entry::State(..) | Entry::Wal(..) => {}
+            Entry::State(..) | Entry::Forget(_) | Entry::Wal(..) => {}
         }
         Ok(())
     }

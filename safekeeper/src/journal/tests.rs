@@ -305,6 +305,22 @@ fn a_state_cuts_the_log_also_when_it_is_read_again() {
 }
 
 #[test]
+fn a_forgotten_timeline_does_not_come_back_and_may_begin_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let opened = Journal::open(folder.path(), options()).expect("a new journal");
+    write(&opened.journal, Entry::State(timeline(1), Box::new(state(BEGIN))));
+    write_wal(&opened.journal, timeline(1), BEGIN, 100);
+    write(&opened.journal, Entry::Forget(timeline(1)));
+    drop(opened);
+    let opened = Journal::open(folder.path(), options()).expect("the journal is whole");
+    assert!(opened.timelines.is_empty());
+    write(&opened.journal, Entry::State(timeline(1), Box::new(state(BEGIN))));
+    drop(opened);
+    let opened = Journal::open(folder.path(), options()).expect("the journal is whole");
+    assert_eq!(checked_end(&opened.timelines[&timeline(1)]), BEGIN);
+}
+
+#[test]
 fn an_unfinished_record_is_dropped_when_the_journal_is_opened() {
     let folder = tempfile::tempdir().expect("a folder");
     let opened = Journal::open(folder.path(), options()).expect("a new journal");

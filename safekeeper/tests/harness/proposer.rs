@@ -191,47 +191,65 @@ impl Proposer {
 
     /// Adds a record and waits for all that are connected; how many have it. Committed if they are a quorum.
     pub async fn append(&mut self, content: &[u8]) -> Result<usize> {
-        let record = self.writer.record(content);
-        self.append_wal(record).await
+        let record = self.record(content);
+        let having = self.replicate(record).await?;
+        self.count().await?;
+        Ok(having)
     }
 
     /// Adds records of this size, about so many bytes.
     pub async fn append_many(&mut self, record_bytes: usize, bytes: usize) -> Result<usize> {
-        let wal = self.writer.records(record_bytes, bytes);
-        self.append_wal(wal).await
+        let wal = self.records(record_bytes, bytes);
+        let having = self.replicate(wal).await?;
+        self.count().await?;
+        Ok(having)
     }
 
-    async fn append_wal(&mut self, wal: Bytes) -> Result<usize> {
+    /// The next record, to be replicated.
+    pub fn record(&mut self, content: &[u8]) -> Bytes {
+        self.writer.record(content)
+    }
+
+    /// The next records, to be replicated.
+    pub fn records(&mut self, record_bytes: usize, bytes: usize) -> Bytes {
+        self.writer.records(record_bytes, bytes)
+    }
+
+    /// Sends WAL to all that are connected and waits for them, without telling them how far a quorum is.
+    pub async fn replicate(&mut self, wal: Bytes) -> Result<usize> {
         let begin = self.end();
         self.log.extend_from_slice(&wal);
         let end = self.end();
         let mut links = std::mem::take(&mut self.links);
-        let mut failure = None;
-        for slot in &mut links {
-            let Some(mut link) = slot.take() else { continue };
-            let mut position = begin;
-            let mut sent = Ok(());
-            for piece in wal.chunks(CATCH_UP_BYTES) {
-                sent = sent.and(self.send(&mut link, position, piece).await);
-                position += piece.len() as u64;
-            }
-            match sent.and(self.wait(&mut link, end).await) {
-                Ok(()) => *slot = Some(link),
-                Err(error) => {
-                    failure.get_or_insert(error);
+        let replicated = links.iter_mut().map(|slot| {
+            let (proposer, wal) = (&*self, &wal);
+            async move {
+                let Some(link) = slot else { return None };
+                let failed = proposer.replicate_to(link, begin, wal, end).await.err();
+                if failed.is_some() {
+                    *slot = None;
                 }
+                failed
             }
-        }
+        });
+        let failures: Vec<_> =
+            futures::future::join_all(replicated).await.into_iter().flatten().collect();
         self.links = links;
         let having = self.links.iter().flatten().filter(|link| link.flushed >= end).count();
-        match failure {
+        match failures.into_iter().next() {
             // What a safekeeper refuses is told only where it keeps the WAL from being committed.
             Some(error) if having < self.configuration.quorum() => Err(error),
-            _ => {
-                self.count().await?;
-                Ok(having)
-            }
+            _ => Ok(having),
         }
+    }
+
+    async fn replicate_to(&self, link: &mut Link, begin: Lsn, wal: &[u8], end: Lsn) -> Result<()> {
+        let mut position = begin;
+        for piece in wal.chunks(CATCH_UP_BYTES) {
+            self.send(link, position, piece).await?;
+            position += piece.len() as u64;
+        }
+        self.wait(link, end).await
     }
 
     /// Tells all how far a quorum is, in a heartbeat, and takes what they answer.
