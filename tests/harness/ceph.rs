@@ -50,7 +50,7 @@ impl Ceph {
         run(&at, "ceph", &["--connect-timeout", "60", "osd", "create", osd])?;
         ceph.daemons.push(spawn(&at, "ceph-mgr", &["-i", "x", "-f"])?);
         run(&at, "ceph-osd", &["-i", "0", "--mkfs", "--osd-uuid", osd])?;
-        ceph.daemons.push(spawn(&at, "ceph-osd", &["-i", "0", "-f"])?);
+        ceph.start_object_daemon(&at)?;
         let gateway = ["-n", "client.rgw", "--no-mon-config"];
         let user = ["user", "create", "--uid=offshoot", "--display-name=offshoot"];
         let keys = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY];
@@ -83,6 +83,32 @@ impl Ceph {
     /// Lets a paused gateway answer again.
     pub fn go_on(&self) -> Result<()> {
         self.signal_gateway("CONT")
+    }
+
+    /// Starts the object daemon and waits until the monitor counts it in. One that speaks to the
+    /// monitor before it has learnt the cluster's id is refused ("wrong fsid"), and ends: it is
+    /// started again.
+    fn start_object_daemon(&mut self, at: &Path) -> Result<()> {
+        let began = Instant::now();
+        let mut daemon = spawn(at, "ceph-osd", &["-i", "0", "-f"])?;
+        loop {
+            if daemon.try_wait()?.is_some() {
+                daemon = spawn(at, "ceph-osd", &["-i", "0", "-f"])?;
+            }
+            let told = command(at, "ceph", &["--connect-timeout", "10", "osd", "stat"])?
+                .stdout(Stdio::piped())
+                .output()?;
+            if String::from_utf8_lossy(&told.stdout).contains("1 up") {
+                self.daemons.push(daemon);
+                return Ok(());
+            }
+            if began.elapsed() > START_MAX {
+                daemon.kill()?;
+                daemon.wait()?;
+                bail!("the object daemon did not come up: {}", said(at, "ceph-osd"));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn signal_gateway(&self, signal: &str) -> Result<()> {
@@ -168,13 +194,27 @@ fn spawn(at: &Path, program: &str, arguments: &[&str]) -> Result<Child> {
     command(at, program, arguments)?.spawn().with_context(|| missing(program))
 }
 
+/// Runs a program to its end, which one that waits for a cluster would not reach by itself.
 fn run(at: &Path, program: &str, arguments: &[&str]) -> Result<()> {
-    let status = command(at, program, arguments)?.status().with_context(|| missing(program))?;
-    if !status.success() {
-        let log = fs::read_to_string(at.join("log").join(program)).unwrap_or_default();
-        bail!("{program} {arguments:?} failed ({status}): {log}");
-    }
+    let mut child = spawn(at, program, arguments)?;
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if began.elapsed() > START_MAX {
+            child.kill()?;
+            child.wait()?;
+            bail!("{program} {arguments:?} did not end in time: {}", said(at, program));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    ensure!(status.success(), "{program} {arguments:?} failed ({status}): {}", said(at, program));
     Ok(())
+}
+
+fn said(at: &Path, program: &str) -> String {
+    fs::read_to_string(at.join("log").join(program)).unwrap_or_default()
 }
 
 fn missing(program: &str) -> String {
