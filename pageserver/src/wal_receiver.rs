@@ -1,7 +1,8 @@
 //! Receives committed WAL from a safekeeper and ingests it: one task for each timeline in use.
 //!
 //! A receiver goes from safekeeper to safekeeper until one serves it, and on to the next when that
-//! one falls silent, breaks off or sends what does not follow. It asks from where ingest is, so
+//! one falls silent, breaks off, sends what does not follow, or does not know of WAL that somebody
+//! waits for: where no compute lives, nobody tells it any more what was committed. It asks from where ingest is, so
 //! nothing is lost or applied twice. A record that cannot be replayed stops it for good, with its
 //! name and position. Damaged WAL stops it until a safekeeper is found that has it whole.
 
@@ -30,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, info, info_span};
 use wal_format::Lsn;
 
-use self::session::{Session, SessionEnd};
+use self::session::{Needs, Session, SessionEnd};
 use crate::{error::Error, ingest::IngestError, timeline::Timeline};
 
 /// The first pause after no safekeeper could serve; it doubles up to [`PAUSE_MAX`].
@@ -127,6 +128,7 @@ impl Receivers {
             status,
             retry: Notify::new(),
             uses: AtomicUsize::new(0),
+            waits: Mutex::default(),
             last_use: Mutex::new(Instant::now()),
         });
         if timeline.is_read_only() {
@@ -185,12 +187,41 @@ pub(crate) struct Receiver {
     status: watch::Sender<ReceiverStatus>,
     retry: Notify,
     uses: AtomicUsize,
+    /// The LSNs that are waited for now.
+    waits: Mutex<Vec<Lsn>>,
     last_use: Mutex<Instant>,
 }
 
 impl Receiver {
     fn is_idle(&self, idle_after: Duration) -> bool {
         self.uses.load(Ordering::Relaxed) == 0 && self.last_use.lock().elapsed() >= idle_after
+    }
+
+    /// The highest LSN that somebody waits for.
+    fn wanted(&self) -> Option<Lsn> {
+        self.waits.lock().iter().max().copied()
+    }
+}
+
+/// Somebody waits for this LSN, until it is dropped.
+struct Wait<'a> {
+    receiver: &'a Receiver,
+    lsn: Lsn,
+}
+
+impl<'a> Wait<'a> {
+    fn new(receiver: &'a Receiver, lsn: Lsn) -> Wait<'a> {
+        receiver.waits.lock().push(lsn);
+        Wait { receiver, lsn }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.receiver.waits.lock();
+        if let Some(place) = waits.iter().position(|lsn| *lsn == self.lsn) {
+            waits.swap_remove(place);
+        }
     }
 }
 
@@ -209,6 +240,7 @@ impl Use {
     /// at once.
     pub async fn wait_for(&self, lsn: Lsn, timeout: Duration) -> Result<(), Error> {
         let timeline = &self.receiver.timeline;
+        let _wait = Wait::new(&self.receiver, lsn);
         let mut status = self.receiver.status.subscribe();
         let stopped = async {
             loop {
@@ -275,8 +307,11 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
         let mut damaged = None;
         for &safekeeper in &terms.safekeepers {
             let before = receiver.timeline.last_record_lsn();
-            let idle = || receiver.is_idle(terms.idle_after);
-            let end = session.stream(safekeeper, &receiver.status, idle).await;
+            let needs = Needs {
+                is_idle: || receiver.is_idle(terms.idle_after),
+                wanted: || receiver.wanted(),
+            };
+            let end = session.stream(safekeeper, &receiver.status, needs).await;
             if receiver.timeline.last_record_lsn() > before {
                 (pause, damaged) = (PAUSE_MIN, None);
             }

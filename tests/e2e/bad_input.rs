@@ -135,23 +135,3 @@ async fn a_damaged_layer_is_named_and_nothing_wrong_is_served() -> anyhow::Resul
     assert!(log.contains(name), "the damaged layer {name} is not named:\n{log}");
     Ok(())
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_without_redo_is_refused_by_name_and_never_skipped() -> anyhow::Result<()> {
-    let cluster = Cluster::start().await?;
-    let (compute, database) = cluster.tenant("acme").await?;
-    database.run("CREATE TABLE t (v int[])").await?;
-    let before = database.lsn().await?;
-    database.run("CREATE INDEX ON t USING gin (v) WITH (fastupdate = off)").await?;
-    database.run("INSERT INTO t SELECT ARRAY[i, i + 1] FROM generate_series(1, 2000) i").await?;
-    drop(database);
-    cluster.kill_compute(&compute).await?;
-    let refused = cluster.api.start("acme", "main").await;
-    let said = format!("{:#}", refused.expect_err("nothing right can be served"));
-    assert!(said.contains("Gin/"), "the record is not named: {said}");
-    // What was before it is there.
-    cluster.api.create_branch_at("acme", "before", &before).await?;
-    let (_, branch) = cluster.connect("acme", "before").await?;
-    assert_eq!(branch.one::<i64>("SELECT count(*) FROM t").await?, 0);
-    Ok(())
-}

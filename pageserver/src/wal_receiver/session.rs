@@ -9,7 +9,12 @@ use protocol::{
     },
     wire,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout},
+};
 use wal_format::{Lsn, RawRecord, RelationFork, Version, WalReader};
 
 use super::ReceiverStatus;
@@ -27,6 +32,9 @@ use crate::{
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a safekeeper may be silent; it sends a heartbeat each second.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long a safekeeper may know less of what is committed than somebody waits for. A living
+/// compute tells all of them within milliseconds.
+const LAG_MAX: Duration = Duration::from_secs(1);
 /// What is taken from a safekeeper: a status, or a piece of WAL.
 pub(super) const BOUNDS: FrameBounds =
     FrameBounds { header_bytes_max: 1 << 20, payload_bytes_max: APPEND_BYTES_MAX };
@@ -46,6 +54,14 @@ pub(super) enum SessionEnd {
     Idle,
 }
 
+/// What the timeline's users need, as of the moment of asking.
+pub(super) struct Needs<Idle, Wanted> {
+    /// Whether there are none.
+    pub is_idle: Idle,
+    /// The highest LSN that one of them waits for.
+    pub wanted: Wanted,
+}
+
 /// A timeline's ingest, over many connections.
 pub(super) struct Session {
     timeline: Arc<Timeline>,
@@ -62,9 +78,9 @@ impl Session {
         &mut self,
         safekeeper: SocketAddr,
         status: &watch::Sender<ReceiverStatus>,
-        idle: impl Fn() -> bool,
+        needs: Needs<impl Fn() -> bool, impl Fn() -> Option<Lsn>>,
     ) -> SessionEnd {
-        match self.try_stream(safekeeper, status, idle).await {
+        match self.try_stream(safekeeper, status, needs).await {
             Ok(()) => SessionEnd::Idle,
             Err(SessionEnd::Lost(reason)) => SessionEnd::Lost(format!("{safekeeper}: {reason}")),
             Err(end) => end,
@@ -75,7 +91,7 @@ impl Session {
         &mut self,
         safekeeper: SocketAddr,
         status: &watch::Sender<ReceiverStatus>,
-        idle: impl Fn() -> bool,
+        needs: Needs<impl Fn() -> bool, impl Fn() -> Option<Lsn>>,
     ) -> Result<(), SessionEnd> {
         let from = self.timeline.last_record();
         let origin = self.timeline.origin();
@@ -86,6 +102,7 @@ impl Session {
                 .with_system_id(origin.system_id);
         let purpose = Purpose::Read { from: from.lsn, limit: ReadLimit::Commit };
         let mut stream = connect(safekeeper, &self.timeline, purpose).await.map_err(lost)?;
+        let mut lags_since = None;
         loop {
             let (message, payload) = receive(&mut stream).await.map_err(lost)?;
             let (begin, commit_lsn) = match message {
@@ -94,7 +111,9 @@ impl Session {
                     (begin, commit_lsn)
                 }
                 // No compute has written yet: there is nothing to receive.
-                ReaderMessage::Refused(Refusal::UnknownTimeline(_)) if idle() => return Ok(()),
+                ReaderMessage::Refused(Refusal::UnknownTimeline(_)) if (needs.is_idle)() => {
+                    return Ok(());
+                }
                 ReaderMessage::Refused(refusal) => return Err(lost(refusal)),
                 ReaderMessage::Status(_) => return Err(lost("a status where WAL was expected")),
             };
@@ -105,11 +124,20 @@ impl Session {
                 changed
             });
             if payload.is_empty() {
-                if commit_lsn <= self.timeline.last_record_lsn() && idle() {
+                if commit_lsn <= self.timeline.last_record_lsn() && (needs.is_idle)() {
                     return Ok(());
+                }
+                let wanted = (needs.wanted)().filter(|wanted| *wanted > commit_lsn);
+                lags_since = wanted.and(lags_since.or_else(|| Some(Instant::now())));
+                if let (Some(wanted), Some(since)) = (wanted, lags_since)
+                    && since.elapsed() >= LAG_MAX
+                {
+                    let known = format!("it knows of commits up to {commit_lsn} only");
+                    return Err(lost(format!("{known}; {wanted} is waited for")));
                 }
                 continue;
             }
+            lags_since = None;
             if begin != reader.fed_to() {
                 let expected = reader.fed_to();
                 return Err(lost(format!("WAL from {begin} came where {expected} was expected")));

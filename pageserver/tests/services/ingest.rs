@@ -317,3 +317,28 @@ async fn damaged_wal_stops_its_timeline_with_the_place() -> Result<()> {
     world.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_safekeeper_that_does_not_know_of_the_last_commits_is_left_for_another() -> Result<()> {
+    let world = World::new().await?;
+    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
+    world.import("stock", &cluster.data()).await?;
+    let timeline = world.tenant("acme", "stock").await?;
+    cluster.start()?;
+    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) n")?;
+    let before: Lsn =
+        cluster.sql("postgres", "SELECT pg_current_wal_insert_lsn()")?.trim().parse()?;
+    cluster.sql("postgres", "INSERT INTO t VALUES (1)")?;
+    cluster.stop()?;
+    let end = world.serve_wal(timeline, &cluster)?;
+    let wal = cluster.data().join("pg_wal");
+    let lagging = Served { wal, commit_lsn: before, term: protocol::Term(1), damaged_at: None };
+    world.lagging.serve(timeline, lagging);
+
+    let mut client = world.connect(timeline, None).await?;
+    let forks = client.relations(at(before)).await?;
+    let waiting = ReadAt { request_lsn: Lsn::MAX, not_modified_since: end };
+    client.range(waiting, forks[0].fork, 0, 1).await??;
+    world.stop().await;
+    Ok(())
+}

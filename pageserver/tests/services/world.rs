@@ -44,6 +44,8 @@ impl HeadSource for Heads {
 pub struct World {
     store: TempDir,
     server: Option<Pageserver>,
+    /// A safekeeper that is asked before the one that has it all.
+    pub lagging: WalServer,
     pub wal: WalServer,
     pub heads: Arc<Heads>,
     http: reqwest::Client,
@@ -64,6 +66,7 @@ impl World {
         let mut world = World {
             store: tempfile::Builder::new().prefix("pageserver-test").tempdir()?,
             server: None,
+            lagging: WalServer::start().await?,
             wal: WalServer::start().await?,
             heads: Arc::default(),
             http: reqwest::Client::new(),
@@ -89,7 +92,7 @@ impl World {
             store: pageserver::store::open(folder).await?,
             page_listen: "127.0.0.1:0".parse()?,
             http_listen: "127.0.0.1:0".parse()?,
-            safekeepers: vec![down, self.wal.address],
+            safekeepers: vec![down, self.lagging.address, self.wal.address],
             head: self.heads.clone(),
         };
         self.server = Some(Pageserver::start(config).await?);
