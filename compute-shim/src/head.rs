@@ -2,7 +2,9 @@
 //!
 //! Two bounds come out of what the members say. *Reached* is a position that a quorum has in the
 //! newest term: it is committed. *Bound* is one that no acknowledged commit lies beyond, whatever
-//! those say that did not answer. Once a reached position is at the bound, it is the answer.
+//! those say that did not answer. Once a reached position is at the bound, it is the answer, as soon
+//! as a member knows that it is committed: who reads committed WAL would wait for it in vain
+//! otherwise, where the compute died before it could tell.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -64,7 +66,8 @@ async fn settle(
                 Err(error) => tracing::debug!(%timeline, %error, "no status"),
             }
             bounds = Bounds::of(&statuses, safekeepers.len(), origin.point.lsn);
-            if let Some(head) = bounds.as_ref().and_then(|bounds| bounds.settled(first.as_ref())) {
+            let settled = bounds.as_ref().and_then(|bounds| bounds.settled(first.as_ref()));
+            if let Some(head) = settled.filter(|head| is_told(&statuses, *head)) {
                 return Ok(head);
             }
         }
@@ -89,6 +92,11 @@ async fn settle(
         }
         // The winner is alive: it settles the head.
     }
+}
+
+/// Whether one of these members knows that the head is committed, or nobody ever wrote.
+fn is_told(statuses: &[TimelineStatus], head: SettledHead) -> bool {
+    head.term == Term(0) || statuses.iter().any(|status| status.commit_lsn >= head.lsn)
 }
 
 /// See the module.
@@ -191,6 +199,15 @@ mod tests {
     fn three_settle_what_the_second_best_has() {
         let answers = [status(1, 4, 4, 1600), status(2, 4, 4, 1500), status(3, 4, 4, 1200)];
         assert_eq!(head(&answers), Some(1500));
+    }
+
+    #[test]
+    fn a_head_that_no_member_was_told_of_is_not_told() {
+        let mut answers = [status(1, 4, 4, 1500), status(2, 4, 4, 1500)];
+        let head = SettledHead { lsn: Lsn(1500), term: Term(4) };
+        assert!(!is_told(&answers, head));
+        answers[1].commit_lsn = Lsn(1500);
+        assert!(is_told(&answers, head));
     }
 
     #[test]
