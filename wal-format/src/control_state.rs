@@ -15,7 +15,7 @@ use crate::{
         commit_ts::CommitTs,
         multixact::MultiXact,
         transaction::{Finished, Transaction},
-        xlog::kind,
+        xlog::{changed_settings, kind},
     },
     rmid,
 };
@@ -147,7 +147,7 @@ impl ControlState {
             kind::CHECKPOINT_SHUTDOWN => self.apply_shutdown_checkpoint(&CheckPoint::decode(main)?),
             kind::CHECKPOINT_ONLINE => self.apply_online_checkpoint(&CheckPoint::decode(main)?),
             kind::NEXT_OID => self.next_oid = Fields::new(main).u32()?,
-            kind::PARAMETER_CHANGE => self.apply_parameter_change(read_parameters(main)?),
+            kind::PARAMETER_CHANGE => self.apply_parameter_change(changed_settings(main)?),
             kind::FULL_PAGE_WRITES_CHANGE => self.full_page_writes = Fields::new(main).u8()? != 0,
             _ => {}
         }
@@ -292,21 +292,6 @@ impl ControlState {
             self.oldest_multi_database = database;
         }
     }
-}
-
-/// `xl_parameter_change`.
-fn read_parameters(main: &[u8]) -> Option<WalSettings> {
-    let mut fields = Fields::new(main);
-    Some(WalSettings {
-        max_connections: fields.i32()?,
-        max_worker_processes: fields.i32()?,
-        max_wal_senders: fields.i32()?,
-        max_prepared_transactions: fields.i32()?,
-        max_locks_per_transaction: fields.i32()?,
-        wal_level: fields.i32()?,
-        wal_log_hints: fields.u8()? != 0,
-        track_commit_timestamp: fields.u8()? != 0,
-    })
 }
 
 /// On the circle of 32-bit numbers (multixact.c: `MultiXactIdPrecedes`).

@@ -152,6 +152,13 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
                 let restored = record.blocks.iter().filter(|block| redo::has_image_to_apply(block));
                 list.extend(restored.map(touch));
             }
+            if record.kind() == xlog::kind::PARAMETER_CHANGE {
+                let settings = xlog::changed_settings(&record.main).ok_or_else(malformed)?;
+                // commit_ts.c, `DeactivateCommitTs`: timestamps end where they are no longer taken.
+                if !settings.track_commit_timestamp {
+                    removed(Slru::CommitTs, std::iter::once(slru::COMMIT_TS.all()), &mut list);
+                }
+            }
         }
         rmid::TRANSACTION => {
             let parsed = Transaction::parse(record.info, &record.main).ok_or_else(malformed)?;

@@ -110,3 +110,13 @@ fn a_prepared_transaction_is_its_record_and_a_checksum() {
     let state = Some(Bytes::from([&main[..], &checksum].concat()));
     assert_eq!(list(&prepare), [Effect::TwoPhase { xid: 900, state }]);
 }
+
+#[test]
+fn commit_timestamps_go_when_they_are_no_longer_tracked() {
+    let settings = |tracked: u8| [&words(&[100, 8, 10, 0, 64, 1])[..], &[0, tracked]].concat();
+    let change = |tracked| record(rmid::XLOG, 0x60, &settings(tracked), vec![]);
+    // 819 transactions a page.
+    let gone = Effect::TruncateSlru { slru: Slru::CommitTs, from: 0, to: u32::MAX / 819 + 1 };
+    assert_eq!(list(&change(0)), [gone]);
+    assert_eq!(list(&change(1)), []);
+}

@@ -60,6 +60,11 @@ impl Area {
         number % self.per_page
     }
 
+    /// All pages that there can be.
+    pub(crate) fn all(self) -> Range<u32> {
+        0..self.pages()
+    }
+
     fn pages(self) -> u32 {
         self.page(u32::MAX) + 1
     }

@@ -1,7 +1,8 @@
 //! XLOG's records (Postgres: `src/include/catalog/pg_control.h`). Those that change pages carry nothing but full-page images;
-//! the others change what `ControlState` keeps.
+//! the others change what `ControlState` keeps, and one ends the commit timestamps.
 
 use super::INFO_MASK;
+use crate::{WalSettings, fields::Fields};
 
 /// The kinds of records that this crate looks into, by the bits of `xl_info`.
 pub mod kind {
@@ -45,4 +46,19 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// The settings that `XLOG_PARAMETER_CHANGE` says (`xl_parameter_change`).
+pub fn changed_settings(main: &[u8]) -> Option<WalSettings> {
+    let mut fields = Fields::new(main);
+    Some(WalSettings {
+        max_connections: fields.i32()?,
+        max_worker_processes: fields.i32()?,
+        max_wal_senders: fields.i32()?,
+        max_prepared_transactions: fields.i32()?,
+        max_locks_per_transaction: fields.i32()?,
+        wal_level: fields.i32()?,
+        wal_log_hints: fields.u8()? != 0,
+        track_commit_timestamp: fields.u8()? != 0,
+    })
 }
