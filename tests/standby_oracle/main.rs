@@ -1,0 +1,65 @@
+//! What Offshoot serves, against a stock Postgres that replays the same WAL.
+//!
+//! A real cluster; a tenant made from a template; computes that are lost while they change everything that can be changed. Then the
+//! timeline's WAL is taken from its safekeepers, a stock Postgres recovers the template's own data directory from it to many LSNs, and at
+//! each of them every page, SLRU, relation map, two-phase file and counter has to be what the pageserver serves there; on branches and
+//! after a restore, too. The last line is one JSON object.
+//!
+//! `--long`, or `OFFSHOOT_STANDBY_ORACLE=long`, runs more losses, with page checksums, and compares at more LSNs.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the end-to-end tests use other parts of it")]
+mod harness;
+#[path = "../../wal-format/tests/redo_oracle/masks.rs"]
+mod masks;
+#[path = "../../pageserver/tests/services/page_client.rs"]
+#[allow(dead_code, reason = "the page service's own tests use other parts of it")]
+mod page_client;
+
+mod counters;
+mod damage;
+mod files;
+mod kind;
+mod oracle;
+mod report;
+mod run;
+mod served;
+mod standby;
+mod stock;
+mod stock_state;
+mod wal;
+mod workload;
+
+use std::process::ExitCode;
+
+use run::{LONG, MODERATE};
+
+/// What Cargo calls this test.
+const NAME: &str = "standby_oracle";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        println!("{NAME}: test");
+        return ExitCode::SUCCESS;
+    }
+    // `cargo test NAME` asks every test binary for tests of that name.
+    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-'));
+    if names.clone().next().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    let asked = std::env::var("OFFSHOOT_STANDBY_ORACLE").is_ok_and(|value| value == "long");
+    let is_long = asked || arguments.iter().any(|argument| argument == "--long");
+    let settings = if is_long { LONG } else { MODERATE };
+    let done = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run::run(settings)));
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{NAME}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
