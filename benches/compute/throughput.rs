@@ -4,10 +4,17 @@ use serde_json::json;
 
 use crate::{
     Settings,
-    harness::{Cluster, pgbench, pgbench_init},
+    harness::{Cluster, Database, pgbench, pgbench_init},
     median,
     stock::Stock,
 };
+
+/// What may make the one faster than the other, printed of both.
+const SETTINGS_SHOWN: &str =
+    "SELECT string_agg(name || '=' || current_setting(name), ' ' ORDER BY name)
+     FROM pg_settings WHERE name IN ('checkpoint_timeout', 'fsync', 'full_page_writes',
+     'max_wal_size', 'shared_buffers', 'synchronous_commit', 'synchronous_standby_names',
+     'wal_level', 'wal_sync_method')";
 
 /// Ours over stock's.
 pub struct Throughput {
@@ -18,8 +25,11 @@ pub struct Throughput {
 pub async fn measure(cluster: &Cluster, settings: Settings) -> anyhow::Result<Throughput> {
     let stock = Stock::start().await?;
     let (compute, _database) = cluster.tenant("bench").await?;
-    for port in [stock.port, compute.port] {
+    for (who, port) in [("stock", stock.port), ("ours", compute.port)] {
         pgbench_init(port, settings.scale)?;
+        let database = Database::connect(port).await?;
+        let shown: String = database.one(SETTINGS_SHOWN).await?;
+        println!("{}", json!({ "what": "settings", "of": who, "settings": shown }));
     }
     let tpcb_over_stock = ratio("TPC-B", &[], [stock.port, compute.port], settings)?;
     let select_over_stock = ratio("select-only", &["-S"], [stock.port, compute.port], settings)?;
