@@ -69,7 +69,6 @@ pub struct Planned {
     start: Lsn,
     end: Lsn,
     bytes: Bytes,
-    record: Record,
     effects: Vec<Effect>,
     /// Forks whose size was not known: to be told by [`Ingest::learn_size`].
     pub unknown_sizes: Vec<RelationFork>,
@@ -101,13 +100,7 @@ impl Ingest {
     /// Reads the record and says what must be known to carry it out.
     pub fn plan(&self, raw: RawRecord) -> Result<Planned, IngestError> {
         let RawRecord { start, end, bytes } = raw;
-        let record = Record::parse(self.version, &bytes)
-            .map_err(|reason| IngestError::Damaged { at: start, reason })?;
-        let effects = effects(self.version, &record).map_err(|reason| IngestError::Redo {
-            at: start,
-            record: record.name(),
-            reason,
-        })?;
+        let effects = self.effects(start, &bytes)?;
         let mut unknown_sizes = Vec::new();
         let mut copied_databases = Vec::new();
         for effect in &effects {
@@ -121,7 +114,7 @@ impl Ingest {
                 copied_databases.push(*from);
             }
         }
-        Ok(Planned { start, end, bytes, record, effects, unknown_sizes, copied_databases })
+        Ok(Planned { start, end, bytes, effects, unknown_sizes, copied_databases })
     }
 
     /// Tells a fork's size as the timeline has it; `None` where there is no such fork.
@@ -137,7 +130,8 @@ impl Ingest {
         copies: Vec<Vec<(Key, Bytes)>>,
     ) -> Result<Change, IngestError> {
         assert_eq!(copies.len(), planned.copied_databases.len(), "each copy has its source");
-        let Planned { start, end, bytes, record, effects, .. } = planned;
+        let Planned { start, end, bytes, effects, .. } = planned;
+        let record = self.parse(start, &bytes)?;
         let mut draft = Draft::default();
         let mut copies = copies.into_iter();
         for effect in effects {
@@ -153,6 +147,22 @@ impl Ingest {
         self.track_control(&record, start, end, &mut draft)?;
         self.sizes.trim();
         Ok(draft.finish(start, end))
+    }
+
+    /// What the record at `start` does.
+    fn effects(&self, start: Lsn, bytes: &[u8]) -> Result<Vec<Effect>, IngestError> {
+        let record = self.parse(start, bytes)?;
+        effects(self.version, &record).map_err(|reason| IngestError::Redo {
+            at: start,
+            record: record.name(),
+            reason,
+        })
+    }
+
+    /// Decodes the record at `start`. That takes less time than to keep what was decoded.
+    fn parse<'a>(&self, start: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, IngestError> {
+        Record::parse(self.version, bytes)
+            .map_err(|reason| IngestError::Damaged { at: start, reason })
     }
 
     /// The page that an effect changes by redo, and whether redo makes it anew.

@@ -209,7 +209,7 @@ impl Index {
 }
 
 fn clog_truncation(record: &Record, end: Lsn) -> Result<ClogTruncation> {
-    match Clog::parse(record.info, &record.main) {
+    match Clog::parse(record.info, record.main) {
         Some(Clog::Truncate { oldest_xid, database, .. }) => {
             Ok(ClogTruncation { end, oldest: (oldest_xid, database) })
         }

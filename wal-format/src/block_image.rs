@@ -1,8 +1,15 @@
 //! A full-page image in a WAL record, and the page it stands for (xlogreader.c: `RestoreBlockImage`).
 
-use bytes::Bytes;
+use std::cell::RefCell;
+
+use zstd::bulk::Decompressor;
 
 use crate::{Damage, PAGE_BYTES, Page, WalError, pglz};
+
+thread_local! {
+    /// Making one takes many times longer than unpacking a page.
+    static ZSTANDARD: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// How an image's bytes are packed (`wal_compression`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,11 +26,11 @@ pub enum Compression {
 
 /// The full image of a page, without the hole between its line pointers and its tuples.
 #[derive(Clone, Debug)]
-pub struct BlockImage {
+pub struct BlockImage<'a> {
     /// The number of the block reference that has it.
     pub block: u8,
     /// The image, packed.
-    pub bytes: Bytes,
+    pub bytes: &'a [u8],
     /// Where the hole begins; 0 where there is none.
     pub hole_offset: u16,
     /// How long the hole is; 0 where there is none.
@@ -34,7 +41,7 @@ pub struct BlockImage {
     pub apply: bool,
 }
 
-impl BlockImage {
+impl BlockImage<'_> {
     /// Puts the image in the page's place, with zeros in the hole.
     pub fn restore(&self, page: &mut Page) -> Result<(), WalError> {
         let page = page.bytes_mut();
@@ -58,18 +65,25 @@ impl BlockImage {
         match self.compression {
             Compression::None => {
                 exact(self.bytes.len() == to.len())?;
-                to.copy_from_slice(&self.bytes);
+                to.copy_from_slice(self.bytes);
                 Ok(())
             }
-            Compression::Pglz => pglz::decompress(&self.bytes, to),
+            Compression::Pglz => pglz::decompress(self.bytes, to),
             Compression::Lz4 => {
-                let unpacked = lz4_flex::block::decompress_into(&self.bytes, to)
+                let unpacked = lz4_flex::block::decompress_into(self.bytes, to)
                     .map_err(|_| "it is no LZ4 block of a page")?;
                 exact(unpacked == to.len())
             }
             Compression::Zstd => {
-                let unpacked = zstd::bulk::decompress_to_buffer(&self.bytes, to)
-                    .map_err(|_| "it is no Zstandard frame of a page")?;
+                let unpacked = ZSTANDARD.with(|context| {
+                    let mut context = context.try_borrow_mut().ok()?;
+                    let context = match &mut *context {
+                        Some(context) => context,
+                        none => none.insert(Decompressor::new().ok()?),
+                    };
+                    context.decompress_to_buffer(self.bytes, to).ok()
+                });
+                let unpacked = unpacked.ok_or("it is no Zstandard frame of a page")?;
                 exact(unpacked == to.len())
             }
         }

@@ -79,19 +79,24 @@ impl ControlState {
 
     /// Takes over what the record changes; whether it changed anything. `end` is the record's end, for errors.
     pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<bool, WalError> {
+        if !tracks(record.rmid) {
+            let before = self.next_xid;
+            self.pass_xid(record.xid);
+            return Ok(self.next_xid != before);
+        }
         let before = *self;
         // xlogrecovery.c, ApplyWalRecord: before the resource manager's own redo.
         self.pass_xid(record.xid);
         let applied = match record.rmid {
-            rmid::XLOG => self.apply_xlog(record.kind(), &record.main),
-            rmid::TRANSACTION => Transaction::parse(record.info, &record.main)
+            rmid::XLOG => self.apply_xlog(record.kind(), record.main),
+            rmid::TRANSACTION => Transaction::parse(record.info, record.main)
                 .map(|it| self.apply_transaction(record.xid, it)),
-            rmid::CLOG => Clog::parse(record.info, &record.main).map(|it| self.apply_clog(it)),
+            rmid::CLOG => Clog::parse(record.info, record.main).map(|it| self.apply_clog(it)),
             rmid::MULTIXACT => {
-                MultiXact::parse(record.info, &record.main).map(|it| self.apply_multixact(it))
+                MultiXact::parse(record.info, record.main).map(|it| self.apply_multixact(it))
             }
             rmid::COMMIT_TS => {
-                CommitTs::parse(record.info, &record.main).map(|it| self.apply_commit_ts(it))
+                CommitTs::parse(record.info, record.main).map(|it| self.apply_commit_ts(it))
             }
             _ => Some(()),
         };
@@ -292,6 +297,12 @@ impl ControlState {
             self.oldest_multi_database = database;
         }
     }
+}
+
+/// Whether records of this resource manager say more than their transaction.
+fn tracks(rmid: u8) -> bool {
+    let tracked = [rmid::XLOG, rmid::TRANSACTION, rmid::CLOG, rmid::MULTIXACT, rmid::COMMIT_TS];
+    tracked.contains(&rmid)
 }
 
 /// On the circle of 32-bit numbers (multixact.c: `MultiXactIdPrecedes`).

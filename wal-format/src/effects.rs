@@ -136,14 +136,24 @@ pub enum Effect {
 /// A kind without redo, which is an extension's, is refused by name and never skipped: not even where all its pages come as
 /// images, since its redo may change those.
 pub fn effects(version: Version, record: &Record) -> Result<Vec<Effect>, RedoError> {
+    let mut list = Vec::with_capacity(record.blocks.len() + 2);
+    list_effects(version, record, &mut list)?;
+    Ok(list)
+}
+
+/// As [`effects`], for one who reads many records: they are added to `list`, whose room serves again. After an error it has some of them.
+pub fn list_effects(
+    version: Version,
+    record: &Record,
+    list: &mut Vec<Effect>,
+) -> Result<(), RedoError> {
     match version {
-        Version::V15 => list(record),
+        Version::V15 => list_all(record, list),
     }
 }
 
-fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
+fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
     let malformed = || RedoError::malformed(record);
-    let mut list = Vec::with_capacity(record.blocks.len() + 2);
     match record.rmid {
         rmid::XLOG => {
             let kind = xlog::Kind::parse(record.info).ok_or_else(malformed)?;
@@ -153,44 +163,44 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
                 list.extend(restored.map(touch));
             }
             if record.kind() == xlog::kind::PARAMETER_CHANGE {
-                let settings = xlog::changed_settings(&record.main).ok_or_else(malformed)?;
+                let settings = xlog::changed_settings(record.main).ok_or_else(malformed)?;
                 // commit_ts.c, `DeactivateCommitTs`: timestamps end where they are no longer taken.
                 if !settings.track_commit_timestamp {
-                    removed(Slru::CommitTs, std::iter::once(slru::COMMIT_TS.all()), &mut list);
+                    removed(Slru::CommitTs, std::iter::once(slru::COMMIT_TS.all()), list);
                 }
             }
         }
         rmid::TRANSACTION => {
-            let parsed = Transaction::parse(record.info, &record.main).ok_or_else(malformed)?;
-            transaction(record, parsed, &mut list);
+            let parsed = Transaction::parse(record.info, record.main).ok_or_else(malformed)?;
+            transaction(record, parsed, list);
         }
-        rmid::STORAGE => match Storage::parse(record.info, &record.main).ok_or_else(malformed)? {
+        rmid::STORAGE => match Storage::parse(record.info, record.main).ok_or_else(malformed)? {
             Storage::Create(fork) => list.push(Effect::CreateFork(fork)),
-            Storage::Truncate(truncate) => truncate_relation(truncate, &mut list),
+            Storage::Truncate(truncate) => truncate_relation(truncate, list),
         },
-        rmid::CLOG => match Clog::parse(record.info, &record.main).ok_or_else(malformed)? {
+        rmid::CLOG => match Clog::parse(record.info, record.main).ok_or_else(malformed)? {
             Clog::ZeroPage(page) => list.push(anew(Slru::Clog, page)),
             Clog::Truncate { cutoff, .. } => {
-                removed(Slru::Clog, slru::CLOG.before(cutoff), &mut list);
+                removed(Slru::Clog, slru::CLOG.before(cutoff), list);
             }
         },
         rmid::COMMIT_TS => {
-            match CommitTs::parse(record.info, &record.main).ok_or_else(malformed)? {
+            match CommitTs::parse(record.info, record.main).ok_or_else(malformed)? {
                 CommitTs::ZeroPage(page) => list.push(anew(Slru::CommitTs, page)),
                 CommitTs::Truncate { cutoff, .. } => {
-                    removed(Slru::CommitTs, slru::COMMIT_TS.before(cutoff), &mut list);
+                    removed(Slru::CommitTs, slru::COMMIT_TS.before(cutoff), list);
                 }
             }
         }
         rmid::MULTIXACT => {
-            let parsed = MultiXact::parse(record.info, &record.main).ok_or_else(malformed)?;
-            multixact(parsed, &mut list);
+            let parsed = MultiXact::parse(record.info, record.main).ok_or_else(malformed)?;
+            multixact(parsed, list);
         }
         rmid::DATABASE => {
-            database(Database::parse(record.info, &record.main).ok_or_else(malformed)?, &mut list);
+            database(Database::parse(record.info, record.main).ok_or_else(malformed)?, list);
         }
         rmid::TABLESPACE => {
-            let parsed = Tablespace::parse(record.info, &record.main).ok_or_else(malformed)?;
+            let parsed = Tablespace::parse(record.info, record.main).ok_or_else(malformed)?;
             list.push(match parsed {
                 Tablespace::Create { oid, location } => {
                     let location = String::from_utf8_lossy(location).into_owned();
@@ -200,15 +210,14 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
             });
         }
         rmid::RELMAP => {
-            let update = RelmapUpdate::parse(record.info, &record.main).ok_or_else(malformed)?;
+            let update = RelmapUpdate::parse(record.info, record.main).ok_or_else(malformed)?;
             let (tablespace, database) = (update.tablespace, update.database);
-            let from = RelmapUpdate::HEADER_BYTES;
-            let bytes = record.main.slice(from..from + update.bytes.len());
+            let bytes = Bytes::copy_from_slice(update.bytes);
             list.push(Effect::RelationMap { tablespace, database, bytes });
         }
         rmid::REPLICATION_ORIGIN => {
             let parsed =
-                ReplicationOrigin::parse(record.info, &record.main).ok_or_else(malformed)?;
+                ReplicationOrigin::parse(record.info, record.main).ok_or_else(malformed)?;
             let (origin, remote, backward) = match parsed {
                 ReplicationOrigin::Set { origin, remote, force } => (origin, Some(remote), force),
                 ReplicationOrigin::Drop { origin } => (origin, None, true),
@@ -216,23 +225,23 @@ fn list(record: &Record) -> Result<Vec<Effect>, RedoError> {
             list.push(Effect::ReplicationOrigin { origin, remote, backward });
         }
         rmid::HEAP => {
-            let parsed = Heap::parse(record.info, &record.main).ok_or_else(malformed)?;
+            let parsed = Heap::parse(record.info, record.main).ok_or_else(malformed)?;
             list.extend(record.blocks.iter().map(touch));
             let cleared = redo::heap::cleared(record, parsed);
-            cleared.for_each(|(page, _)| clear_visibility(page, &mut list));
+            cleared.for_each(|(page, _)| clear_visibility(page, list));
         }
         rmid::HEAP2 => {
-            let parsed = Heap2::parse(record.info, &record.main).ok_or_else(malformed)?;
+            let parsed = Heap2::parse(record.info, record.main).ok_or_else(malformed)?;
             list.extend(record.blocks.iter().map(touch));
             let cleared = redo::heap2::cleared(record, parsed);
-            cleared.into_iter().for_each(|(page, _)| clear_visibility(page, &mut list));
+            cleared.into_iter().for_each(|(page, _)| clear_visibility(page, list));
         }
         // Standby's records concern a standby's locks and snapshots; LogicalMessage's only who decodes the WAL.
         rmid::STANDBY | rmid::LOGICAL_MESSAGE => {}
         _ if redo::is_supported(record) => list.extend(record.blocks.iter().map(touch)),
         _ => return Err(RedoError::unsupported(record)),
     }
-    Ok(list)
+    Ok(())
 }
 
 fn touch(block: &BlockRef) -> Effect {
@@ -277,8 +286,8 @@ fn transaction(record: &Record, parsed: Transaction<'_>, list: &mut Vec<Effect>)
         }
         Transaction::Prepared(prepared) => {
             let mut state = Vec::with_capacity(record.main.len() + 4);
-            state.extend_from_slice(&record.main);
-            state.extend_from_slice(&crc32c::crc32c(&record.main).to_le_bytes());
+            state.extend_from_slice(record.main);
+            state.extend_from_slice(&crc32c::crc32c(record.main).to_le_bytes());
             list.push(Effect::TwoPhase { xid: prepared.xid, state: Some(state.into()) });
             list.extend(advanced(prepared.origin_lsn));
         }
@@ -289,18 +298,19 @@ fn transaction(record: &Record, parsed: Transaction<'_>, list: &mut Vec<Effect>)
 /// The pages of `pg_xact`, and on commit of `pg_commit_ts`, that hold these transactions.
 fn status_pages(xid: u32, finished: &Finished<'_>, list: &mut Vec<Effect>) {
     let xids = || std::iter::once(xid).chain(finished.subtransactions.iter());
-    list.extend(pages(xids(), slru::CLOG).into_iter().map(|page| slru_touch(Slru::Clog, page)));
+    list.extend(pages(xids(), slru::CLOG).map(|page| slru_touch(Slru::Clog, page)));
     if finished.committed {
-        let stamped = pages(xids(), slru::COMMIT_TS).into_iter();
+        let stamped = pages(xids(), slru::COMMIT_TS);
         list.extend(stamped.map(|page| Effect::TouchCommitTimestamps { page }));
     }
 }
 
 /// Each page once: subtransactions and members come in rising order, so that those of a page stand together.
-fn pages(numbers: impl Iterator<Item = u32>, area: slru::Area) -> Vec<u32> {
-    let mut pages: Vec<u32> = numbers.map(|number| area.page(number)).collect();
-    pages.dedup();
-    pages
+fn pages(numbers: impl Iterator<Item = u32>, area: slru::Area) -> impl Iterator<Item = u32> {
+    let mut last = None;
+    numbers
+        .map(move |number| area.page(number))
+        .filter(move |page| last.replace(*page) != Some(*page))
 }
 
 /// storage.c, `smgr_redo`; visibilitymap.c, `visibilitymap_prepare_truncate`.
@@ -336,10 +346,10 @@ fn multixact(parsed: MultiXact<'_>, list: &mut Vec<Effect>) {
         MultiXact::Create(create) => {
             let ids = [create.id, slru::next_multixact(create.id)];
             let offsets = pages(ids.into_iter(), slru::MULTIXACT_OFFSETS);
-            list.extend(offsets.into_iter().map(|page| slru_touch(Slru::MultiXactOffsets, page)));
+            list.extend(offsets.map(|page| slru_touch(Slru::MultiXactOffsets, page)));
             let members = (0..create.len()).map(|index| create.first_member.wrapping_add(index));
             let members = pages(members, slru::MULTIXACT_MEMBERS);
-            list.extend(members.into_iter().map(|page| slru_touch(Slru::MultiXactMembers, page)));
+            list.extend(members.map(|page| slru_touch(Slru::MultiXactMembers, page)));
         }
         MultiXact::Truncate(truncate) => {
             let members = slru::members_between(truncate.start_members, truncate.end_members);

@@ -34,7 +34,7 @@ pub use control_file::{
     CONTROL_FILE_BYTES, ClusterState, ControlFile, Geometry, RecoveryBounds, WalSettings,
 };
 pub use control_state::{CONTROL_STATE_BYTES, ControlState};
-pub use effects::{Effect, effects};
+pub use effects::{Effect, effects, list_effects};
 pub use error::{ControlFileError, Damage, WalError};
 pub use lsn::{Lsn, LsnParseError, WAL_PAGE_BYTES};
 pub use page::{
@@ -43,7 +43,8 @@ pub use page::{
 };
 pub use reader::{RawRecord, WalReader};
 pub use record::{
-    BLOCK_ID_MAX, BlockRef, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, record_checksum,
+    BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record,
+    record_checksum,
 };
 pub use redo::{RedoError, redo};
 pub use relation::{

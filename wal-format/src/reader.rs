@@ -40,7 +40,7 @@ pub struct RawRecord {
 
 impl RawRecord {
     /// Decodes the record. An error names its position.
-    pub fn decode(&self, version: Version) -> Result<Record, WalError> {
+    pub fn decode(&self, version: Version) -> Result<Record<'_>, WalError> {
         Record::parse(version, &self.bytes).map_err(|error| error.at(self.start))
     }
 }

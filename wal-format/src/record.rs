@@ -3,7 +3,7 @@
 //! Invariant: every length in a record is checked against the record's own length before it is used,
 //! and all parts together are exactly the record.
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Relation, Version, WalError,
@@ -53,9 +53,9 @@ const IMAGE_LZ4: u8 = 0x08;
 /// `BKPIMAGE_COMPRESS_ZSTD`.
 const IMAGE_ZSTD: u8 = 0x10;
 
-/// A decoded WAL record. Its parts share the record's bytes.
+/// A decoded WAL record, read without a copy: its parts are the record's bytes.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct Record<'a> {
     /// The transaction that wrote it; 0 where none did.
     pub xid: u32,
     /// The start of the record before it.
@@ -69,14 +69,17 @@ pub struct Record {
     /// The transaction above the writing subtransaction, where the record says it.
     pub top_xid: Option<u32>,
     /// The pages it names, in the order of their ids, which may have gaps.
-    pub blocks: Vec<BlockRef>,
+    pub blocks: BlockRefs<'a>,
     /// The resource manager's own data.
-    pub main: Bytes,
+    pub main: &'a [u8],
 }
+
+/// The block references of a record. Most have one or two, which need no allocation.
+pub type BlockRefs<'a> = SmallVec<[BlockRef<'a>; 2]>;
 
 /// A page that a record names.
 #[derive(Clone, Debug)]
-pub struct BlockRef {
+pub struct BlockRef<'a> {
     /// Its number in the record.
     pub id: u8,
     /// The page.
@@ -84,33 +87,22 @@ pub struct BlockRef {
     /// Redo makes the page anew (`BKPBLOCK_WILL_INIT`).
     pub will_init: bool,
     /// The page's full image, where the record has one.
-    pub image: Option<BlockImage>,
+    pub image: Option<BlockImage<'a>>,
     /// What the resource manager keeps with this page; empty where it keeps nothing.
-    pub data: Bytes,
+    pub data: &'a [u8],
 }
 
-/// A block reference as it stands in the record's headers, before its bytes.
-struct BlockHeader {
-    id: u8,
-    key: PageKey,
-    will_init: bool,
-    image: Option<ImageHeader>,
-    data_bytes: usize,
+/// How long the parts of a block reference are that follow the headers.
+#[derive(Clone, Copy, Default)]
+struct Lengths {
+    image: u16,
+    data: u16,
 }
 
-/// `XLogRecordBlockImageHeader` and, where there is one, `XLogRecordBlockCompressHeader`.
-struct ImageHeader {
-    bytes: usize,
-    hole_offset: u16,
-    hole_bytes: u16,
-    compression: Compression,
-    apply: bool,
-}
-
-impl Record {
+impl<'a> Record<'a> {
     /// Decodes the `xl_tot_len` bytes of one record, page headers removed. Its checksum was checked by
     /// [`crate::WalReader`]; where the bytes come from elsewhere, [`record_checksum`] computes it.
-    pub fn parse(version: Version, bytes: &Bytes) -> Result<Record, WalError> {
+    pub fn parse(version: Version, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
         match version {
             Version::V15 => decode(bytes).map_err(WalError::Record),
         }
@@ -122,7 +114,7 @@ impl Record {
     }
 
     /// The block reference of this number, where the record has it.
-    pub fn block(&self, id: u8) -> Option<&BlockRef> {
+    pub fn block(&self, id: u8) -> Option<&BlockRef<'a>> {
         self.blocks.iter().find(|block| block.id == id)
     }
 
@@ -176,7 +168,7 @@ fn malformed(part: &'static str) -> Damage {
     Damage::Malformed { part }
 }
 
-fn decode(bytes: &Bytes) -> Result<Record, Damage> {
+fn decode(bytes: &[u8]) -> Result<Record<'_>, Damage> {
     let mut fields = Fields::new(bytes);
     let header = RecordHeader::read(&mut fields).ok_or(malformed("XLogRecord"))?;
     if header.total_bytes as usize != bytes.len() {
@@ -194,30 +186,13 @@ fn decode(bytes: &Bytes) -> Result<Record, Damage> {
         return Err(malformed("xl_tot_len"));
     }
 
-    let mut at = bytes.len() - parts.announced_bytes;
-    let mut take = |count: usize| {
-        at += count;
-        bytes.slice(at - count..at)
-    };
-    let blocks = parts
-        .blocks
-        .into_iter()
-        .map(|block| BlockRef {
-            id: block.id,
-            key: block.key,
-            will_init: block.will_init,
-            image: block.image.map(|image| BlockImage {
-                block: block.id,
-                bytes: take(image.bytes),
-                hole_offset: image.hole_offset,
-                hole_bytes: image.hole_bytes,
-                compression: image.compression,
-                apply: image.apply,
-            }),
-            data: take(block.data_bytes),
-        })
-        .collect();
-    let main = take(parts.main_bytes.unwrap_or(0));
+    let mut take = |count: usize| fields.take(count).ok_or(malformed("xl_tot_len"));
+    for (block, lengths) in parts.blocks.iter_mut().zip(parts.lengths) {
+        if let Some(image) = &mut block.image {
+            image.bytes = take(usize::from(lengths.image))?;
+        }
+        block.data = take(usize::from(lengths.data))?;
+    }
     Ok(Record {
         xid: header.xid,
         prev: header.prev,
@@ -225,22 +200,37 @@ fn decode(bytes: &Bytes) -> Result<Record, Damage> {
         rmid: header.rmid,
         origin: parts.origin,
         top_xid: parts.top_xid,
-        blocks,
-        main,
+        main: take(parts.main_bytes.unwrap_or(0))?,
+        blocks: parts.blocks,
     })
 }
 
 /// What a record's headers announce.
-#[derive(Default)]
-struct Parts {
-    blocks: Vec<BlockHeader>,
+struct Parts<'a> {
+    /// The references, whose bytes are still to come.
+    blocks: BlockRefs<'a>,
+    /// Of each of them.
+    lengths: [Lengths; BLOCK_ID_MAX as usize + 1],
     origin: Option<u16>,
     top_xid: Option<u32>,
     main_bytes: Option<usize>,
     announced_bytes: usize,
 }
 
-impl Parts {
+impl Default for Parts<'_> {
+    fn default() -> Self {
+        Parts {
+            blocks: BlockRefs::new(),
+            lengths: [Lengths::default(); BLOCK_ID_MAX as usize + 1],
+            origin: None,
+            top_xid: None,
+            main_bytes: None,
+            announced_bytes: 0,
+        }
+    }
+}
+
+impl Parts<'_> {
     fn read_header(&mut self, fields: &mut Fields) -> Result<(), Damage> {
         let id = fields.u8().ok_or(malformed("block_id"))?;
         match id {
@@ -272,12 +262,18 @@ impl Parts {
         }
         let short = || malformed("XLogRecordBlockHeader");
         let flags = fields.u8().ok_or_else(short)?;
-        let data_bytes = usize::from(fields.u16().ok_or_else(short)?);
+        let data_bytes = fields.u16().ok_or_else(short)?;
         let fork = Fork::from_number(flags & FORK_MASK).ok_or(malformed("fork_flags"))?;
         if (flags & HAS_DATA != 0) != (data_bytes > 0) {
             return Err(malformed("BKPBLOCK_HAS_DATA"));
         }
-        let image = if flags & HAS_IMAGE != 0 { Some(ImageHeader::read(fields)?) } else { None };
+        let mut lengths = Lengths { image: 0, data: data_bytes };
+        let mut image = None;
+        if flags & HAS_IMAGE != 0 {
+            let (header, image_bytes) = read_image_header(id, fields)?;
+            image = Some(header);
+            lengths.image = image_bytes;
+        }
         let relation = if flags & SAME_RELATION != 0 {
             let last = self.blocks.last().ok_or(malformed("BKPBLOCK_SAME_REL"))?;
             last.key.fork.relation
@@ -286,55 +282,52 @@ impl Parts {
             Relation { tablespace: number()?, database: number()?, number: number()? }
         };
         let block = fields.u32().ok_or(malformed("BlockNumber"))?;
-        self.announced_bytes += data_bytes + image.as_ref().map_or(0, |image| image.bytes);
-        self.blocks.push(BlockHeader {
+        self.announced_bytes += usize::from(lengths.image) + usize::from(lengths.data);
+        // Their numbers rise, so that there are no more of them than numbers.
+        self.lengths[self.blocks.len()] = lengths;
+        self.blocks.push(BlockRef {
             id,
             key: relation.fork(fork).block(block),
             will_init: flags & WILL_INIT != 0,
             image,
-            data_bytes,
+            data: &[],
         });
         Ok(())
     }
 }
 
-impl ImageHeader {
-    fn read(fields: &mut Fields) -> Result<ImageHeader, Damage> {
-        const PAGE: u16 = PAGE_BYTES as u16;
-        let short = || malformed("XLogRecordBlockImageHeader");
-        let bytes = fields.u16().ok_or_else(short)?;
-        let hole_offset = fields.u16().ok_or_else(short)?;
-        let flags = fields.u8().ok_or_else(short)?;
-        let compression = match flags & (IMAGE_PGLZ | IMAGE_LZ4 | IMAGE_ZSTD) {
-            0 => Compression::None,
-            IMAGE_PGLZ => Compression::Pglz,
-            IMAGE_LZ4 => Compression::Lz4,
-            IMAGE_ZSTD => Compression::Zstd,
-            _ => return Err(malformed("bimg_info")),
-        };
-        let has_hole = flags & IMAGE_HAS_HOLE != 0;
-        let hole_bytes = match (compression, has_hole) {
-            (Compression::None, _) => PAGE.checked_sub(bytes).ok_or_else(short)?,
-            (_, true) => fields.u16().ok_or(malformed("XLogRecordBlockCompressHeader"))?,
-            (_, false) => 0,
-        };
-        let hole_fits = hole_offset.checked_add(hole_bytes).is_some_and(|end| end <= PAGE);
-        let right = if has_hole {
-            hole_offset != 0 && hole_bytes != 0 && hole_bytes != PAGE && hole_fits
-        } else {
-            hole_offset == 0 && hole_bytes == 0
-        };
-        // A compressed image is smaller than the page, or Postgres would not have kept it so.
-        let shrank = compression == Compression::None || bytes < PAGE;
-        if !right || !shrank {
-            return Err(malformed("XLogRecordBlockImageHeader"));
-        }
-        Ok(ImageHeader {
-            bytes: usize::from(bytes),
-            hole_offset,
-            hole_bytes,
-            compression,
-            apply: flags & IMAGE_APPLY != 0,
-        })
+/// `XLogRecordBlockImageHeader` and, where there is one, `XLogRecordBlockCompressHeader`: the image, whose bytes are still to come, and
+/// how many they are.
+fn read_image_header(block: u8, fields: &mut Fields) -> Result<(BlockImage<'static>, u16), Damage> {
+    const PAGE: u16 = PAGE_BYTES as u16;
+    let short = || malformed("XLogRecordBlockImageHeader");
+    let bytes = fields.u16().ok_or_else(short)?;
+    let hole_offset = fields.u16().ok_or_else(short)?;
+    let flags = fields.u8().ok_or_else(short)?;
+    let compression = match flags & (IMAGE_PGLZ | IMAGE_LZ4 | IMAGE_ZSTD) {
+        0 => Compression::None,
+        IMAGE_PGLZ => Compression::Pglz,
+        IMAGE_LZ4 => Compression::Lz4,
+        IMAGE_ZSTD => Compression::Zstd,
+        _ => return Err(malformed("bimg_info")),
+    };
+    let has_hole = flags & IMAGE_HAS_HOLE != 0;
+    let hole_bytes = match (compression, has_hole) {
+        (Compression::None, _) => PAGE.checked_sub(bytes).ok_or_else(short)?,
+        (_, true) => fields.u16().ok_or(malformed("XLogRecordBlockCompressHeader"))?,
+        (_, false) => 0,
+    };
+    let hole_fits = hole_offset.checked_add(hole_bytes).is_some_and(|end| end <= PAGE);
+    let right = if has_hole {
+        hole_offset != 0 && hole_bytes != 0 && hole_bytes != PAGE && hole_fits
+    } else {
+        hole_offset == 0 && hole_bytes == 0
+    };
+    // A compressed image is smaller than the page, or Postgres would not have kept it so.
+    let shrank = compression == Compression::None || bytes < PAGE;
+    if !right || !shrank {
+        return Err(malformed("XLogRecordBlockImageHeader"));
     }
+    let apply = flags & IMAGE_APPLY != 0;
+    Ok((BlockImage { block, bytes: &[], hole_offset, hole_bytes, compression, apply }, bytes))
 }

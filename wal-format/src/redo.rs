@@ -198,7 +198,7 @@ fn redo_visibility(record: &Record, key: PageKey, page: &mut Page) -> Outcome {
     match record.rmid {
         rmid::HEAP => heap::clear_visibility(record, key, page),
         rmid::HEAP2 => heap2::clear_visibility(record, key, page),
-        rmid::STORAGE => match rmgr::storage::Storage::parse(record.info, &record.main) {
+        rmid::STORAGE => match rmgr::storage::Storage::parse(record.info, record.main) {
             Some(rmgr::storage::Storage::Truncate(truncate)) => {
                 visibility_map::Place::of(truncate.blocks).clear_from_here(page);
                 Ok(())

@@ -48,7 +48,7 @@ fn check(x: Lsn, first_header: usize, page_headers: usize) -> ShutdownCheckpoint
     assert_eq!((raw.start, raw.end), (made.redo, made.end));
     let record = raw.decode(Version::V15).unwrap();
     assert_eq!(record.name(), "XLOG/CHECKPOINT_SHUTDOWN");
-    assert_eq!(CheckPoint::decode(&record.main), Some(state().checkpoint(made.redo, TIME)));
+    assert_eq!(CheckPoint::decode(record.main), Some(state().checkpoint(made.redo, TIME)));
     assert_eq!(reader.next_record(), Ok(None));
 
     let mut follower = ControlState { next_oid: 1, next_xid: 3, ..state() };
@@ -105,8 +105,8 @@ fn a_checkpoint_follows_a_switch_whose_record_is_far_before_it() {
     );
     let mut reader = WalReader::new(Version::V15, DEFAULT_SEGMENT_BYTES, x, Some(switch));
     reader.feed(x, &made.bytes).unwrap();
-    let record = reader.next_record().unwrap().unwrap().decode(Version::V15).unwrap();
-    assert_eq!(record.prev, switch);
+    let record = reader.next_record().unwrap().unwrap();
+    assert_eq!(record.decode(Version::V15).unwrap().prev, switch);
 }
 
 #[test]

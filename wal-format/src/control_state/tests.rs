@@ -1,9 +1,7 @@
 //! One record at a time: what it does to the counters.
 
-use bytes::Bytes;
-
 use super::*;
-use crate::control_file::tests::example;
+use crate::{BlockRefs, control_file::tests::example};
 
 const END: Lsn = Lsn(0x200_0000);
 
@@ -13,9 +11,9 @@ fn state() -> ControlState {
     state
 }
 
-fn record(rmid: u8, info: u8, xid: u32, main: &[u8]) -> Record {
-    let main = Bytes::copy_from_slice(main);
-    Record { xid, prev: Lsn(8), info, rmid, origin: None, top_xid: None, blocks: Vec::new(), main }
+fn record(rmid: u8, info: u8, xid: u32, main: &[u8]) -> Record<'_> {
+    let blocks = BlockRefs::new();
+    Record { xid, prev: Lsn(8), info, rmid, origin: None, top_xid: None, blocks, main }
 }
 
 fn words(words: &[u32]) -> Vec<u8> {

@@ -1,17 +1,15 @@
-use bytes::Bytes;
-
 use super::*;
 
 const RELATION: Relation = Relation { tablespace: 1663, database: 5, number: 16384 };
 
-fn record(rmid: u8, info: u8, main: &[u8], blocks: Vec<BlockRef>) -> Record {
-    let main = Bytes::copy_from_slice(main);
+fn record<'a>(rmid: u8, info: u8, main: &'a [u8], blocks: Vec<BlockRef<'a>>) -> Record<'a> {
+    let blocks = blocks.into();
     Record { xid: 700, prev: Lsn(40), info, rmid, origin: None, top_xid: None, blocks, main }
 }
 
-fn block(id: u8, number: u32) -> BlockRef {
+fn block(id: u8, number: u32) -> BlockRef<'static> {
     let key = RELATION.fork(Fork::Main).block(number);
-    BlockRef { id, key, will_init: false, image: None, data: Bytes::new() }
+    BlockRef { id, key, will_init: false, image: None, data: &[] }
 }
 
 fn list(record: &Record) -> Vec<Effect> {
@@ -42,12 +40,14 @@ fn an_update_of_two_all_visible_pages_touches_their_map_page_once() {
 
 #[test]
 fn a_truncation_clears_the_last_map_page_that_stays_and_leaves_no_free_space_map() {
-    let truncate =
-        |blocks: u32| record(rmid::STORAGE, 0x20, &words(&[blocks, 1663, 5, 16384, 7]), vec![]);
+    let truncated = |blocks: u32| {
+        let main = words(&[blocks, 1663, 5, 16384, 7]);
+        list(&record(rmid::STORAGE, 0x20, &main, vec![]))
+    };
     let cut = |fork, blocks| Effect::TruncateFork { fork: RELATION.fork(fork), blocks };
     let main = RELATION.fork(Fork::Main);
     assert_eq!(
-        list(&truncate(100)),
+        truncated(100),
         [
             Effect::CreateFork(main),
             cut(Fork::Main, 100),
@@ -56,7 +56,7 @@ fn a_truncation_clears_the_last_map_page_that_stays_and_leaves_no_free_space_map
             cut(Fork::VisibilityMap, 1),
         ]
     );
-    assert_eq!(list(&truncate(0)).last(), Some(&cut(Fork::VisibilityMap, 0)));
+    assert_eq!(truncated(0).last(), Some(&cut(Fork::VisibilityMap, 0)));
 }
 
 #[test]
@@ -64,7 +64,8 @@ fn a_commit_touches_the_pages_of_its_subtransactions_and_drops_relations() {
     let time = 5i64.to_le_bytes();
     // xinfo: subtransactions, relations
     let rest = words(&[2 | 4, 2, 701, 40_000, 1, 1663, 5, 16384]);
-    let commit = record(rmid::TRANSACTION, 0x80, &[&time[..], &rest].concat(), vec![]);
+    let main = [&time[..], &rest].concat();
+    let commit = record(rmid::TRANSACTION, 0x80, &main, vec![]);
     let clog = |page| touch_of(Target::Slru(Slru::Clog, page));
     let stamped = |page| Effect::TouchCommitTimestamps { page };
     assert_eq!(
@@ -114,9 +115,9 @@ fn a_prepared_transaction_is_its_record_and_a_checksum() {
 #[test]
 fn commit_timestamps_go_when_they_are_no_longer_tracked() {
     let settings = |tracked: u8| [&words(&[100, 8, 10, 0, 64, 1])[..], &[0, tracked]].concat();
-    let change = |tracked| record(rmid::XLOG, 0x60, &settings(tracked), vec![]);
+    let change = |tracked| list(&record(rmid::XLOG, 0x60, &settings(tracked), vec![]));
     // 819 transactions a page.
     let gone = Effect::TruncateSlru { slru: Slru::CommitTs, from: 0, to: u32::MAX / 819 + 1 };
-    assert_eq!(list(&change(0)), [gone]);
-    assert_eq!(list(&change(1)), []);
+    assert_eq!(change(0), [gone]);
+    assert_eq!(change(1), []);
 }

@@ -27,8 +27,20 @@ pub enum Placement {
 struct Kept {
     /// Its line pointer's number.
     offset: u16,
-    position: usize,
-    aligned: usize,
+    position: u16,
+    aligned: u16,
+}
+
+impl Kept {
+    /// `position` and `aligned` lie within a page.
+    fn new(offset: u16, position: usize, aligned: usize) -> Kept {
+        Kept { offset, position: position as u16, aligned: aligned as u16 }
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
+        let position = usize::from(self.position);
+        position..position + usize::from(self.aligned)
+    }
 }
 
 impl Page {
@@ -138,8 +150,7 @@ impl Page {
             let (pointer, aligned) = self.stored_item(offset, bounds)?;
             if next.next_if_eq(&offset).is_none() {
                 pointers.push(pointer);
-                let (offset, position) = (pointers.len() as u16, pointer.offset());
-                kept.push(Kept { offset, position, aligned });
+                kept.push(Kept::new(pointers.len() as u16, pointer.offset(), aligned));
             }
         }
         if next.next().is_some() {
@@ -174,7 +185,7 @@ impl Page {
                 if !in_tuples || position + aligned > PAGE_BYTES {
                     return Err(PageError::LinePointer { offset });
                 }
-                kept.push(Kept { offset, position, aligned });
+                kept.push(Kept::new(offset, position, aligned));
             }
             last_used = offset;
         }
@@ -228,19 +239,25 @@ impl Page {
         Ok(())
     }
 
-    /// Puts the kept items against the special space, the first highest (`compactify_tuples`).
+    /// Puts the kept items against the special space, the first highest (`compactify_tuples`). The first ones that stand there already
+    /// are not touched.
     fn compact(&mut self, kept: &[Kept], bounds: Bounds) {
-        let in_order = kept.windows(2).all(|pair| pair[0].position > pair[1].position);
-        let scratch = if in_order { None } else { Some(*self.0) };
         let mut upper = bounds.special;
-        for item in kept {
-            upper -= item.aligned;
-            let from = item.position..item.position + item.aligned;
-            match &scratch {
-                // Every item moves towards the end, and those after it lie before it: none is overwritten unread.
-                None => self.0.copy_within(from, upper),
-                Some(old) => self.0[upper..upper + item.aligned].copy_from_slice(&old[from]),
+        let in_place = kept.iter().take_while(|item| {
+            let range = item.range();
+            let stands = range.end == upper;
+            if stands {
+                upper = range.start;
             }
+            stands
+        });
+        let moved = &kept[in_place.count()..];
+        let total: usize = moved.iter().map(|item| usize::from(item.aligned)).sum();
+        let mut compacted = Vec::with_capacity(total);
+        moved.iter().rev().for_each(|item| compacted.extend_from_slice(&self.0[item.range()]));
+        self.0[upper - total..upper].copy_from_slice(&compacted);
+        for item in moved {
+            upper -= usize::from(item.aligned);
             let pointer = self.line_pointer_at(item.offset);
             self.put_line_pointer(item.offset, pointer.at(upper));
         }
@@ -250,7 +267,7 @@ impl Page {
 
 /// All that stays must fit between the line pointers and the special space.
 fn check_total(kept: &[Kept], bounds: Bounds) -> Result<(), PageError> {
-    let total: usize = kept.iter().map(|item| item.aligned).sum();
+    let total: usize = kept.iter().map(|item| usize::from(item.aligned)).sum();
     if total > bounds.special - bounds.lower {
         return Err(PageError::Content("the items are longer than the page"));
     }

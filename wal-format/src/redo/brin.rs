@@ -24,7 +24,7 @@ mod page_type {
 }
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Brin::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Brin::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     let anew = record.info & brin::INIT_PAGE != 0;
     match (parsed, block.id) {
         (Brin::CreateIndex { pages_per_range, version }, 0) => {
@@ -34,7 +34,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
             if anew {
                 init(page, page_type::REGULAR)?;
             }
-            Ok(page.add_item(insert.offset, &block.data, Placement::Overwrite)?)
+            Ok(page.add_item(insert.offset, block.data, Placement::Overwrite)?)
         }
         (Brin::Insert(insert) | Brin::Update(insert, _), 1) => {
             let Insert { range, offset } = insert;
@@ -42,7 +42,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
             set_entry(page, range, tuple_block, offset)
         }
         (Brin::Update(_, old), 2) => Ok(page.delete_item_keeping_pointer(old)?),
-        (Brin::SamePageUpdate(offset), 0) => Ok(page.overwrite_item(offset, &block.data)?),
+        (Brin::SamePageUpdate(offset), 0) => Ok(page.overwrite_item(offset, block.data)?),
         (Brin::ExtendRangeMap { block }, 0) => {
             let end = PAGE_HEADER_BYTES + META_BYTES;
             if page.bounds()?.special < end {

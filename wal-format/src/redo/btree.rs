@@ -40,7 +40,7 @@ struct Opaque {
 }
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Btree::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Btree::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match (parsed, block.id) {
         (Btree::Insert(insert), 0) => insert_item(block, insert, page),
         (Btree::Split(split), 0) => split::left(record, block, split, page),
@@ -75,7 +75,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
 /// `btree_xlog_insert`.
 fn insert_item(block: &BlockRef, insert: Insert, page: &mut Page) -> Outcome {
     if !insert.splits_posting {
-        page.add_item(insert.offset, &block.data, Placement::Shift)?;
+        page.add_item(insert.offset, block.data, Placement::Shift)?;
         return Ok(());
     }
     let (at, item) = block.data.split_first_chunk::<2>().ok_or(Fault::Malformed)?;
@@ -93,7 +93,7 @@ fn new_root(block: &BlockRef, level: u32, page: &mut Page) -> Outcome {
     let leaf = if level == 0 { page_flag::LEAF } else { 0 };
     init(page, Opaque { previous: 0, next: 0, level, flags: page_flag::ROOT | leaf })?;
     if level > 0 {
-        restore_items(page, &block.data)?;
+        restore_items(page, block.data)?;
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn restore_meta(block: &BlockRef, page: &mut Page) -> Outcome {
     /// Bytes of `BTMetaPageData`.
     const META_BYTES: usize = 48;
 
-    let data = Metadata::parse(&block.data).ok_or(Fault::Malformed)?;
+    let data = Metadata::parse(block.data).ok_or(Fault::Malformed)?;
     init(page, Opaque { previous: 0, next: 0, level: 0, flags: page_flag::META })?;
     let from = crate::PAGE_HEADER_BYTES;
     let meta = &mut page.bytes_mut()[from..from + META_BYTES];

@@ -4,7 +4,7 @@ use super::{Fault, Outcome};
 use crate::{BlockRef, Page, PageError, rmgr::generic::Delta};
 
 pub(super) fn redo(block: &BlockRef, page: &mut Page) -> Outcome {
-    let mut delta = Delta::new(&block.data);
+    let mut delta = Delta::new(block.data);
     while let Some(run) = delta.next_run() {
         let (position, bytes) = run.ok_or(Fault::Malformed)?;
         let place = page.bytes_mut().get_mut(position..position + bytes.len());

@@ -42,7 +42,7 @@ struct Opaque {
 }
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Gin::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Gin::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match (parsed, block.id) {
         (Gin::CreatePostingTree(list), 0) => {
             init(page, page_flag::DATA | page_flag::LEAF | page_flag::COMPRESSED)?;
@@ -52,7 +52,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
         (Gin::Insert(_), 1) | (Gin::Split, 3) => {
             update(page, |opaque| opaque.flags &= !page_flag::INCOMPLETE_SPLIT)
         }
-        (Gin::VacuumDataLeaf, 0) => posting_list::recompress(&block.data, page),
+        (Gin::VacuumDataLeaf, 0) => posting_list::recompress(block.data, page),
         (Gin::DeletePage(delete), 0) => {
             page.set_prune_xid(delete.delete_xid);
             update(page, |opaque| opaque.flags |= page_flag::DELETED)
@@ -71,7 +71,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
 /// `ginRedoInsert`.
 fn insert_items(block: &BlockRef, insert: Insert, page: &mut Page) -> Outcome {
     match (insert.is_data, insert.right_child) {
-        (true, None) => posting_list::recompress(&block.data, page),
+        (true, None) => posting_list::recompress(block.data, page),
         (true, Some(right_child)) => insert_posting_item(block, right_child, page),
         (false, right_child) => insert_entry(block, right_child, page),
     }
@@ -79,7 +79,7 @@ fn insert_items(block: &BlockRef, insert: Insert, page: &mut Page) -> Outcome {
 
 /// `ginRedoInsertEntry`.
 fn insert_entry(block: &BlockRef, right_child: Option<u32>, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let (Some(offset), Some(is_delete), Some(())) = (fields.u16(), fields.u8(), fields.skip(1))
     else {
         return Err(Fault::Malformed);
@@ -101,7 +101,7 @@ fn insert_entry(block: &BlockRef, right_child: Option<u32>, page: &mut Page) -> 
 
 /// `ginRedoInsertData` on an inner page: the item's child is split, the new item is its left half.
 fn insert_posting_item(block: &BlockRef, right_child: u32, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let offset = usize::from(fields.u16().ok_or(Fault::Malformed)?);
     let new = fields.take(POSTING_ITEM_BYTES).ok_or(Fault::Malformed)?;
     let mut items = posting_items(page)?;
@@ -179,7 +179,7 @@ fn make_list_page(block: &BlockRef, insert: InsertListPage, page: &mut Page) -> 
 
 /// Adds the tuples of the block's data, which stand one after the other, behind those on the page.
 fn add_tuples(block: &BlockRef, count: i32, page: &mut Page) -> Outcome {
-    let mut data = &block.data[..];
+    let mut data = block.data;
     for _ in 0..count {
         let tuple = IndexTuple::at(data)?.bytes();
         data = &data[tuple.len()..];

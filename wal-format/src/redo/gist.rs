@@ -29,7 +29,7 @@ mod page_flag {
 }
 
 pub(super) fn redo(record: &Record, block: &BlockRef, end: Lsn, page: &mut Page) -> Outcome {
-    let parsed = Gist::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Gist::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match (parsed, block.id) {
         (Gist::PageUpdate(update), 0) => update_page(block, update, page),
         (Gist::PageUpdate(_), 1) | (Gist::PageSplit(_), 0) => clear_follow_right(end, page),
@@ -51,7 +51,7 @@ pub(super) fn after_restore(
     end: Lsn,
     page: &mut Page,
 ) -> Outcome {
-    match (Gist::parse(record.info, &record.main), block.id) {
+    match (Gist::parse(record.info, record.main), block.id) {
         (Some(Gist::PageUpdate(_)), 1) | (Some(Gist::PageSplit(_)), 0) => {
             clear_follow_right(end, page)
         }
@@ -68,7 +68,7 @@ fn clear_follow_right(end: Lsn, page: &mut Page) -> Outcome {
 
 /// `gistRedoPageUpdateRecord`.
 fn update_page(block: &BlockRef, update: PageUpdate, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let deleted =
         Offsets::take(&mut fields, usize::from(update.deleted)).ok_or(Fault::Malformed)?;
     let mut tuples = fields.rest();
@@ -101,7 +101,7 @@ fn make_part(record: &Record, block: &BlockRef, split: PageSplit, page: &mut Pag
     let is_root_split = block_of(1) == Some(ROOT);
     let is_root = block.key.block == ROOT;
     let is_last = u16::from(block.id) == split.pages;
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     fields.skip(4).ok_or(Fault::Malformed)?;
 
     page.init(SPECIAL_BYTES);

@@ -41,12 +41,12 @@ struct Opaque {
 }
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Hash::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Hash::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match (parsed, block.id) {
         (Hash::InitMeta(init), 0) => meta::init(init, page),
         (Hash::InitBitmap(bytes), 0) => init_bitmap(bytes, page),
         (Hash::InitBitmap(_), 1) => meta::add_first_bitmap(page),
-        (Hash::Insert(offset), 0) => Ok(page.add_item(offset, &block.data, Placement::Shift)?),
+        (Hash::Insert(offset), 0) => Ok(page.add_item(offset, block.data, Placement::Shift)?),
         (Hash::Insert(_), 1) => meta::change_tuples(page, |tuples| tuples + 1.0),
         (Hash::AddOverflow(add), id) => add_overflow(record, block, add, id, page),
         (Hash::SplitAllocate(split), 0) => update(page, |opaque| {
@@ -90,7 +90,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
 
 /// Whether the record names this block only so that a standby locks it: its page, and its LSN, stay.
 pub(super) fn only_locks(record: &Record, block: &BlockRef) -> bool {
-    let parsed = Hash::parse(record.info, &record.main);
+    let parsed = Hash::parse(record.info, record.main);
     let locks =
         matches!(parsed, Some(Hash::MoveContents(_) | Hash::Squeeze(_) | Hash::Delete { .. }));
     block.id == 0 && locks
@@ -98,7 +98,7 @@ pub(super) fn only_locks(record: &Record, block: &BlockRef) -> bool {
 
 /// The buckets of a split that come as images change nevertheless.
 pub(super) fn after_restore(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    match (Hash::parse(record.info, &record.main), block.id) {
+    match (Hash::parse(record.info, record.main), block.id) {
         (Some(Hash::SplitAllocate(_)), 0) | (Some(Hash::SplitComplete { .. }), 0 | 1) => {
             redo(record, block, page)
         }
@@ -159,7 +159,7 @@ fn add_tuples(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
     if count == 0 {
         return Ok(());
     }
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let offsets = Offsets::take(&mut fields, usize::from(count)).ok_or(Fault::Malformed)?;
     let mut tuples = fields.rest();
     for offset in offsets.iter() {
@@ -173,7 +173,7 @@ fn add_tuples(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
 
 /// The items that the block's data lists go.
 fn delete_listed(block: &BlockRef, page: &mut Page) -> Outcome {
-    let items = Offsets::rest(&mut Fields::new(&block.data)).ok_or(Fault::Malformed)?;
+    let items = Offsets::rest(&mut Fields::new(block.data)).ok_or(Fault::Malformed)?;
     Ok(page.delete_items(items.iter())?)
 }
 
@@ -204,7 +204,7 @@ fn change_bit(block: &BlockRef, page: &mut Page, on: bool) -> Outcome {
 
 /// The one number that a block's data is.
 fn word(block: &BlockRef) -> Result<u32, Fault> {
-    Fields::new(&block.data).u32().ok_or(Fault::Malformed)
+    Fields::new(block.data).u32().ok_or(Fault::Malformed)
 }
 
 /// An empty page (`_hash_initbuf`).

@@ -1,5 +1,7 @@
 //! Redo of Heap's records (Postgres: heapam.c, `heap_redo`).
 
+use smallvec::SmallVec;
+
 use super::{
     Fault, Outcome,
     tuple::{HEADER_BYTES, Tuple, TupleId},
@@ -16,7 +18,7 @@ use crate::{
 const FIRST_NORMAL_XID: u32 = 3;
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Heap::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Heap::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     if record.info & heap::INIT_PAGE != 0 && block.id == 0 {
         page.init(0);
     }
@@ -55,7 +57,7 @@ pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (Pa
 
 /// Clears their bits in a page of the visibility map.
 pub(super) fn clear_visibility(record: &Record, key: PageKey, page: &mut Page) -> Outcome {
-    let parsed = Heap::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Heap::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     for (heap, bits) in cleared(record, parsed) {
         if visibility_map::page_of(heap) == key {
             Place::of(heap.block).clear(page, bits);
@@ -66,7 +68,7 @@ pub(super) fn clear_visibility(record: &Record, key: PageKey, page: &mut Page) -
 
 /// `heap_xlog_insert`.
 fn insert_tuple(record: &Record, block: &BlockRef, insert: Insert, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let header = TupleHeader::read(&mut fields).ok_or(Fault::Malformed)?;
     let place = TupleId { block: block.key.block, offset: insert.offset };
     add_tuple(page, place, header, record.xid, 0, &[fields.rest()])?;
@@ -160,7 +162,7 @@ fn add_new_version(
     new: TupleId,
     page: &mut Page,
 ) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let mut borrowed = |is: bool| if is { fields.u16().map(usize::from) } else { Some(0) };
     let prefix_bytes = borrowed(update.prefix_from_old).ok_or(Fault::Malformed)?;
     let suffix_bytes = borrowed(update.suffix_from_old).ok_or(Fault::Malformed)?;
@@ -186,13 +188,16 @@ fn add_new_version(
     Ok(())
 }
 
+/// What a new version takes over of the old one; of most rows it needs no allocation.
+type Borrowed = SmallVec<[u8; 256]>;
+
 /// The beginning and the end of a tuple's data, one after the other.
-fn borrow(page: &mut Page, offset: u16, prefix: usize, suffix: usize) -> Result<Vec<u8>, Fault> {
+fn borrow(page: &mut Page, offset: u16, prefix: usize, suffix: usize) -> Result<Borrowed, Fault> {
     let too_short = PageError::Content("the old tuple is shorter than what the new one takes over");
     let mut tuple = Tuple::of(page, offset)?;
     let data = tuple.data_mut()?;
     let end = data.len().checked_sub(suffix).ok_or(too_short)?;
-    let mut taken = Vec::with_capacity(prefix + suffix);
+    let mut taken = Borrowed::with_capacity(prefix + suffix);
     taken.extend_from_slice(data.get(..prefix).ok_or(too_short)?);
     taken.extend_from_slice(&data[end..]);
     Ok(taken)
@@ -218,7 +223,7 @@ fn replace_data(block: &BlockRef, offset: u16, page: &mut Page) -> Outcome {
     if data.len() != block.data.len() {
         return Err(PageError::Content("the tuple's new contents have another length").into());
     }
-    data.copy_from_slice(&block.data);
+    data.copy_from_slice(block.data);
     Ok(())
 }
 

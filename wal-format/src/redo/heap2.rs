@@ -21,7 +21,7 @@ use crate::{
 const FROZEN_XID: u32 = 2;
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = Heap2::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Heap2::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match (parsed, block.id) {
         (Heap2::Prune(prune), 0) => prune_items(block, prune, page),
         (Heap2::Vacuum(count), 0) => vacuum_items(block, count, page),
@@ -40,7 +40,7 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
 
 /// `heap_xlog_visible` on the visibility map's page, whose LSN moves only where a bit does.
 pub(super) fn set_visibility(record: &Record, end: Lsn, page: &mut Page) -> Outcome {
-    let parsed = Heap2::parse(record.info, &record.main);
+    let parsed = Heap2::parse(record.info, record.main);
     let (Some(Heap2::Visible(visible)), Some(heap)) = (parsed, record.block(1)) else {
         return Err(Fault::Malformed);
     };
@@ -62,7 +62,7 @@ pub(crate) fn cleared(record: &Record, parsed: Heap2<'_>) -> Option<(PageKey, u8
 
 /// Clears its bits in a page of the visibility map.
 pub(super) fn clear_visibility(record: &Record, key: PageKey, page: &mut Page) -> Outcome {
-    let parsed = Heap2::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = Heap2::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     match cleared(record, parsed).filter(|(heap, _)| visibility_map::page_of(*heap) == key) {
         Some((heap, bits)) => {
             Place::of(heap.block).clear(page, bits);
@@ -74,7 +74,7 @@ pub(super) fn clear_visibility(record: &Record, key: PageKey, page: &mut Page) -
 
 /// `heap_xlog_prune`; pruneheap.c, `heap_page_prune_execute`.
 fn prune_items(block: &BlockRef, prune: Prune, page: &mut Page) -> Outcome {
-    let items = prune.items(&block.data).ok_or(Fault::Malformed)?;
+    let items = prune.items(block.data).ok_or(Fault::Malformed)?;
     let mut redirected = items.redirected.iter();
     while let (Some(from), Some(to)) = (redirected.next(), redirected.next()) {
         let pointer = LinePointer::new(LinePointerState::Redirect, usize::from(to), 0);
@@ -92,7 +92,7 @@ fn prune_items(block: &BlockRef, prune: Prune, page: &mut Page) -> Outcome {
 
 /// `heap_xlog_vacuum`.
 fn vacuum_items(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let unused = Offsets::take(&mut fields, usize::from(count)).ok_or(Fault::Malformed)?;
     for offset in unused.iter() {
         page.set_line_pointer(offset, LinePointer::UNUSED)?;
@@ -103,7 +103,7 @@ fn vacuum_items(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
 
 /// `heap_xlog_freeze_page`; `heap_execute_freeze_tuple`.
 fn freeze_tuples(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     for _ in 0..count {
         let plan = FreezePlan::read(&mut fields).ok_or(Fault::Malformed)?;
         let mut tuple = Tuple::of(page, plan.offset)?;
@@ -129,7 +129,7 @@ fn insert_tuples(
     if record.info & heap::INIT_PAGE != 0 {
         page.init(0);
     }
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     for index in 0..insert.count {
         let offset = match insert.offsets {
             Some(offsets) => offsets.get(usize::from(index)),

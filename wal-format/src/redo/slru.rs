@@ -108,16 +108,16 @@ pub(crate) fn previous_multixact(id: u32) -> u32 {
 /// Applies a record to a page of an SLRU.
 pub(super) fn redo(record: &Record, area: Slru, number: u32, page: &mut Page) -> Outcome {
     match (record.rmid, area) {
-        (rmid::CLOG, Slru::Clog) => match Clog::parse(record.info, &record.main) {
+        (rmid::CLOG, Slru::Clog) => match Clog::parse(record.info, record.main) {
             Some(Clog::ZeroPage(zeroed)) => zero(zeroed, number, page),
             _ => Err(Fault::Malformed),
         },
-        (rmid::COMMIT_TS, Slru::CommitTs) => match CommitTs::parse(record.info, &record.main) {
+        (rmid::COMMIT_TS, Slru::CommitTs) => match CommitTs::parse(record.info, record.main) {
             Some(CommitTs::ZeroPage(zeroed)) => zero(zeroed, number, page),
             _ => Err(Fault::Malformed),
         },
         (rmid::TRANSACTION, Slru::Clog | Slru::CommitTs) => {
-            match Transaction::parse(record.info, &record.main) {
+            match Transaction::parse(record.info, record.main) {
                 Some(Transaction::Finished(finished)) => {
                     finish(record, &finished, area, number, page);
                     Ok(())
@@ -126,7 +126,7 @@ pub(super) fn redo(record: &Record, area: Slru, number: u32, page: &mut Page) ->
             }
         }
         (rmid::MULTIXACT, Slru::MultiXactOffsets | Slru::MultiXactMembers) => {
-            let parsed = MultiXact::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+            let parsed = MultiXact::parse(record.info, record.main).ok_or(Fault::Malformed)?;
             match (parsed, area) {
                 (MultiXact::ZeroOffsetsPage(zeroed), Slru::MultiXactOffsets)
                 | (MultiXact::ZeroMembersPage(zeroed), Slru::MultiXactMembers) => {

@@ -26,7 +26,7 @@ const NULLS: u16 = 1 << 3;
 const NO_BLOCK: u32 = u32::MAX;
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
-    let parsed = SpGist::parse(record.info, &record.main).ok_or(Fault::Malformed)?;
+    let parsed = SpGist::parse(record.info, record.main).ok_or(Fault::Malformed)?;
     let place = |id: u8| record.block(id).map(|block| block.key.block).ok_or(Fault::Malformed);
     match (parsed, block.id) {
         (SpGist::AddLeaf(add), 0) => add_leaf(add, page),

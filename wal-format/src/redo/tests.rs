@@ -1,36 +1,54 @@
 //! Hostile records and pages: whatever they hold, redo and effects end with a page or an error.
 
-use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{Relation, Slru, effects, rmid};
 
-/// A record whose kind may be right and whose payload is random.
-fn record() -> impl Strategy<Value = Record> {
+/// A record whose kind may be right and whose payload is random: all that it borrows.
+#[derive(Clone, Debug)]
+struct Parts {
+    rmid: u8,
+    info: u8,
+    main: Vec<u8>,
+    /// Each with its data.
+    blocks: Vec<(PageKey, Vec<u8>)>,
+}
+
+impl Parts {
+    fn record(&self) -> Record<'_> {
+        let blocks = (0u8..).zip(&self.blocks).map(|(id, (key, data))| BlockRef {
+            id,
+            key: *key,
+            will_init: false,
+            image: None,
+            data,
+        });
+        Record {
+            xid: 1000,
+            prev: Lsn(8),
+            info: self.info,
+            rmid: self.rmid,
+            origin: None,
+            top_xid: None,
+            main: &self.main,
+            blocks: blocks.collect(),
+        }
+    }
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
     let payload = || vec(prop_oneof![3 => 0u8..8, 1 => any::<u8>()], 0..120);
     let block = (payload(), 0u32..4, any::<bool>());
     (0..=rmid::BUILTIN_MAX, any::<u8>(), payload(), vec(block, 0..5)).prop_map(
-        |(rmid, info, main, blocks)| Record {
-            xid: 1000,
-            prev: Lsn(8),
-            info,
-            rmid,
-            origin: None,
-            top_xid: None,
-            main: Bytes::from(main),
-            blocks: (0u8..)
-                .zip(blocks)
-                .map(|(id, (data, block, map))| BlockRef {
-                    id,
-                    key: relation()
-                        .fork(if map { Fork::VisibilityMap } else { Fork::Main })
-                        .block(block),
-                    will_init: false,
-                    image: None,
-                    data: Bytes::from(data),
-                })
-                .collect(),
+        |(rmid, info, main, blocks)| {
+            let key = |map: bool, block: u32| {
+                let fork = if map { Fork::VisibilityMap } else { Fork::Main };
+                relation().fork(fork).block(block)
+            };
+            let blocks =
+                blocks.into_iter().map(|(data, block, map)| (key(map, block), data)).collect();
+            Parts { rmid, info, main, blocks }
         },
     )
 }
@@ -70,7 +88,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn no_record_and_no_page_makes_redo_panic(record in record(), page in page()) {
+    fn no_record_and_no_page_makes_redo_panic(parts in parts(), page in page()) {
+        let record = parts.record();
         let list = effects(Version::V15, &record);
         let slrus = Slru::ALL.into_iter().map(|slru| Target::Slru(slru, 0));
         let maps = (0..2).map(|block| Target::Page(relation().fork(Fork::VisibilityMap).block(block)));

@@ -15,9 +15,6 @@ pub struct RelmapUpdate<'a> {
 }
 
 impl<'a> RelmapUpdate<'a> {
-    /// Bytes of the fields before the file's.
-    pub(crate) const HEADER_BYTES: usize = 12;
-
     /// Reads the record's main data.
     pub fn parse(info: u8, main: &'a [u8]) -> Option<RelmapUpdate<'a>> {
         if info & INFO_MASK != 0 {

@@ -121,7 +121,7 @@ proptest! {
             for image in record.blocks.iter().filter_map(|block| block.image.as_ref()) {
                 image.restore(&mut Page::zeroed()).ok();
             }
-            CheckPoint::decode(&record.main);
+            CheckPoint::decode(record.main);
             for effect in effects(Version::V15, &record).unwrap_or_default() {
                 if let Effect::Touch { target, .. } | Effect::TouchExisting { target } = effect {
                     let mut page = Page::from_slice(&page).expect("a page's bytes");

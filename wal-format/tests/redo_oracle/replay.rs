@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use wal_format::{
     Effect, Lsn, Page, Record, RedoError, RelationFork, Target, Version, WalReader, effects, redo,
 };
@@ -42,20 +41,27 @@ impl Tally {
         if record.blocks[index].image.as_ref().is_none_or(|image| image.apply) {
             return;
         }
-        let spoil = |bytes: &Bytes, at: u64| {
+        let spoil = |bytes: &[u8], at: u64| {
             let mut bytes = bytes.to_vec();
             let at = (at % bytes.len() as u64) as usize;
             bytes[at] ^= 1 << (at % 8);
-            Bytes::from(bytes)
+            bytes
         };
         for step in 0..8 {
-            let mut spoiled = record.clone();
+            let wrong;
+            let mut spoiled = Record {
+                blocks: record.blocks.iter().cloned().collect(),
+                main: record.main,
+                ..*record
+            };
             let at = (end.0 / 8).wrapping_mul(7) + step * 3;
             let block = &mut spoiled.blocks[index];
             if step % 2 == 0 && !block.data.is_empty() {
-                block.data = spoil(&block.data, at);
+                wrong = spoil(block.data, at);
+                block.data = &wrong;
             } else if !spoiled.main.is_empty() {
-                spoiled.main = spoil(&spoiled.main, at);
+                wrong = spoil(spoiled.main, at);
+                spoiled.main = &wrong;
             } else {
                 continue;
             }

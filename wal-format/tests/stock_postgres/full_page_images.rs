@@ -32,7 +32,8 @@ fn restored_images_are_the_pages_on_disk() {
     let mut images = HashMap::new();
     let mut last_named: HashMap<PageKey, Lsn> = HashMap::new();
     let mut reader = cluster.wal_reader(start);
-    while let Ok(Some(raw)) = reader.next_record() {
+    let records: Vec<_> = std::iter::from_fn(|| reader.next_record().unwrap_or_default()).collect();
+    for raw in &records {
         let record = raw.decode(Version::V15).unwrap();
         for block in record.blocks {
             last_named.insert(block.key, raw.end);

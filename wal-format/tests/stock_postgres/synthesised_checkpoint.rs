@@ -109,7 +109,7 @@ fn recorded_time(theirs: &[u8], probe: &ShutdownCheckpoint) -> i64 {
     let raw = reader.next_record().unwrap().expect("a record where Postgres recovered to");
     let record = raw.decode(Version::V15).unwrap();
     assert_eq!(record.name(), "XLOG/CHECKPOINT_SHUTDOWN");
-    CheckPoint::decode(&record.main).unwrap().time
+    CheckPoint::decode(record.main).unwrap().time
 }
 
 /// Puts the cluster, which was stopped cleanly, to where a compute starts: no WAL but a sparse segment with the

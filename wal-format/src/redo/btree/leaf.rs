@@ -13,7 +13,7 @@ use crate::{
 
 /// `btree_xlog_dedup`: each interval of items becomes one posting list.
 pub(super) fn deduplicate(block: &BlockRef, count: u16, page: &mut Page) -> Outcome {
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let numbers = Offsets::take(&mut fields, usize::from(count) * 2).ok_or(Fault::Malformed)?;
     let mut numbers = numbers.iter();
     let mut next_interval = || Some((numbers.next()?, numbers.next()?));
@@ -56,7 +56,7 @@ pub(super) fn deduplicate(block: &BlockRef, count: u16, page: &mut Page) -> Outc
 
 /// `btree_xlog_delete`, `btree_xlog_vacuum`: first some posting lists become shorter, then items go.
 pub(super) fn remove(block: &BlockRef, remove: Remove, page: &mut Page) -> Outcome {
-    let mut removed = remove.items(&block.data).ok_or(Fault::Malformed)?;
+    let mut removed = remove.items(block.data).ok_or(Fault::Malformed)?;
     for offset in removed.updated.iter() {
         let count = removed.updates.u16().ok_or(Fault::Malformed)?;
         let gone =

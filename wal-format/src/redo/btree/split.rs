@@ -13,14 +13,14 @@ pub(super) fn right(record: &Record, block: &BlockRef, split: Split, page: &mut 
     let next = record.block(2).map_or(0, |block| block.key.block);
     let flags = if split.level == 0 { page_flag::LEAF } else { 0 };
     init(page, Opaque { previous: left, next, level: split.level, flags })?;
-    restore_items(page, &block.data)
+    restore_items(page, block.data)
 }
 
 /// The left page: its new high key, then the items that stay in their order, the new one among them.
 /// Adding them to an empty page one by one gives them the places that the original split gave them.
 pub(super) fn left(record: &Record, block: &BlockRef, split: Split, page: &mut Page) -> Outcome {
     let right = record.block(1).ok_or(Fault::Malformed)?.key.block;
-    let mut data = &block.data[..];
+    let mut data = block.data;
     let mut new_item = None;
     let mut posting = None;
     if split.new_item_on_left || split.posting_offset != 0 {

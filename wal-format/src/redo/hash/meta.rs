@@ -133,7 +133,7 @@ pub(super) fn set_first_free(first_free: u32, page: &mut Page) -> Outcome {
 /// `hash_xlog_split_allocate_page` on the meta page.
 pub(super) fn add_bucket(block: &BlockRef, split: SplitAllocate, page: &mut Page) -> Outcome {
     page.bounds()?;
-    let mut fields = Fields::new(&block.data);
+    let mut fields = Fields::new(block.data);
     let mut word = || fields.u32().ok_or(Fault::Malformed);
     put(page, at::MAX_BUCKET, split.new_bucket);
     if split.has_masks {
