@@ -1,0 +1,7 @@
+//! Decodes and redoes CLOG's records.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| wal_format_fuzz::harness::run(
+    Some(wal_format::rmid::CLOG),
+    input
+));

@@ -1,0 +1,7 @@
+//! Decodes and redoes Heap2's records.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| wal_format_fuzz::harness::run(
+    Some(wal_format::rmid::HEAP2),
+    input
+));
