@@ -10,8 +10,6 @@
 #[path = "../harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the end-to-end tests use other parts of it")]
 mod harness;
-#[path = "../../wal-format/tests/redo_oracle/masks.rs"]
-mod masks;
 #[path = "../../pageserver/tests/services/page_client.rs"]
 #[allow(dead_code, reason = "the page service's own tests use other parts of it")]
 mod page_client;
