@@ -26,6 +26,12 @@ pub enum WalError {
     },
 }
 
+impl From<Damage> for WalError {
+    fn from(damage: Damage) -> WalError {
+        WalError::Record(damage)
+    }
+}
+
 impl WalError {
     /// The same error with the position of the record that has it.
     pub fn at(self, lsn: Lsn) -> WalError {

@@ -26,10 +26,15 @@ impl<'a> Fields<'a> {
         self.take(count).map(|_| ())
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    /// So many bytes at once, for those who know what stands where in them.
+    pub(crate) fn chunk<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (taken, rest) = self.bytes.split_first_chunk::<N>()?;
         self.bytes = rest;
-        Some(*taken)
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.chunk::<N>().copied()
     }
 
     pub(crate) fn u8(&mut self) -> Option<u8> {

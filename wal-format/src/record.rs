@@ -104,7 +104,7 @@ impl<'a> Record<'a> {
     /// [`crate::WalReader`]; where the bytes come from elsewhere, [`record_checksum`] computes it.
     pub fn parse(version: Version, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
         match version {
-            Version::V15 => decode(bytes).map_err(WalError::Record),
+            Version::V15 => decode(bytes),
         }
     }
 
@@ -152,7 +152,9 @@ impl RecordHeader {
     }
 
     /// Reads the header from the front; `None` where fewer than [`RECORD_HEADER_BYTES`] are left.
+    #[inline]
     pub(crate) fn read(fields: &mut Fields) -> Option<RecordHeader> {
+        let mut fields = Fields::new(fields.chunk::<RECORD_HEADER_BYTES>()?);
         let total_bytes = fields.u32()?;
         let xid = fields.u32()?;
         let prev = Lsn(fields.u64()?);
@@ -168,11 +170,11 @@ fn malformed(part: &'static str) -> Damage {
     Damage::Malformed { part }
 }
 
-fn decode(bytes: &[u8]) -> Result<Record<'_>, Damage> {
+fn decode(bytes: &[u8]) -> Result<Record<'_>, WalError> {
     let mut fields = Fields::new(bytes);
-    let header = RecordHeader::read(&mut fields).ok_or(malformed("XLogRecord"))?;
+    let header = RecordHeader::read(&mut fields).ok_or_else(|| malformed("XLogRecord"))?;
     if header.total_bytes as usize != bytes.len() {
-        return Err(Damage::RecordLength { found: header.total_bytes });
+        return Err(Damage::RecordLength { found: header.total_bytes }.into());
     }
     let mut parts = Parts::default();
     // The headers end where only the bytes that they announce are left.
@@ -183,11 +185,11 @@ fn decode(bytes: &[u8]) -> Result<Record<'_>, Damage> {
         }
     }
     if fields.rest().len() != parts.announced_bytes {
-        return Err(malformed("xl_tot_len"));
+        return Err(malformed("xl_tot_len").into());
     }
 
-    let mut take = |count: usize| fields.take(count).ok_or(malformed("xl_tot_len"));
-    for (block, lengths) in parts.blocks.iter_mut().zip(parts.lengths) {
+    let mut take = |count: usize| fields.take(count).ok_or_else(|| malformed("xl_tot_len"));
+    for (block, lengths) in parts.blocks.iter_mut().zip(&parts.lengths) {
         if let Some(image) = &mut block.image {
             image.bytes = take(usize::from(lengths.image))?;
         }
@@ -232,18 +234,18 @@ impl Default for Parts<'_> {
 
 impl Parts<'_> {
     fn read_header(&mut self, fields: &mut Fields) -> Result<(), Damage> {
-        let id = fields.u8().ok_or(malformed("block_id"))?;
+        let id = fields.u8().ok_or_else(|| malformed("block_id"))?;
         match id {
             MAIN_DATA_SHORT => {
-                let bytes = fields.u8().ok_or(malformed("XLogRecordDataHeaderShort"))?;
+                let bytes = fields.u8().ok_or_else(|| malformed("XLogRecordDataHeaderShort"))?;
                 self.announce_main(usize::from(bytes));
             }
             MAIN_DATA_LONG => {
-                let bytes = fields.u32().ok_or(malformed("XLogRecordDataHeaderLong"))?;
+                let bytes = fields.u32().ok_or_else(|| malformed("XLogRecordDataHeaderLong"))?;
                 self.announce_main(bytes as usize);
             }
-            ORIGIN => self.origin = Some(fields.u16().ok_or(malformed("replorigin"))?),
-            TOP_XID => self.top_xid = Some(fields.u32().ok_or(malformed("toplevel_xid"))?),
+            ORIGIN => self.origin = Some(fields.u16().ok_or_else(|| malformed("replorigin"))?),
+            TOP_XID => self.top_xid = Some(fields.u32().ok_or_else(|| malformed("toplevel_xid"))?),
             0..=BLOCK_ID_MAX => self.read_block(id, fields)?,
             _ => return Err(malformed("block_id")),
         }
@@ -263,7 +265,7 @@ impl Parts<'_> {
         let short = || malformed("XLogRecordBlockHeader");
         let flags = fields.u8().ok_or_else(short)?;
         let data_bytes = fields.u16().ok_or_else(short)?;
-        let fork = Fork::from_number(flags & FORK_MASK).ok_or(malformed("fork_flags"))?;
+        let fork = Fork::from_number(flags & FORK_MASK).ok_or_else(|| malformed("fork_flags"))?;
         if (flags & HAS_DATA != 0) != (data_bytes > 0) {
             return Err(malformed("BKPBLOCK_HAS_DATA"));
         }
@@ -275,13 +277,13 @@ impl Parts<'_> {
             lengths.image = image_bytes;
         }
         let relation = if flags & SAME_RELATION != 0 {
-            let last = self.blocks.last().ok_or(malformed("BKPBLOCK_SAME_REL"))?;
+            let last = self.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
             last.key.fork.relation
         } else {
-            let mut number = || fields.u32().ok_or(malformed("RelFileNode"));
+            let mut number = || fields.u32().ok_or_else(|| malformed("RelFileNode"));
             Relation { tablespace: number()?, database: number()?, number: number()? }
         };
-        let block = fields.u32().ok_or(malformed("BlockNumber"))?;
+        let block = fields.u32().ok_or_else(|| malformed("BlockNumber"))?;
         self.announced_bytes += usize::from(lengths.image) + usize::from(lengths.data);
         // Their numbers rise, so that there are no more of them than numbers.
         self.lengths[self.blocks.len()] = lengths;
@@ -314,7 +316,7 @@ fn read_image_header(block: u8, fields: &mut Fields) -> Result<(BlockImage<'stat
     let has_hole = flags & IMAGE_HAS_HOLE != 0;
     let hole_bytes = match (compression, has_hole) {
         (Compression::None, _) => PAGE.checked_sub(bytes).ok_or_else(short)?,
-        (_, true) => fields.u16().ok_or(malformed("XLogRecordBlockCompressHeader"))?,
+        (_, true) => fields.u16().ok_or_else(|| malformed("XLogRecordBlockCompressHeader"))?,
         (_, false) => 0,
     };
     let hole_fits = hole_offset.checked_add(hole_bytes).is_some_and(|end| end <= PAGE);

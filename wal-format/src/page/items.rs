@@ -51,6 +51,17 @@ impl Page {
         bytes: usize,
         placement: Placement,
     ) -> Result<&mut [u8], PageError> {
+        let at = self.reserve_place(offset, bytes, placement)?;
+        Ok(&mut self.0[at..at + bytes])
+    }
+
+    /// As [`Page::reserve_item`], but gives the item's position.
+    pub(crate) fn reserve_place(
+        &mut self,
+        offset: u16,
+        bytes: usize,
+        placement: Placement,
+    ) -> Result<usize, PageError> {
         let Bounds { lower, upper, .. } = self.bounds()?;
         let max = self.max_offset();
         let limit = max + 1;
@@ -81,7 +92,7 @@ impl Page {
         self.put_line_pointer(offset, pointer);
         self.set_lower(new_lower);
         self.set_upper(new_upper);
-        Ok(&mut self.0[new_upper..new_upper + bytes])
+        Ok(new_upper)
     }
 
     /// Adds a copy of `item` (`PageAddItemExtended`).
@@ -169,13 +180,15 @@ impl Page {
     /// (`PageRepairFragmentation`).
     pub fn repair_fragmentation(&mut self) -> Result<(), PageError> {
         let bounds = self.bounds()?;
-        let max = self.max_offset();
-        let mut kept = Vec::with_capacity(usize::from(max));
+        let (pointers, _) =
+            self.0[PAGE_HEADER_BYTES..bounds.lower].as_chunks_mut::<LINE_POINTER_BYTES>();
+        let max = pointers.len() as u16;
+        let mut kept = Vec::with_capacity(pointers.len());
         let (mut unused, mut last_used) = (0, 0);
-        for offset in 1..=max {
-            let pointer = self.line_pointer_at(offset);
+        for (offset, bits) in (1..).zip(pointers) {
+            let pointer = LinePointer::from_bits(u32::from_le_bytes(*bits));
             if !pointer.is_used() {
-                self.put_line_pointer(offset, LinePointer::UNUSED);
+                *bits = LinePointer::UNUSED.bits().to_le_bytes();
                 unused += 1;
                 continue;
             }
@@ -254,7 +267,17 @@ impl Page {
         let moved = &kept[in_place.count()..];
         let total: usize = moved.iter().map(|item| usize::from(item.aligned)).sum();
         let mut compacted = Vec::with_capacity(total);
-        moved.iter().rev().for_each(|item| compacted.extend_from_slice(&self.0[item.range()]));
+        // Items that stand together are copied together.
+        let mut run = 0..0;
+        for range in moved.iter().rev().map(Kept::range) {
+            if range.start == run.end {
+                run.end = range.end;
+            } else {
+                compacted.extend_from_slice(&self.0[run]);
+                run = range;
+            }
+        }
+        compacted.extend_from_slice(&self.0[run]);
         self.0[upper - total..upper].copy_from_slice(&compacted);
         for item in moved {
             upper -= usize::from(item.aligned);

@@ -67,7 +67,7 @@ impl LinePointer {
 
     /// The same at another position.
     pub(crate) fn at(self, offset: usize) -> LinePointer {
-        LinePointer::new(self.state(), offset, self.length())
+        LinePointer(self.0 & !0x7FFF | offset as u32 & 0x7FFF)
     }
 
     pub(crate) fn from_bits(bits: u32) -> LinePointer {

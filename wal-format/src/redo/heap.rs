@@ -1,7 +1,5 @@
 //! Redo of Heap's records (Postgres: heapam.c, `heap_redo`).
 
-use smallvec::SmallVec;
-
 use super::{
     Fault, Outcome,
     tuple::{HEADER_BYTES, Tuple, TupleId},
@@ -38,8 +36,6 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
 
 /// The heap pages that are no longer all visible, or frozen, with the visibility map's bits that go.
 pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (PageKey, u8)> {
-    let new = record.block(0).map(|block| block.key);
-    let old = record.block(1).map(|block| block.key).or(new);
     let (old_cleared, new_cleared, bits) = match parsed {
         Heap::Insert(insert) => (false, insert.all_visible_cleared, visibility_map::ALL_BITS),
         Heap::Delete(delete) => (false, delete.all_visible_cleared, visibility_map::ALL_BITS),
@@ -51,8 +47,10 @@ pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (Pa
         Heap::Lock(lock) => (false, lock.all_frozen_cleared, visibility_map::ALL_FROZEN),
         Heap::Truncate | Heap::Confirm(_) | Heap::Inplace(_) => (false, false, 0),
     };
-    let pages = [old.filter(|_| old_cleared), new.filter(|_| new_cleared)];
-    pages.into_iter().flatten().map(move |page| (page, bits))
+    let block = |cleared: bool, id| if cleared { record.block(id) } else { None };
+    let old = block(old_cleared, 1).or(block(old_cleared, 0));
+    let new = block(new_cleared, 0);
+    [old, new].into_iter().flatten().map(move |block| (block.key, bits))
 }
 
 /// Clears their bits in a page of the visibility map.
@@ -171,16 +169,16 @@ fn add_new_version(
     if prefix_bytes == 0 && suffix_bytes == 0 {
         add_tuple(page, new, header, record.xid, update.new_xmax, &[fields.rest()])?;
     } else {
-        let old = borrow(page, update.old_offset, prefix_bytes, suffix_bytes)?;
-        let (prefix, suffix) = old.split_at(prefix_bytes);
         // The null bitmap and the padding stand before the prefix.
         let before = match prefix_bytes {
             0 => Some(0),
             _ => usize::from(header.data_offset).checked_sub(HEADER_BYTES),
         };
         let bitmap = before.and_then(|bytes| fields.take(bytes)).ok_or(Fault::Malformed)?;
-        let parts = [bitmap, prefix, fields.rest(), suffix];
-        add_tuple(page, new, header, record.xid, update.new_xmax, &parts)?;
+        let borrowed = (update.old_offset, prefix_bytes, suffix_bytes);
+        let at = add_borrowing(page, new, borrowed, bitmap, fields.rest())?;
+        let tuple = &mut page.bytes_mut()[at..at + HEADER_BYTES];
+        Tuple::make(tuple, header, record.xid, update.new_xmax, new);
     }
     if update.new_all_visible_cleared {
         page.set_flag(page_flags::ALL_VISIBLE, false);
@@ -188,19 +186,32 @@ fn add_new_version(
     Ok(())
 }
 
-/// What a new version takes over of the old one; of most rows it needs no allocation.
-type Borrowed = SmallVec<[u8; 256]>;
-
-/// The beginning and the end of a tuple's data, one after the other.
-fn borrow(page: &mut Page, offset: u16, prefix: usize, suffix: usize) -> Result<Borrowed, Fault> {
+/// Adds a tuple that begins and ends as an old one does, so many bytes of its data, and gives its position; its header is still to be
+/// made. `bitmap` stands before what is taken over of the beginning, `rest` after it.
+fn add_borrowing(
+    page: &mut Page,
+    place: TupleId,
+    (old_offset, prefix_bytes, suffix_bytes): (u16, usize, usize),
+    bitmap: &[u8],
+    rest: &[u8],
+) -> Result<usize, Fault> {
+    let old = Tuple::data_range(page, old_offset)?;
     let too_short = PageError::Content("the old tuple is shorter than what the new one takes over");
-    let mut tuple = Tuple::of(page, offset)?;
-    let data = tuple.data_mut()?;
-    let end = data.len().checked_sub(suffix).ok_or(too_short)?;
-    let mut taken = Borrowed::with_capacity(prefix + suffix);
-    taken.extend_from_slice(data.get(..prefix).ok_or(too_short)?);
-    taken.extend_from_slice(&data[end..]);
-    Ok(taken)
+    if old.len() < prefix_bytes.max(suffix_bytes) {
+        return Err(too_short.into());
+    }
+    let bytes = HEADER_BYTES + bitmap.len() + prefix_bytes + rest.len() + suffix_bytes;
+    let start = page.reserve_place(place.offset, bytes, Placement::Heap)?;
+    let page = page.bytes_mut();
+    let mut at = start + HEADER_BYTES;
+    page[at..at + bitmap.len()].copy_from_slice(bitmap);
+    at += bitmap.len();
+    page.copy_within(old.start..old.start + prefix_bytes, at);
+    at += prefix_bytes;
+    page[at..at + rest.len()].copy_from_slice(rest);
+    at += rest.len();
+    page.copy_within(old.end - suffix_bytes..old.end, at);
+    Ok(start)
 }
 
 /// `heap_xlog_lock`.

@@ -63,6 +63,19 @@ impl<'a> Tuple<'a> {
         Ok(Tuple(bytes))
     }
 
+    /// Where the data of an item's tuple stand in the page: after its header, its padding and the null bitmap.
+    pub(super) fn data_range(
+        page: &mut Page,
+        offset: u16,
+    ) -> Result<std::ops::Range<usize>, PageError> {
+        let from = usize::from(Tuple::of(page, offset)?.0[22]);
+        let tuple = page.item_range(offset)?;
+        if from > tuple.len() {
+            return Err(PageError::Content("the tuple ends before its data"));
+        }
+        Ok(tuple.start + from..tuple.end)
+    }
+
     /// Writes the header of a tuple that redo makes: its command is the first one. `bytes` has room for it.
     pub(super) fn make(
         bytes: &'a mut [u8],
