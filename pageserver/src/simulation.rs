@@ -8,6 +8,6 @@ mod isolation;
 mod model;
 mod world;
 
-pub use faulty_store::FaultyStore;
+pub use faulty_store::{Access, FaultyStore};
 pub use model::{Model, ModelRedo};
 pub use world::World;

@@ -2,11 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use object_store::{ObjectStore, memory::InMemory};
 use protocol::TenantTimeline;
+use wal_format::PAGE_BYTES;
 
-use super::{FaultyStore, World, world::main_of};
-use crate::{error::Error, key::Key};
+use super::{
+    FaultyStore, World,
+    world::{forks, main_of},
+};
+use crate::{
+    change::{Change, Value},
+    error::Error,
+    key::Key,
+    timeline::OPEN_LAYER_BYTES_MAX,
+};
 
 /// What was acknowledged: branches by tenant and name, as long as nobody tried to change them.
 type Acknowledged = BTreeMap<(String, String), TenantTimeline>;
@@ -120,7 +130,7 @@ async fn while_the_store_is_gone_memory_is_served_and_afterwards_everything_goes
 
     store.set_up(false);
     let mut in_memory = world.change(world.model.end(main).lsn);
-    in_memory.puts = vec![(Key::CONTROL, crate::change::Value::Image("new".into()))];
+    in_memory.puts = vec![(Key::CONTROL, Value::Image("new".into()))];
     world.model.apply(main, in_memory.clone());
     timeline.apply(in_memory);
     let end = timeline.last_record_lsn();
@@ -145,4 +155,28 @@ async fn while_the_store_is_gone_memory_is_served_and_afterwards_everything_goes
     assert!(state.into_iter().eq(world.model.state(main, end)));
     let branch = world.tenants.create_branch(tenant.id, "dev", "main", timeline.last_record());
     branch.await.expect("the store works");
+}
+
+#[tokio::test]
+async fn ingest_pauses_at_a_bound_while_the_store_is_gone_and_goes_on_by_itself() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 2);
+    world.template("base").await.expect("the store works");
+    let main = main_of(&world.tenant("one", "base").await.expect("the store works"));
+    let timeline = world.timeline(main).await.expect("it loads");
+    store.set_up(false);
+    // One buffer stands for all images: what counts is how many bytes the engine takes them for.
+    let image = Value::Image(vec![7; PAGE_BYTES].into());
+    let mut taken = 0;
+    while timeline.ready_for_more().now_or_never().is_some() {
+        let puts = (0..1000).map(|block| (Key::page(forks()[0].block(block)), image.clone()));
+        let start = timeline.last_record_lsn();
+        let change = Change { start, end: start + 64, puts: puts.collect(), ..Change::default() };
+        timeline.apply(change);
+        taken += 1000 * PAGE_BYTES;
+        assert!(taken < 8 * OPEN_LAYER_BYTES_MAX, "ingest took {taken} bytes without a store");
+    }
+    store.set_up(true);
+    let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
+    goes_on.await.expect("there is room again").expect("nobody fenced it");
 }

@@ -1,5 +1,5 @@
 //! An object store that fails at a chosen operation and from then on, as if the process had
-//! crashed there or the network were gone.
+//! crashed there or the network were gone; and that remembers what was asked of it.
 
 use std::{
     fmt,
@@ -17,15 +17,26 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
+use parking_lot::Mutex;
 
 /// Operations that still succeed while nothing is wrong.
 const UNLIMITED: i64 = i64::MAX / 2;
+
+/// What was asked of an object, or of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Its bytes, or the names in it.
+    Read,
+    /// To make, change or delete it.
+    Write,
+}
 
 /// Another store, as long as it is up.
 #[derive(Debug, Clone)]
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     left: Arc<AtomicI64>,
+    accesses: Arc<Mutex<Vec<(Access, Path)>>>,
     /// Whether the operation that fails first is carried out all the same.
     last_succeeds_unseen: bool,
     /// Whether it takes a second create of a name for an overwrite.
@@ -36,7 +47,13 @@ impl FaultyStore {
     /// A store that is up.
     pub fn new(inner: Arc<dyn ObjectStore>) -> FaultyStore {
         let left = Arc::new(AtomicI64::new(UNLIMITED));
-        FaultyStore { inner, left, last_succeeds_unseen: false, ignores_create: false }
+        FaultyStore {
+            inner,
+            left,
+            accesses: Arc::default(),
+            last_succeeds_unseen: false,
+            ignores_create: false,
+        }
     }
 
     /// Goes down after this many operations; `unseen`: the next one is still carried out, but its
@@ -63,7 +80,13 @@ impl FaultyStore {
         UNLIMITED - self.left.load(Ordering::SeqCst)
     }
 
-    fn take(&self) -> Outcome {
+    /// What was asked since the last call, failed or not.
+    pub fn take_accesses(&self) -> Vec<(Access, Path)> {
+        std::mem::take(&mut *self.accesses.lock())
+    }
+
+    fn take(&self, access: Access, location: &Path) -> Outcome {
+        self.accesses.lock().push((access, location.clone()));
         match self.left.fetch_sub(1, Ordering::SeqCst) {
             1.. => Outcome::Works,
             0 if self.last_succeeds_unseen => Outcome::WorksUnseen,
@@ -83,6 +106,11 @@ fn down() -> object_store::Error {
     object_store::Error::Generic { store: "faulty", source: "the store is down".into() }
 }
 
+/// The folder that is listed, the root where none is named.
+fn folder(prefix: Option<&Path>) -> Path {
+    prefix.cloned().unwrap_or_default()
+}
+
 impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FaultyStore({})", self.inner)
@@ -97,7 +125,7 @@ impl ObjectStore for FaultyStore {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Result<PutResult> {
-        let outcome = self.take();
+        let outcome = self.take(Access::Write, location);
         if self.ignores_create {
             options.mode = PutMode::Overwrite;
         }
@@ -113,21 +141,21 @@ impl ObjectStore for FaultyStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        match self.take() {
+        match self.take(Access::Write, location) {
             Outcome::Works => self.inner.put_multipart_opts(location, options).await,
             _ => Err(down()),
         }
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        match self.take() {
+        match self.take(Access::Read, location) {
             Outcome::Works => self.inner.get_opts(location, options).await,
             _ => Err(down()),
         }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        match self.take() {
+        match self.take(Access::Read, location) {
             Outcome::Works => self.inner.get_ranges(location, ranges).await,
             _ => Err(down()),
         }
@@ -143,7 +171,7 @@ impl ObjectStore for FaultyStore {
                 let store = store.clone();
                 async move {
                     let location = location?;
-                    let outcome = store.take();
+                    let outcome = store.take(Access::Write, &location);
                     if outcome == Outcome::Fails {
                         return Err(down());
                     }
@@ -159,21 +187,22 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.take() {
+        match self.take(Access::Read, &folder(prefix)) {
             Outcome::Works => self.inner.list(prefix),
             _ => futures::stream::iter([Err(down())]).boxed(),
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        match self.take() {
+        match self.take(Access::Read, &folder(prefix)) {
             Outcome::Works => self.inner.list_with_delimiter(prefix).await,
             _ => Err(down()),
         }
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        match self.take() {
+        self.accesses.lock().push((Access::Read, from.clone()));
+        match self.take(Access::Write, to) {
             Outcome::Works => self.inner.copy_opts(from, to, options).await,
             _ => Err(down()),
         }

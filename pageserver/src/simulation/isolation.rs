@@ -9,7 +9,7 @@ use protocol::TenantTimeline;
 use wal_format::{Lsn, PAGE_BYTES, RelationFork};
 
 use super::{
-    World,
+    Access, FaultyStore, World,
     world::{forks, main_of},
 };
 use crate::{
@@ -130,6 +130,59 @@ async fn branches_do_not_see_what_the_other_writes_after_the_branch_point() {
     assert_eq!(main.get(key, main.last_record_lsn()).await, Ok(Some("of main".into())));
     assert_eq!(dev.get(key, dev.last_record_lsn()).await, Ok(Some("of dev".into())));
     assert_eq!(dev.get(key, point.lsn).await, Ok(Some("shared".into())));
+}
+
+#[tokio::test]
+async fn branches_and_restores_touch_no_other_tenant_and_only_read_the_template() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 4);
+    let template = world.template("base").await.expect("the store works");
+    let mut mains = Vec::new();
+    for name in ["one", "two"] {
+        let main = main_of(&world.tenant(name, "base").await.expect("the name is free"));
+        for _ in 0..20 {
+            world.write(main).await.expect("the store works");
+        }
+        world.timeline(main).await.expect("it loads").flush().await.expect("the store works");
+        mains.push(main);
+    }
+    // Nothing is in memory any more: whatever is needed is asked for.
+    world.restart();
+    store.take_accesses();
+
+    let (main, tenant) = (mains[0], mains[0].tenant);
+    let points = world.model.points(main);
+    let timeline = world.timeline(main).await.expect("it loads");
+    let point = timeline.round_down(points[5].lsn).await.expect("it is in the history");
+    let dev = world.tenants.create_branch(tenant, "dev", "main", point).await;
+    let dev = dev.expect("the name is free").timeline;
+    world.model.add(dev, Some(main), point);
+    let (new, _) = world
+        .tenants
+        .restore(tenant, "main", points[10], Some("old"))
+        .await
+        .expect("the branch is there");
+    world.model.add(new.timeline, Some(main), points[10]);
+    for id in [dev, new.timeline] {
+        world.write(id).await.expect("the store works");
+        let timeline = world.timeline(id).await.expect("it loads");
+        timeline.flush().await.expect("the store works");
+        let end = timeline.last_record_lsn();
+        timeline.scan(Key::MIN..Key::MAX, end).await.expect("the store works");
+    }
+    world.tenants.delete_branch(tenant, "dev").await.expect("it has no children");
+
+    let (own, of_template) = (tenant_folder(tenant), tenant_folder(template.id));
+    let accesses = store.take_accesses();
+    for (access, path) in &accesses {
+        let is_read_of_template = *access == Access::Read && path.prefix_matches(&of_template);
+        assert!(path.prefix_matches(&own) || is_read_of_template, "{access:?} of {path}");
+    }
+    let count = |wanted, folder| {
+        accesses.iter().filter(|(it, path)| *it == wanted && path.prefix_matches(folder)).count()
+    };
+    assert!(count(Access::Write, &own) > 4, "{accesses:?}");
+    assert!(count(Access::Read, &of_template) > 0, "{accesses:?}");
 }
 
 #[tokio::test]
