@@ -179,7 +179,6 @@ fn every_command_of_the_readme_exists() {
             ["offshoot", ..] => is_understood(&words[1..]),
             ["cargo", "bench", "--bench", name, ..] => root().join("benches").join(name).is_dir(),
             ["cargo", "test", ..] => value(&words, "--test").is_some_and(is_test),
-            ["cargo", "run", ..] => value(&words, "--bin").is_some_and(is_program),
             ["cargo", "build", ..] => true,
             [script, ..] => fs::metadata(root().join(script))
                 .is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0),
@@ -202,11 +201,6 @@ fn value<'a>(words: &[&'a str], option: &str) -> Option<&'a str> {
 fn is_test(name: &str) -> bool {
     let places = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")];
     files(".rs").iter().any(|(path, _)| places.iter().any(|place| path.ends_with(place)))
-}
-
-/// Whether a package of this name, below `tests`, has a program.
-fn is_program(name: &str) -> bool {
-    root().join("tests").join(name).join("src/main.rs").is_file()
 }
 
 /// The commands in the README's shell blocks, without what is said beside them.
