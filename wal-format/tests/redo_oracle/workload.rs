@@ -17,7 +17,7 @@ max_wal_size = 8GB
 shared_buffers = 64MB
 wal_compression = lz4
 synchronous_commit = off
-autovacuum_naptime = 1s
+autovacuum = off
 allow_in_place_tablespaces = on
 ";
 
