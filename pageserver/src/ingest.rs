@@ -53,10 +53,11 @@ pub enum IngestError {
         /// What is wrong.
         reason: RedoError,
     },
-    /// What was stored before, and must be known to go on, cannot be read.
+    /// What was stored before, and must be known to go on, cannot be read: a value of the timeline,
+    /// or WAL that a safekeeper finds damaged.
     #[error("ingest stopped at {at}: {reason}")]
     Stored {
-        /// The record's start.
+        /// The record's start, or how far the WAL could be read.
         at: Lsn,
         /// What is wrong.
         reason: String,

@@ -320,7 +320,7 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
                     receiver.status.send_replace(ReceiverStatus::Waiting { reason });
                 }
                 SessionEnd::Damaged(reason) => {
-                    error!(%safekeeper, %reason, "a safekeeper sent damaged WAL");
+                    error!(%safekeeper, %reason, "a safekeeper's WAL is damaged");
                     damaged = Some(reason);
                 }
                 SessionEnd::Stopped(reason) => return stop(receiver, reason),

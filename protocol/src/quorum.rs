@@ -232,6 +232,10 @@ pub enum Refusal {
     /// The message breaks the protocol.
     #[error("bad message: {0}")]
     Invalid(String),
+    /// What the answer needs is damaged where it is stored; the message names the object or the
+    /// journal's segment, and the offset. Another safekeeper may have it whole.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// From a safekeeper to a reader.

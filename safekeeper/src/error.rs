@@ -83,7 +83,8 @@ impl Error {
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Error::Refused(refusal) => refusal,
-            Error::Store(_) | Error::Object { .. } => Refusal::StoreUnavailable(self.to_string()),
+            Error::Store(_) => Refusal::StoreUnavailable(self.to_string()),
+            Error::Object { .. } | Error::Journal { .. } => Refusal::Damaged(self.to_string()),
             other => Refusal::Invalid(other.to_string()),
         }
     }

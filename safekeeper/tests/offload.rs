@@ -85,9 +85,37 @@ async fn a_damaged_object_is_refused_by_name_and_offset() -> Result<()> {
         std::fs::write(&path, bytes)?;
     }
     let refused = read_committed(cluster.addresses[0], timeline(1), begin, end).await;
-    let refused = refused.err().context("nothing damaged is served")?.to_string();
-    let name = format!("{:016X}-", begin.0);
+    let refused = refused.err().context("nothing damaged is served")?;
+    assert!(is_refusal(&refused, |it| matches!(it, Refusal::Damaged(_))), "{refused}");
+    let (refused, name) = (refused.to_string(), format!("{:016X}-", begin.0));
     assert!(refused.contains(&name) && refused.contains("offset"), "{refused}");
+    cluster.stop_all().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_byte_of_a_running_journal_is_refused_by_segment_and_offset() -> Result<()> {
+    let cluster = Cluster::start(Bounds { offload_idle: harness::PATIENCE, ..bounds() }).await?;
+    let mut proposer = Proposer::elect(&cluster.addresses, timeline(1)).await?;
+    let before = proposer.end();
+    proposer.append(b"this is what the disk loses").await?;
+    let (begin, end) = (origin().point.lsn, proposer.end());
+    let segment = cluster.disk(0).join("journal/0000000001.segment");
+    let mut bytes = std::fs::read(&segment)?;
+    let content = b"this is what the disk loses";
+    let place = bytes.windows(content.len()).position(|window| window == content);
+    bytes[place.context("the content is in the journal")?] ^= 4;
+    std::fs::write(&segment, bytes)?;
+    let refused = read_committed(cluster.addresses[0], timeline(1), begin, end).await;
+    let refused = refused.err().context("nothing damaged is served")?;
+    assert!(is_refusal(&refused, |it| matches!(it, Refusal::Damaged(_))), "{refused}");
+    let refused = refused.to_string();
+    assert!(refused.contains("segment 1") && refused.contains("at offset"), "{refused}");
+    // What lies before it is served, and the others have it all.
+    let whole = read_committed(cluster.addresses[0], timeline(1), begin, before).await?;
+    assert_eq!(whole, proposer.log[..before.since(begin) as usize]);
+    let other = read_committed(cluster.addresses[1], timeline(1), begin, end).await?;
+    assert_eq!(other, proposer.log);
     cluster.stop_all().await;
     Ok(())
 }

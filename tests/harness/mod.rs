@@ -26,6 +26,10 @@ pub use seed::up_arguments;
 /// The binary that is tested.
 pub const OFFSHOOT: &str = env!("CARGO_BIN_EXE_offshoot");
 
+/// How long is waited for what must happen. A test says what happens, never how soon: the machine
+/// may be busy with others.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(240);
+
 /// Tries until it succeeds or the time is over; then says the last error.
 pub async fn eventually<T>(
     what: &str,

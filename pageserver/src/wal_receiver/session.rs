@@ -46,7 +46,8 @@ const RECORDS_AT_ONCE: u32 = 128;
 pub(super) enum SessionEnd {
     /// The safekeeper cannot serve, or the object store cannot be read: try another, or later.
     Lost(String),
-    /// The safekeeper sent WAL that is damaged: another may have it whole.
+    /// The safekeeper's WAL is damaged, as it arrived or where it is stored: another may have it
+    /// whole.
     Damaged(IngestError),
     /// Ingest can never go on.
     Stopped(IngestError),
@@ -113,6 +114,10 @@ impl Session {
                 // No compute has written yet: there is nothing to receive.
                 ReaderMessage::Refused(Refusal::UnknownTimeline(_)) if (needs.is_idle)() => {
                     return Ok(());
+                }
+                ReaderMessage::Refused(Refusal::Damaged(reason)) => {
+                    let at = reader.fed_to();
+                    return Err(SessionEnd::Damaged(IngestError::Stored { at, reason }));
                 }
                 ReaderMessage::Refused(refusal) => return Err(lost(refusal)),
                 ReaderMessage::Status(_) => return Err(lost("a status where WAL was expected")),
