@@ -39,8 +39,8 @@ pub struct Content {
     pub tablespaces: Vec<(u32, String)>,
     pub databases: Vec<(u32, u32)>,
     pub control_file: Vec<u8>,
-    /// How long an answer to a request for pages takes.
-    pub delay: Duration,
+    /// No answer goes before so many requests for pages have come.
+    pub together: usize,
     /// What the next requests are answered with instead.
     pub failures: VecDeque<PageError>,
     /// The next requests are not answered at all.
@@ -128,7 +128,7 @@ async fn answer(
     content: &Mutex<Content>,
     writer: &tokio::sync::Mutex<OwnedWriteHalf>,
 ) -> io::Result<()> {
-    let (delay, failure) = {
+    let failure = {
         let mut content = content.lock();
         if let Request::Range { fork, first, count, .. } = request {
             content.asked.push((fork, first, count));
@@ -137,9 +137,11 @@ async fn answer(
             content.silent -= 1;
             return Ok(());
         }
-        (content.delay, content.failures.pop_front())
+        content.failures.pop_front()
     };
-    tokio::time::sleep(delay).await;
+    while is_awaiting(&content.lock()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let mut writer = writer.lock().await;
     if let Some(failure) = failure {
         return send(&mut writer, id, Response::Failed(failure), &[]).await;
@@ -183,6 +185,11 @@ async fn answer(
             send(&mut writer, id, Response::Failed(refusal), &[]).await
         }
     }
+}
+
+/// Whether answers wait for more requests.
+fn is_awaiting(content: &Content) -> bool {
+    content.asked.len() < content.together
 }
 
 async fn send(

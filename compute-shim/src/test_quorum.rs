@@ -88,7 +88,7 @@ impl Quorum {
     /// Elects a proposer, whose files are in a folder of this name.
     pub(crate) async fn elect(&self, origin: TimelineOrigin, name: &str) -> (WalProposer, Elected) {
         let elected = WalProposer::elect(self.config(origin, name));
-        tokio::time::timeout(Duration::from_secs(30), elected)
+        tokio::time::timeout(Duration::from_secs(120), elected)
             .await
             .expect("an election takes no half minute")
             .expect("somebody wins")

@@ -145,7 +145,7 @@ async fn a_killed_compute_is_seen_and_nothing_of_it_is_left() -> anyhow::Result<
     // It may be killed before or after its readiness was heard.
     let _started = fixture.start(json!({ "tenant": "acme" })).await?;
     let mut compute = fixture.show().await?;
-    for _ in 0..100 {
+    for _ in 0..6000 {
         if compute.state == State::Failed {
             break;
         }

@@ -73,7 +73,7 @@ async fn a_proposer_goes_on_in_its_term_while_a_disk_is_replaced() -> Result<()>
         for attempt in 0.. {
             match proposer.join(index).await {
                 Ok(()) => break,
-                Err(error) if attempt == 100 => return Err(error),
+                Err(error) if attempt == 4000 => return Err(error),
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(30)).await,
             }
         }
@@ -91,7 +91,7 @@ async fn a_new_timeline_begins_while_one_safekeeper_is_stopped() -> Result<()> {
     elect_patiently(&cluster.addresses, timeline(1), 3).await?;
     for node in 1..=3 {
         let entry = cluster.store_folder().join(format!("safekeepers/{node:010}/0000000001"));
-        for _ in 0..100 {
+        for _ in 0..6000 {
             if entry.exists() {
                 break;
             }

@@ -1,10 +1,8 @@
 //! Two computes of one timeline: the later wins, the earlier can acknowledge nothing more.
 
-use std::time::Duration;
-
 use tokio::time::timeout;
 
-use crate::harness::{Cluster, Database, Process, amcheck, mounts_below};
+use crate::harness::{Cluster, Database, PATIENCE, Process, amcheck, eventually, mounts_below};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_compute_is_fenced_says_so_and_stops_its_postgres() -> anyhow::Result<()> {
@@ -36,19 +34,14 @@ async fn a_zombie_compute_is_fenced_says_so_and_stops_its_postgres() -> anyhow::
     winner.run("INSERT INTO t VALUES (2)").await?;
 
     // Whatever the zombie answers, it does not acknowledge.
-    let write = timeout(Duration::from_secs(20), zombie.run("INSERT INTO t VALUES (666)")).await;
+    let write = timeout(PATIENCE, zombie.run("INSERT INTO t VALUES (666)")).await;
     assert!(!matches!(write, Ok(Ok(()))), "a fenced compute acknowledged a commit");
-    let fenced =
-        crate::harness::eventually("the zombie ends", Duration::from_secs(30), async || {
-            let compute = cluster.api.compute("acme", "main").await?;
-            anyhow::ensure!(
-                compute.state == control_plane::State::Failed,
-                "it is {:?}",
-                compute.state
-            );
-            Ok(compute.reason.unwrap_or_default())
-        })
-        .await?;
+    let fenced = eventually("the zombie ends", PATIENCE, async || {
+        let compute = cluster.api.compute("acme", "main").await?;
+        anyhow::ensure!(compute.state == control_plane::State::Failed, "it is {:?}", compute.state);
+        Ok(compute.reason.unwrap_or_default())
+    })
+    .await?;
     assert!(fenced.contains("term"), "it does not say that it was fenced: {fenced}");
     assert!(Database::connect(first.port).await.is_err(), "the zombie's Postgres lives on");
     assert_eq!(winner.one::<i64>("SELECT sum(n) FROM t").await?, 3);

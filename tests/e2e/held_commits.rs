@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::timeout;
 
-use crate::harness::{Cluster, Database, Role, eventually};
+use crate::harness::{Cluster, Database, PATIENCE, Role, eventually};
 
 /// A tenant whose insert of 2 waits for the quorum, with two safekeepers stopped.
 struct Held {
@@ -27,7 +27,7 @@ async fn held() -> anyhow::Result<Held> {
         cluster.kill_role(Role::Safekeeper(number));
     }
     let writer = tokio::spawn(async move { writer.run("INSERT INTO t VALUES (2)").await });
-    eventually("the writer waits", Duration::from_secs(20), async || {
+    eventually("the writer waits", PATIENCE, async || {
         let event: Option<String> = witness
             .one(&format!("SELECT wait_event FROM pg_stat_activity WHERE pid = {writer_pid}"))
             .await?;
@@ -42,8 +42,7 @@ impl Held {
     /// Nobody knows of the row: not the writer's client, not another.
     async fn assert_unknown(&self) -> anyhow::Result<()> {
         ensure!(!self.writer.is_finished(), "the writer's client heard an answer");
-        let count =
-            timeout(Duration::from_secs(5), self.witness.one::<i64>("SELECT count(*) FROM t"));
+        let count = timeout(PATIENCE, self.witness.one::<i64>("SELECT count(*) FROM t"));
         let rows = count.await??;
         ensure!(rows == 1, "another session sees {rows} rows");
         Ok(())
@@ -62,7 +61,7 @@ async fn a_cancelled_commit_is_not_revealed_before_the_quorum_has_it() -> anyhow
     tokio::time::sleep(Duration::from_secs(2)).await;
     held.assert_unknown().await?;
     held.release().await?;
-    let _answer = timeout(Duration::from_secs(30), &mut held.writer).await??;
+    let _answer = timeout(PATIENCE, &mut held.writer).await??;
     assert_eq!(held.witness.one::<i64>("SELECT count(*) FROM t").await?, 2);
     Ok(())
 }
@@ -74,7 +73,7 @@ async fn a_terminated_commit_is_not_revealed_before_the_quorum_has_it() -> anyho
     tokio::time::sleep(Duration::from_secs(2)).await;
     held.assert_unknown().await?;
     held.release().await?;
-    let _answer = timeout(Duration::from_secs(30), &mut held.writer).await??;
+    let _answer = timeout(PATIENCE, &mut held.writer).await??;
     assert_eq!(held.witness.one::<i64>("SELECT count(*) FROM t").await?, 2);
     Ok(())
 }
@@ -96,7 +95,7 @@ async fn a_backends_crash_reveals_no_commit_that_the_quorum_lacks() -> anyhow::R
     assert!(!acknowledged, "the commit was acknowledged without a quorum");
     held.release().await?;
     let cluster = &held.cluster;
-    let database = eventually("the compute serves again", Duration::from_secs(60), async || {
+    let database = eventually("the compute serves again", PATIENCE, async || {
         let (_, database) = cluster.connect("acme", "main").await?;
         database.one::<i32>("SELECT 1").await?;
         Ok(database)

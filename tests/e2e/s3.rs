@@ -1,11 +1,9 @@
 //! The object store over S3: Ceph, a real distributed store, behind its gateway on loopback.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::harness::{Ceph, Database, Process, eventually, folder, turn, up_arguments};
+use crate::harness::{Ceph, Database, PATIENCE, Process, eventually, folder, turn, up_arguments};
 
 /// `offshoot up` on the cluster's bucket.
 struct Up {
@@ -70,7 +68,7 @@ async fn a_bucket_that_stops_answering_loses_nothing_and_a_restart_reads_it_back
         ensure!(stored > 0, "main has nothing in the bucket: {said}");
         Ok(())
     };
-    eventually("main's layers in the bucket", Duration::from_secs(90), offloaded).await?;
+    eventually("main's layers in the bucket", PATIENCE, offloaded).await?;
     ensure!(up.process.stop()?.success(), "up did not end cleanly:\n{}", up.process.log());
 
     let up = Up::start(&ceph, &arguments, &log)?;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::harness::{Cluster, Role, amcheck, eventually, pgbench, pgbench_balances, pgbench_init};
+use crate::harness::{
+    Cluster, PATIENCE, Role, amcheck, eventually, pgbench, pgbench_balances, pgbench_init,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_go_on_while_each_safekeeper_in_turn_is_away() -> anyhow::Result<()> {
@@ -39,7 +41,7 @@ async fn commits_wait_for_a_quorum_and_none_is_lost() -> anyhow::Result<()> {
         let early = timeout(Duration::from_secs(3), &mut waiting).await;
         assert!(early.is_err(), "a commit was acknowledged by one safekeeper of three");
         cluster.start_role(Role::Safekeeper(2))?;
-        timeout(Duration::from_secs(30), &mut waiting).await??;
+        timeout(PATIENCE, &mut waiting).await??;
     }
     database.run("INSERT INTO t VALUES (3)").await?;
     drop(database);
@@ -63,7 +65,7 @@ async fn a_wiped_safekeeper_is_admitted_again_and_then_carries_the_log() -> anyh
     caught_up(&cluster).await?;
     cluster.kill_role(Role::Safekeeper(1));
     let commit = database.run("INSERT INTO t SELECT generate_series(2001, 3000)");
-    timeout(Duration::from_secs(60), commit).await??;
+    timeout(PATIENCE, commit).await??;
     drop(database);
     cluster.kill_compute(&compute).await?;
     let (compute, database) = cluster.connect("acme", "main").await?;
@@ -92,17 +94,16 @@ async fn a_wiped_safekeeper_does_not_make_a_quorum_that_forgets() -> anyhow::Res
     assert!(!matches!(early, Ok(Ok(_))), "a compute started without a quorum that remembers");
 
     cluster.start_role(Role::Safekeeper(1))?;
-    let (_, database) = eventually("a quorum is back", Duration::from_secs(90), async || {
-        cluster.connect("acme", "main").await
-    })
-    .await?;
+    let (_, database) =
+        eventually("a quorum is back", PATIENCE, async || cluster.connect("acme", "main").await)
+            .await?;
     assert_eq!(database.one::<i64>("SELECT count(*) FROM t").await?, 1000);
     Ok(())
 }
 
 /// Waits until any one of the three may go: each is a member and has all that was written.
 async fn caught_up(cluster: &Cluster) -> anyhow::Result<()> {
-    eventually("the safekeepers have caught up", Duration::from_secs(60), async || {
+    eventually("the safekeepers have caught up", PATIENCE, async || {
         let mut ends = Vec::new();
         for number in 1..=3 {
             ends.push(cluster.flushed(number, "acme").await?);

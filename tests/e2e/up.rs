@@ -4,7 +4,7 @@ use std::{net::TcpListener, process::Command};
 
 use serde_json::Value;
 
-use crate::harness::{OFFSHOOT, Process, folder, mounts_below, turn, up_arguments};
+use crate::harness::{OFFSHOOT, PATIENCE, Process, folder, mounts_below, turn, up_arguments};
 
 /// `offshoot` with these arguments, its answer and its exit code.
 fn offshoot(control_plane: &str, arguments: &[&str]) -> anyhow::Result<(Value, i32, String)> {
@@ -52,7 +52,7 @@ async fn the_first_tour_works_and_sigterm_leaves_nothing_mounted_or_running() ->
 
     // The same data, twice: refused.
     let mut again = Process::spawn(&arguments, &folder.path().join("again.log"))?;
-    let status = again.wait(std::time::Duration::from_secs(20))?;
+    let status = again.wait(PATIENCE)?;
     assert!(!status.success() && again.log().contains("in use"), "{}", again.log());
 
     // Ctrl-C reaches it, and whoever started it passes the end on once more.
@@ -84,7 +84,7 @@ async fn a_taken_port_is_a_sentence_that_names_it() -> anyhow::Result<()> {
     let address = arguments[place + 1].clone();
     let _holder = TcpListener::bind(&address)?;
     let mut up = Process::spawn(&arguments, &folder.path().join("up.log"))?;
-    let status = up.wait(std::time::Duration::from_secs(30))?;
+    let status = up.wait(PATIENCE)?;
     assert!(!status.success());
     let log = up.log();
     assert!(log.contains(&address) && log.contains("in use"), "{log}");

@@ -6,7 +6,6 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -21,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use wal_format::Lsn;
 
 use super::{
-    Api, Database, Process, eventually,
+    Api, Database, PATIENCE, Process, eventually,
     ports::{free_address, free_port},
     safekeeper_status::safekeeper_status,
     seed,
@@ -141,7 +140,7 @@ impl Cluster {
         let pid = compute.pid.context("the compute does not run")?;
         killpg(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
         let folder = self.compute_folder(compute);
-        eventually("the killed compute's folder is removed", Duration::from_secs(20), async || {
+        eventually("the killed compute's folder is removed", PATIENCE, async || {
             ensure!(!folder.exists(), "{} is still there", folder.display());
             Ok(())
         })

@@ -17,9 +17,9 @@ use nix::{
 };
 
 /// How long a process may take to say that it is ready; the first one runs initdb.
-const READY_MAX: Duration = Duration::from_secs(120);
+const READY_MAX: Duration = super::PATIENCE;
 /// How long a process may take to stop when asked.
-const STOP_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = super::PATIENCE;
 
 /// A running process of `offshoot`, in a group of its own; ended with this value.
 pub struct Process {

@@ -35,7 +35,7 @@ impl Mounted {
         let pages = (0..BLOCKS).flat_map(page_of).collect();
         let content = Content { forks: [(fork(), pages)].into(), ..Content::default() };
         let server = PageServer::start(content).await;
-        let wait = Duration::from_secs(5);
+        let wait = Duration::from_secs(60);
         let (client, _) = PageClient::connect(server.address, timeline(), None, wait)
             .await
             .expect("the server is there");

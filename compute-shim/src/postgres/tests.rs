@@ -116,7 +116,7 @@ impl Compute {
         folder.check(&machine.user, machine.owner).expect("it can be reached");
         folder.empty(machine.owner).expect("it is made");
         let (client, _) =
-            PageClient::connect(server.address, timeline(), None, Duration::from_secs(5))
+            PageClient::connect(server.address, timeline(), None, Duration::from_secs(60))
                 .await
                 .expect("the server is there");
         let source = RemotePages { client: client.clone(), base: BASE, commit: Box::new(|| BASE) };

@@ -256,7 +256,7 @@ async fn a_crash_restart_goes_on_behind_the_last_complete_record() {
 }
 
 fn wait_until_ready(client: &Client) {
-    for _ in 0..600 {
+    for _ in 0..1800 {
         let answer = client.command("psql").args(["-c", "select 1"]).output();
         if answer.is_ok_and(|answer| answer.status.success()) {
             return;

@@ -24,7 +24,7 @@ use crate::{
 
 const BEGIN: Lsn = Lsn(0x0200_1FA0);
 /// Long enough for anything that is not held.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 /// Long enough to see that something is held.
 const HELD: Duration = Duration::from_millis(400);
 

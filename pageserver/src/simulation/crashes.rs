@@ -147,7 +147,7 @@ async fn while_the_store_is_gone_memory_is_served_and_afterwards_everything_goes
     store.set_up(true);
     let mut stored = timeline.watch_remote_consistent_lsn();
     let caught_up = stored.wait_for(|lsn| *lsn == end);
-    tokio::time::timeout(Duration::from_secs(10), caught_up)
+    tokio::time::timeout(Duration::from_secs(120), caught_up)
         .await
         .expect("flushing goes on by itself")
         .expect("the timeline is there");

@@ -53,7 +53,7 @@ async fn a_receiver_leaves_when_it_is_not_used_and_comes_back_on_use() {
     drop(used);
     let began = Instant::now();
     while receivers.status(timeline.id()).is_some() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it did not leave");
+        assert!(began.elapsed() < Duration::from_secs(120), "it did not leave");
         tokio::time::sleep(IDLE_AFTER / 4).await;
     }
     assert!(began.elapsed() >= IDLE_AFTER, "it left at once");

@@ -152,7 +152,7 @@ async fn ingested_wal_gives_the_files_that_postgres_has() -> Result<()> {
     compare(&world, timeline, &cluster, &wal_logged).await?;
     let began = Instant::now();
     while world.wal.consumed(timeline) != Some(end) {
-        assert!(began.elapsed().as_secs() < 30, "the safekeeper was not told what is consumed");
+        assert!(began.elapsed().as_secs() < 120, "the safekeeper was not told what is consumed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     world.stop().await;

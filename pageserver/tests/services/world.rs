@@ -204,10 +204,10 @@ impl World {
         self.heads.0.lock().insert(timeline, Ok(end));
     }
 
-    /// Asks until the answer is so, for at most 30 seconds.
+    /// Asks until the answer is so, for at most two minutes.
     pub async fn eventually(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut answer = Value::Null;
-        for _ in 0..300 {
+        for _ in 0..1200 {
             answer = self.ok(Method::GET, path, None).await?;
             if is_so(&answer) {
                 return Ok(answer);

@@ -63,7 +63,7 @@ fn wal(begin: Lsn, bytes: usize) -> WalEntry {
 fn write(journal: &Journal, entry: Entry) {
     let (done, written) = mpsc::channel();
     journal.submit(entry, Box::new(move |_| done.send(()).expect("the test waits")));
-    written.recv_timeout(Duration::from_secs(20)).expect("the entry reaches the disk");
+    written.recv_timeout(Duration::from_secs(120)).expect("the entry reaches the disk");
 }
 
 fn write_wal(journal: &Journal, id: TenantTimeline, begin: Lsn, bytes: usize) -> Lsn {

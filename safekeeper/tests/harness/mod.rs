@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use wal_format::Lsn;
 
 /// Long enough for anything that is to happen at all.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits of background work, short enough for tests.
 pub fn bounds() -> Bounds {
