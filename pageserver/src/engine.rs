@@ -7,7 +7,7 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, layer::reader::Cached, redo::Redo};
+use crate::{cache::Cache, layer::reader::Cached, redo::Redo, store::Uploads};
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
 /// CPU that page requests want too.
@@ -23,6 +23,8 @@ pub struct Engine {
     pub cache: Arc<Cache<Cached>>,
     /// Taken while a frozen layer is written.
     pub flush_permits: Semaphore,
+    /// Carries layers to the store.
+    pub uploads: Uploads,
     /// Cancelled when the pageserver stops.
     pub stop: CancellationToken,
 }
@@ -35,6 +37,7 @@ impl Engine {
             redo,
             cache: Arc::new(Cache::new(cache_bytes)),
             flush_permits: Semaphore::new(FLUSHES_MAX),
+            uploads: Uploads::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -1,13 +1,16 @@
 //! The engine against a simple model of it: random histories, read at random LSNs, with restarts,
 //! failures and crashes between any two operations of the object store.
 
+mod bad_weather;
 mod crashes;
 mod faulty_store;
 mod histories;
 mod isolation;
 mod model;
+mod weather;
 mod world;
 
 pub use faulty_store::{Access, FaultyStore};
 pub use model::{Model, ModelRedo};
+pub use weather::{Fault, Weather};
 pub use world::World;

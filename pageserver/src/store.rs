@@ -1,22 +1,31 @@
 //! The object store: what every durable byte goes to.
+//!
+//! Over S3, each layer of this file's modules answers one way in which a network fails: `s3` bounds
+//! every request and tries again with jitter, `slow_down` waits as long as the store asks all
+//! requests to, `hedge` asks a second time where a read is slower than nearly all others, `upload`
+//! sends large objects in parts. What still fails is [`Error::Unavailable`], and the caller's to
+//! try again.
+
+mod complaint;
+mod hedge;
+mod s3;
+mod slow_down;
+mod upload;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
-    aws::AmazonS3Builder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path,
 };
 
 use crate::error::Error;
 
-/// How long a connection to an S3 endpoint may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one S3 request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one operation is tried again; after that it is the caller's to wait.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often one operation is tried again.
-const RETRIES_MAX: usize = 4;
+pub use upload::Uploads;
+
+/// How often a store over a network is asked at the start before it is given up.
+const PROBES_MAX: u32 = 5;
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the object store of this URL: `s3://bucket/prefix`, or the path of a local folder (with
 /// or without `file://`), which is created where it is missing. Fails with a sentence where the
@@ -25,8 +34,8 @@ const RETRIES_MAX: usize = 4;
 /// S3 takes `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and `AWS_ENDPOINT_URL` from
 /// the environment; an endpoint of plain `http://` is allowed.
 pub async fn open(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-    let store: Arc<dyn ObjectStore> = match url.strip_prefix("s3://") {
-        Some(rest) => open_s3(rest)?,
+    let (store, probes): (Arc<dyn ObjectStore>, u32) = match url.strip_prefix("s3://") {
+        Some(rest) => (s3::open(rest)?, PROBES_MAX),
         None => {
             let folder = url.strip_prefix("file://").unwrap_or(url);
             if folder.contains("://") {
@@ -34,10 +43,10 @@ pub async fn open(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
                     "{url:?} is not an object store: give s3://bucket/prefix or a folder"
                 )));
             }
-            open_folder(PathBuf::from(folder)).await?
+            (open_folder(PathBuf::from(folder)).await?, 1)
         }
     };
-    probe(store.as_ref()).await?;
+    probe(store.as_ref(), probes).await?;
     Ok(store)
 }
 
@@ -47,35 +56,18 @@ pub fn unavailable(object: &Path, error: &object_store::Error) -> Error {
     Error::Unavailable(format!("the object store failed on {object}: {error}"))
 }
 
-fn open_s3(rest: &str) -> Result<Arc<dyn ObjectStore>, Error> {
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
-        return Err(Error::Invalid("s3:// needs a bucket: s3://bucket/prefix".to_owned()));
+/// An object's bytes, all of them: one that ends early is an error, never a shorter object.
+pub async fn get_whole(store: &dyn ObjectStore, path: &Path) -> object_store::Result<Bytes> {
+    let object = store.get(path).await?;
+    let expected = object.meta.size;
+    let bytes = object.bytes().await?;
+    if bytes.len() as u64 == expected {
+        return Ok(bytes);
     }
-    let plain_http = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
-        .iter()
-        .any(|name| std::env::var(name).is_ok_and(|url| url.starts_with("http://")));
-    let client = ClientOptions::new()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_timeout(REQUEST_TIMEOUT)
-        .with_allow_http(plain_http);
-    let retry = RetryConfig {
-        max_retries: RETRIES_MAX,
-        retry_timeout: RETRY_TIMEOUT,
-        ..RetryConfig::default()
-    };
-    let store = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_client_options(client)
-        .with_retry(retry)
-        .build()
-        .map_err(|error| Error::Invalid(format!("s3://{bucket} cannot be used: {error}")))?;
-    let prefix = Path::parse(prefix)
-        .map_err(|error| Error::Invalid(format!("s3://{rest} has a bad prefix: {error}")))?;
-    Ok(if prefix.as_ref().is_empty() {
-        Arc::new(store)
-    } else {
-        Arc::new(PrefixStore::new(store, prefix))
+    let found = bytes.len();
+    Err(object_store::Error::Generic {
+        store: "object store",
+        source: format!("{path} came back with {found} of its {expected} bytes").into(),
     })
 }
 
@@ -90,29 +82,57 @@ async fn open_folder(folder: PathBuf) -> Result<Arc<dyn ObjectStore>, Error> {
     Ok(Arc::new(store.with_fsync(true)))
 }
 
-/// Checks that the store can be written, read, and that a second create of one name is refused:
-/// all that keeps two writers apart rests on it.
-async fn probe(store: &dyn ObjectStore) -> Result<(), Error> {
-    let path = Path::from(format!("probe-{:032x}", rand::random::<u128>()));
-    let create =
-        || store.put_opts(&path, PutPayload::from_static(b"probe"), PutMode::Create.into());
-    let failed = |error: object_store::Error| {
-        Error::Unavailable(format!("the object store cannot be used: {error}"))
-    };
-    create().await.map_err(failed)?;
-    let second = create().await;
-    let removed = store.delete(&path).await;
-    match second {
-        Err(
-            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
-        ) => removed.map_err(failed),
-        Err(error) => Err(failed(error)),
-        Ok(_) => Err(Error::Invalid(
-            "the object store let one object be created twice: it ignores If-None-Match, and two \
-             writers would overwrite each other"
-                .to_owned(),
-        )),
+/// Checks that the store can be written, and that a second create of one name is refused: all that
+/// keeps two writers apart rests on it. What a network may mend by itself is tried again, so often
+/// in all; what only a person can mend is said at once.
+async fn probe(store: &dyn ObjectStore, tries: u32) -> Result<(), Error> {
+    let mut left = tries;
+    loop {
+        left -= 1;
+        match probe_once(store).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                return Err(Error::Invalid(
+                    "the object store let one object be created twice: it ignores If-None-Match, \
+                     and two writers would overwrite each other"
+                        .to_owned(),
+                ));
+            }
+            Err(error) if left == 0 || complaint::mend(&error).is_some() => {
+                let reason = complaint::of(&error);
+                return Err(Error::Unavailable(format!(
+                    "the object store cannot be used: {reason}"
+                )));
+            }
+            Err(error) => {
+                let reason = complaint::of(&error);
+                tracing::warn!(%reason, "the object store failed at the start; trying again");
+                tokio::time::sleep(PROBE_PAUSE).await;
+            }
+        }
     }
+}
+
+/// Whether a second create of one name was refused.
+async fn probe_once(store: &dyn ObjectStore) -> object_store::Result<bool> {
+    let path = Path::from(format!("probe-{:032x}", rand::random::<u128>()));
+    let is_new = async || {
+        let payload = PutPayload::from_static(b"probe");
+        match store.put_opts(&path, payload, PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    // Nobody else makes an object of this name: if it is there already, this put made it before
+    // its answer was lost and it was sent again.
+    is_new().await?;
+    let second = is_new().await;
+    store.delete(&path).await?;
+    Ok(!second?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! needs the packages `radosgw ceph-mon ceph-osd ceph-mgr ceph-common curl`.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,6 +90,12 @@ impl Ceph {
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
         ]
+    }
+
+    /// The gateway's address.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let address = self.endpoint.strip_prefix("http://").context("the gateway is plain HTTP")?;
+        Ok(address.parse()?)
     }
 
     /// Stops the gateway from answering, without ending it: requests hang until [`Ceph::go_on`].

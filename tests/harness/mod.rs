@@ -6,6 +6,7 @@
 //! processors are few, and a test that waits for its turn is steadier than one that is starved.
 
 mod api;
+mod bad_network;
 mod ceph;
 mod cluster;
 mod ports;
@@ -15,6 +16,7 @@ mod safekeeper_status;
 mod seed;
 
 pub use api::Api;
+pub use bad_network::{BadNetwork, Network};
 pub use ceph::Ceph;
 pub use cluster::{Cluster, Role, folder, mounts_below, turn};
 pub use ports::free_port;

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{error::Error, store::unavailable};
+use crate::{
+    error::Error,
+    store::{get_whole, unavailable},
+};
 
 /// The version of all manifests that this module reads and writes.
 const MANIFEST_VERSION: u32 = 1;
@@ -114,9 +117,14 @@ impl Sequence {
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
             ) => {
-                // A put that succeeded and was tried again is refused by its own first success.
-                if read(self.store.as_ref(), &path).await?.as_ref() != Some(&manifest) {
-                    return Err(fenced());
+                match read(self.store.as_ref(), &path).await? {
+                    // A put that succeeded and was tried again is refused by its own first success.
+                    Some(there) if there == manifest => {}
+                    Some(_) => return Err(fenced()),
+                    // S3 refuses both of two that come at once (409); neither may be there.
+                    None => {
+                        return Err(Error::Unavailable(format!("{path} was refused: try again")));
+                    }
                 }
             }
             Err(error) => return Err(unavailable(&path, &error)),
@@ -159,11 +167,7 @@ impl Sequence {
 
 /// The object's bytes; `None` where it does not exist.
 async fn read(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Error> {
-    let bytes = match store.get(path).await {
-        Ok(object) => object.bytes().await,
-        Err(error) => Err(error),
-    };
-    match bytes {
+    match get_whole(store, path).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(unavailable(path, &error)),

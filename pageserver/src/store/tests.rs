@@ -1,7 +1,7 @@
 use object_store::{ObjectStoreExt, memory::InMemory};
 
 use super::*;
-use crate::simulation::FaultyStore;
+use crate::simulation::{Fault, FaultyStore, Weather};
 
 async fn folder_store() -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -75,7 +75,22 @@ async fn urls_that_cannot_be_used_are_refused_with_a_sentence() {
 #[tokio::test]
 async fn a_store_that_lets_a_name_be_created_twice_is_refused_at_start() {
     let store = FaultyStore::new(Arc::new(InMemory::new())).ignore_create();
-    let error = probe(&store).await.expect_err("it ignores create-only").to_string();
+    let error = probe(&store, 5).await.expect_err("it ignores create-only").to_string();
     assert!(error.contains("created twice"), "{error}");
-    assert_eq!(probe(&InMemory::new()).await, Ok(()));
+    assert_eq!(probe(&InMemory::new(), 1).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_over_a_bad_network_tries_again_and_gives_up_in_the_end() {
+    // To create, to create again, to delete.
+    for failing in 0..3 {
+        for fault in [Fault::Fails, Fault::LostAnswer, Fault::TimesOut, Fault::TimesOutUnseen] {
+            let weather = move |operation| if operation == failing { fault } else { Fault::None };
+            let store = Weather::new(Arc::new(InMemory::new()), weather);
+            assert_eq!(probe(&store, 2).await, Ok(()), "{fault:?} at operation {failing}");
+        }
+    }
+    let store = Weather::new(Arc::new(InMemory::new()), |_| Fault::TimesOut);
+    let error = probe(&store, 3).await.expect_err("nothing answers").to_string();
+    assert!(error.contains("cannot be used"), "{error}");
 }

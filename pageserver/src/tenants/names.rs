@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     manifest::{TenantKind, decode_checked, encode_checked},
-    store::unavailable,
+    store::{get_whole, unavailable},
 };
 
 /// The longest name of a tenant, branch or template, in bytes.
@@ -45,11 +45,7 @@ impl Names {
             return Ok(Some(*id));
         }
         let path = path(kind, name);
-        let bytes = match self.store.get(&path).await {
-            Ok(object) => object.bytes().await,
-            Err(error) => Err(error),
-        };
-        match bytes {
+        match get_whole(self.store.as_ref(), &path).await {
             Ok(bytes) => {
                 let NameEntry { tenant } = decode_checked(&bytes, &path)?;
                 self.known.lock().insert(key, tenant);

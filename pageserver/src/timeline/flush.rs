@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutPayload, path::Path};
+use object_store::path::Path;
 use protocol::{BranchPoint, Term};
 use tokio::{sync::watch, time::Instant};
 use wal_format::Lsn;
@@ -199,9 +199,9 @@ impl Timeline {
     async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
         let mut backoff = BACKOFF_MIN;
         loop {
-            let payload = PutPayload::from_bytes(object.clone());
-            match self.engine.store.put(path, payload).await {
-                Ok(_) => return Ok(()),
+            let store = self.engine.store.as_ref();
+            match self.engine.uploads.put(store, path, object.clone()).await {
+                Ok(()) => return Ok(()),
                 Err(error) => self.back_off(&mut backoff, unavailable(path, &error)).await?,
             }
         }
