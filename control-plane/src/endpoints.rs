@@ -10,6 +10,7 @@ use crate::{
     Addresses, Compute, Config, Error, StartRequest, Status,
     child::{Child, Phase, Spec},
     endpoint::{Endpoint, Place, Plan},
+    metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
 };
@@ -187,8 +188,14 @@ impl Endpoints {
             log,
         };
         match endpoint.begin(plan, child, asked).await {
-            Phase::Ended { reason } => Err(failed(reason)),
-            Phase::Starting | Phase::Ready { .. } => Ok(endpoint.view()),
+            Phase::Ended { reason } => {
+                METRICS.start_failures.inc();
+                Err(failed(reason))
+            }
+            Phase::Starting | Phase::Ready { .. } => {
+                METRICS.start_seconds.observe(asked.elapsed().as_secs_f64());
+                Ok(endpoint.view())
+            }
         }
     }
 

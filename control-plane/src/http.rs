@@ -1,6 +1,6 @@
 //! The HTTP API: computes are started, stopped, restarted after a restore, and listed.
 //!
-//! `GET /v1/status`, `GET|POST /v1/computes`, `GET|DELETE /v1/computes/{tenant}/{branch}`,
+//! `GET /metrics`, `GET /v1/status`, `GET|POST /v1/computes`, `GET|DELETE /v1/computes/{tenant}/{branch}`,
 //! `POST /v1/computes/{tenant}/{branch}/follow|forget`. `docs/formats/compute-api.md` is its specification.
 
 use std::sync::Arc;
@@ -8,17 +8,20 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, State, rejection::JsonRejection},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 
-use crate::{Compute, Endpoints, Error, ErrorBody, StartRequest, Status};
+use crate::{
+    Compute, Endpoints, Error, ErrorBody, StartRequest, State as ComputeState, Status, metrics,
+};
 
 type Shared = State<Arc<Endpoints>>;
 
 pub(crate) fn router(endpoints: Arc<Endpoints>) -> Router {
     Router::new()
+        .route("/metrics", get(show_metrics))
         .route("/v1/status", get(status))
         .route("/v1/computes", get(list).post(start))
         .route("/v1/computes/{tenant}/{branch}", get(show).delete(stop))
@@ -30,6 +33,14 @@ pub(crate) fn router(endpoints: Arc<Endpoints>) -> Router {
 
 async fn status(endpoints: Shared) -> Json<Status> {
     Json(endpoints.status())
+}
+
+async fn show_metrics(endpoints: Shared) -> Response {
+    let runs = |compute: &Compute| compute.state == ComputeState::Running;
+    match metrics::text(endpoints.list().into_iter().filter(runs).count()) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 async fn list(endpoints: Shared) -> Json<Vec<Compute>> {

@@ -14,6 +14,7 @@ mod endpoints;
 mod error;
 mod http;
 mod leftovers;
+mod metrics;
 mod pageserver_client;
 mod ports;
 

@@ -229,3 +229,15 @@ async fn a_pageserver_that_is_gone_is_named() -> anyhow::Result<()> {
     assert!(body.message.contains(&nobody.to_string()), "{}", body.message);
     Ok(())
 }
+
+#[tokio::test]
+async fn metrics_are_text_for_prometheus_and_count_the_computes_that_run() -> anyhow::Result<()> {
+    let fixture = Fixture::new(GOOD, FIRST).await?;
+    fixture.started().await?;
+    let url = fixture.url.replace("/v1", "/metrics");
+    let text = fixture.http.get(url).send().await?.error_for_status()?.text().await?;
+    assert!(text.contains("\noffshoot_control_plane_computes 1\n"), "{text}");
+    assert!(text.contains("# TYPE offshoot_control_plane_start_seconds histogram"), "{text}");
+    fixture.control_plane.shutdown().await;
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 mod branches;
 mod error;
+mod metrics;
 mod moment;
 mod request;
 mod status;
@@ -46,6 +47,7 @@ pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationTok
 fn router(api: Api) -> Router {
     let branch = "/v1/tenants/{tenant}/branches/{branch}";
     Router::new()
+        .route("/metrics", get(metrics::show))
         .route("/v1/status", get(status::show))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))
         .route("/v1/tenants/{tenant}", get(tenants::show).delete(tenants::delete))

@@ -19,6 +19,7 @@ mod control;
 mod data_directory;
 mod http;
 mod ingest;
+mod metrics;
 mod page_service;
 mod replication_origin;
 mod server;

@@ -8,6 +8,7 @@
 
 mod complaint;
 mod hedge;
+mod measured;
 mod s3;
 mod slow_down;
 mod upload;
@@ -19,6 +20,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path,
 };
 
+use self::measured::Measured;
 use crate::error::Error;
 
 pub use upload::Uploads;
@@ -47,7 +49,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn ObjectStore>, Error> {
         }
     };
     probe(store.as_ref(), probes).await?;
-    Ok(store)
+    Ok(Arc::new(Measured(store)))
 }
 
 /// The error of an operation on an object that failed for another reason than the object's own

@@ -41,6 +41,7 @@ use crate::{
     key::KeyKind,
     layer::{memory::MemoryLayer, reader::Layer},
     manifest::{Sequence, TimelineManifest},
+    metrics::METRICS,
 };
 
 /// The open layer is frozen when it has grown to this many bytes.
@@ -220,6 +221,7 @@ impl Timeline {
             state.open_since = Some(Instant::now());
         }
         state.open.apply(change);
+        METRICS.ingested_bytes.inc_by(end.0 - state.last_record.lsn.0);
         state.last_record = BranchPoint { lsn: end, last_record: start };
         let is_full =
             state.open.bytes() >= OPEN_LAYER_BYTES_MAX && state.frozen.len() < FROZEN_LAYERS_MAX;
@@ -338,6 +340,18 @@ impl Timeline {
         let bytes = sizes.iter().map(|(_, value)| blocks(value) * PAGE_BYTES as u64).sum();
         *self.logical_size.lock() = Some((at, bytes));
         Ok(bytes)
+    }
+
+    /// Memory of the layers that are not in the object store.
+    pub fn memory_bytes(&self) -> usize {
+        let state = self.state.read();
+        let frozen: usize = state.frozen.iter().map(|frozen| frozen.layer.bytes()).sum();
+        state.open.bytes() + frozen
+    }
+
+    /// Whether it takes no more WAL, because another pageserver has it.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.get().is_some()
     }
 
     /// Bytes of the timeline's own layers in the object store.

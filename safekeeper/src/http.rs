@@ -1,8 +1,10 @@
-//! The status over HTTP, for people and monitors: `GET /v1/status`, `GET /v1/timelines`.
+//! The status over HTTP, for people and monitors: `GET /v1/status`, `GET /v1/timelines`, `GET /metrics`.
 
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use protocol::quorum::TimelineStatus;
@@ -11,6 +13,7 @@ use serde::Serialize;
 
 use crate::journal::JournalStatus;
 use crate::keeper::Keeper;
+use crate::metrics::{self, METRICS};
 
 #[derive(Serialize)]
 struct Status {
@@ -36,6 +39,7 @@ pub fn router(keeper: Arc<Keeper>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/timelines", get(timelines))
+        .route("/metrics", get(metrics))
         .with_state(keeper)
 }
 
@@ -47,6 +51,14 @@ async fn status(State(keeper): State<Arc<Keeper>>) -> Json<Status> {
         timelines: keeper.timelines().len(),
         journal: keeper.journal.status(),
     })
+}
+
+async fn metrics(State(keeper): State<Arc<Keeper>>) -> Response {
+    METRICS.look(&keeper);
+    match metrics::text() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 async fn timelines(State(keeper): State<Arc<Keeper>>) -> Json<Vec<NamedStatus>> {

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use protocol::{Identity, NodeId, TenantTimeline};
@@ -67,6 +68,7 @@ pub type Done = Box<dyn FnOnce(Placed) + Send>;
 /// An entry on its way.
 struct Submission {
     entry: Entry,
+    at: Instant,
     done: Done,
 }
 
@@ -186,7 +188,7 @@ impl Journal {
     pub fn submit(&self, entry: Entry, done: Done) {
         let mut queue = self.shared.queue.lock();
         if !queue.is_closed {
-            queue.waiting.push(Submission { entry, done });
+            queue.waiting.push(Submission { entry, at: Instant::now(), done });
             self.shared.submitted.notify_one();
         }
     }

@@ -12,6 +12,7 @@ mod http;
 mod journal;
 mod keeper;
 mod membership;
+mod metrics;
 mod offload;
 mod peer;
 mod propose;

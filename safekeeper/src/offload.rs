@@ -11,6 +11,7 @@ use futures::StreamExt;
 use wal_format::Lsn;
 
 use crate::keeper::Keeper;
+use crate::metrics::METRICS;
 use crate::timeline::{LogStatus, Timeline};
 use crate::wal_object::{self, OBJECT_WAL_BYTES, WalObject};
 use crate::{Bounds, Error};
@@ -38,12 +39,14 @@ pub async fn run(keeper: Arc<Keeper>) {
         futures::stream::iter(&timelines)
             .for_each_concurrent(CONCURRENT, |timeline| async move {
                 if let Err(error) = offload(keeper, timeline).await {
+                    METRICS.offload_failures.inc();
                     tracing::warn!(timeline = %timeline.id, %error, "WAL is not offloaded yet");
                 }
                 trim(keeper, timeline);
             })
             .await;
         free_oldest(keeper, &timelines);
+        METRICS.look(keeper);
     }
 }
 

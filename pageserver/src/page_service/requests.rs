@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use prometheus::HistogramTimer;
 use protocol::{
     Term,
     page_service::{
@@ -16,6 +17,7 @@ use wal_format::{Lsn, PageKey, RelationFork};
 use super::writer::{Answer, Answers};
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
+    metrics::METRICS,
     timeline::Timeline,
     wal_receiver::Use,
 };
@@ -33,6 +35,7 @@ pub(super) struct Reader {
 
 /// Answers one request.
 pub(super) async fn serve(reader: &Reader, id: u64, request: Request, answers: &Answers) {
+    let (timer, pages) = begin(&request);
     let served = match request {
         Request::Range { at, fork, first, count } => reader.range(at, fork, first, count).await,
         Request::Batch { at, pages } => reader.batch(at, &pages).await,
@@ -42,8 +45,22 @@ pub(super) async fn serve(reader: &Reader, id: u64, request: Request, answers: &
     // A compute that was fenced while its answer was made gets none.
     let served = served.and_then(|answer| reader.check_term().map(|()| answer));
     let (response, payload) = served.unwrap_or_else(|error| (Response::Failed(error), Vec::new()));
+    timer.observe_duration();
+    if matches!(response, Response::Pages { .. }) {
+        METRICS.pages_read.inc_by(pages);
+    }
     // Where no one takes the answer, the connection is gone.
     let _ = answers.send(Answer { frame: ResponseFrame { id, response }, payload }).await;
+}
+
+/// Begins to time a request; and how many pages it asks for.
+fn begin(request: &Request) -> (HistogramTimer, u64) {
+    match request {
+        Request::Range { count, .. } => (METRICS.time_request("range"), u64::from(*count)),
+        Request::Batch { pages, .. } => (METRICS.time_request("batch"), pages.len() as u64),
+        Request::Relations { .. } => (METRICS.time_request("relations"), 0),
+        Request::BaseBackup { .. } => (METRICS.base_backup_seconds.start_timer(), 0),
+    }
 }
 
 /// An answer, and the pieces of its payload.

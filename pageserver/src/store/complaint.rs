@@ -54,7 +54,12 @@ fn known(said: &str) -> Option<&'static str> {
         )
     } else if any(&["AuthorizationHeaderMalformed", "PermanentRedirect", "without LOCATION"]) {
         Some("the bucket is in another region; set AWS_REGION to it")
-    } else if any(&["error trying to connect", "tcp connect error", "dns error", "Connect"]) {
+    } else if any(&[
+        "error trying to connect",
+        "tcp connect error",
+        "dns error",
+        "client error (Connect)",
+    ]) {
         Some(
             "its endpoint cannot be reached; correct AWS_ENDPOINT_URL, or start what should answer \
              there",

@@ -21,6 +21,8 @@ use object_store::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::metrics::METRICS;
+
 /// The bounds of what is waited before a read is asked again.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 const PATIENCE_MAX: Duration = Duration::from_secs(2);
@@ -94,7 +96,10 @@ impl Hedged {
         let mut first = pin!(request());
         let answer = match timeout(patience, &mut first).await {
             Ok(answer) => answer,
-            Err(_) if self.plan.lock().take_hedge() => first_answer(first, request()).await,
+            Err(_) if self.plan.lock().take_hedge() => {
+                METRICS.hedged_reads.inc();
+                first_answer(first, request()).await
+            }
             Err(_) => first.await,
         };
         if answer.is_ok() {

@@ -30,6 +30,7 @@ use crate::{
         writer::{WrittenLayer, write_delta},
     },
     manifest::{Sequence, TimelineManifest},
+    metrics::METRICS,
     store::unavailable,
 };
 
@@ -157,6 +158,8 @@ impl Timeline {
 
     /// Fails only where trying again cannot help: fenced, or stopped.
     async fn write_frozen(&self, frozen: Frozen) -> Result<(), Error> {
+        // Also where it is given up: what took long until then took long.
+        let _timer = METRICS.flush_seconds.start_timer();
         let permit = tokio::select! {
             permit = self.engine.flush_permits.acquire() => permit,
             () = self.stop.cancelled() => return Err(Error::ShuttingDown),
@@ -177,6 +180,7 @@ impl Timeline {
         let name = written.summary.name.to_string();
         let path = timeline_folder(self.id()).join("layers").join(name);
         self.put_layer(&path, &written.object).await?;
+        METRICS.uploaded_bytes.inc_by(written.summary.bytes);
         let mut sequence = self.sequence.lock().await;
         let manifest = self.manifest(frozen.last_record, Some(&written));
         let prepared = sequence.prepare(&manifest)?;
@@ -222,6 +226,7 @@ impl Timeline {
         let timeline = self.id();
         tracing::warn!(%timeline, %error, ?backoff, "a flush failed and is tried again");
         self.note_failure(error);
+        METRICS.flush_failures.inc();
         tokio::select! {
             () = tokio::time::sleep(*backoff) => {}
             () = self.stop.cancelled() => return Err(Error::ShuttingDown),

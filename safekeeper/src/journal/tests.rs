@@ -174,7 +174,11 @@ fn a_stale_entry_behind_a_torn_one_never_comes_back() {
             let done = Box::new(move |placed: Placed| {
                 done.send(placed.offset).expect("the test waits");
             });
-            queue.waiting.push(Submission { entry: Entry::Wal(timeline(1), wal(begin, 40)), done });
+            queue.waiting.push(Submission {
+                entry: Entry::Wal(timeline(1), wal(begin, 40)),
+                at: std::time::Instant::now(),
+                done,
+            });
         }
         opened.journal.shared.submitted.notify_one();
     }

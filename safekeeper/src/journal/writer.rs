@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::entry::{self, Entry, Place};
 use super::segment::{Segment, sync_folder};
 use super::{Options, Placed, Shared, Submission};
+use crate::metrics::METRICS;
 
 /// The journal is idle when nothing came for this long; then a mark says that all before it is on disk.
 const IDLE: Duration = Duration::from_millis(50);
@@ -76,7 +77,7 @@ impl Writer {
     fn write_batch(&mut self, batch: Vec<Submission>) -> std::io::Result<()> {
         let mut written = Vec::with_capacity(batch.len());
         let mut parts = Parts::default();
-        for Submission { entry, done } in batch {
+        for Submission { entry, at, done } in batch {
             if self.position + entry::padded(entry.payload_bytes()) as u64
                 > self.options.segment_bytes
             {
@@ -84,13 +85,14 @@ impl Writer {
                 self.next_segment()?;
             }
             let placed = self.place(&entry, &mut parts);
-            written.push((done, placed));
+            written.push((done, at, placed));
         }
         parts.write(self.segment.file())?;
         self.sync()?;
         self.is_marked = false;
         self.shared.stats.entries.fetch_add(written.len() as u64, Ordering::Relaxed);
-        for (done, placed) in written {
+        for (done, at, placed) in written {
+            METRICS.append_seconds.observe(at.elapsed().as_secs_f64());
             done(placed);
         }
         Ok(())
@@ -121,12 +123,15 @@ impl Writer {
         self.position += padded as u64;
         self.sequence += 1;
         self.shared.stats.bytes.fetch_add(padded as u64, Ordering::Relaxed);
+        METRICS.appended_bytes.inc_by(padded as u64);
         parts.0.push((head, wal, padded - length));
         Placed { segment: Arc::clone(&self.segment), offset }
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
+        let timer = METRICS.fsync_seconds.start_timer();
         (self.options.sync)(self.segment.file())?;
+        timer.observe_duration();
         self.synced = self.sequence;
         self.shared.stats.syncs.fetch_add(1, Ordering::Relaxed);
         if self.position * 2 > self.options.segment_bytes {
