@@ -51,7 +51,13 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    // What befalls the disk cache is said by its owner, once; foyer says it for every block.
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(asked) if asked.contains("foyer") => EnvFilter::try_new(asked),
+        Ok(asked) => EnvFilter::try_new(format!("{asked},foyer=off")),
+        Err(_) => EnvFilter::try_new("warn,foyer=off"),
+    };
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,foyer=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 

@@ -1,199 +1,143 @@
-//! Decompressed parts of layers in memory, bounded by bytes, shared by all timelines.
+//! Parts of layers near at hand: decompressed in memory, and as they are stored on a local disk.
+//! Bounded by bytes, shared by all timelines: the children of a template share its blocks.
 //!
-//! What is cached is immutable and can always be read again: a miss costs time, nothing else.
+//! What is cached is immutable and can always be read again: a miss costs time, nothing else. Who
+//! asks for a part that somebody is reading already waits for that read.
 
-use std::collections::HashMap;
+mod disk;
+mod under_way;
 
-use parking_lot::Mutex;
+use std::{hash::Hash, sync::Arc};
 
-/// Locks that are taken apart from each other, so that readers seldom meet.
+use foyer::{CacheBuilder, S3FifoConfig};
+use object_store::path::Path;
+use twox_hash::XxHash3_128;
+
+pub use self::disk::{DISK_BYTES_MIN, Disk, DiskStatus};
+use self::under_way::UnderWay;
+use crate::{error::Error, layer::reader::Cached};
+
+/// Parts of memory that are locked apart from each other, so that readers seldom meet.
 const SHARDS: usize = 16;
-/// What an entry costs beside its bytes.
-const ENTRY_OVERHEAD_BYTES: u64 = 96;
-/// No entry.
-const NONE: usize = usize::MAX;
+/// What an entry costs beside its value: key, hash, its places in a table and in a queue.
+const ENTRY_OVERHEAD_BYTES: usize = 192;
 
-/// A part of a layer: the layer's number in this process, and the part's offset.
+/// A layer, the same in every process: its object's path, hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LayerIdentity(u128);
+
+impl LayerIdentity {
+    /// The identity of the layer in this object.
+    pub fn of(path: &Path) -> LayerIdentity {
+        LayerIdentity(XxHash3_128::oneshot(path.as_ref().as_bytes()))
+    }
+}
+
+/// A part of a layer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CacheKey {
     /// The layer.
-    pub layer: u64,
-    /// The part.
+    pub layer: LayerIdentity,
+    /// Where the part begins.
     pub offset: u64,
 }
 
-/// A least-recently-used cache.
-pub struct Cache<V> {
-    shards: Vec<Mutex<Shard<V>>>,
+/// A value and its bytes.
+struct Weighed {
+    value: Cached,
+    bytes: usize,
 }
 
-impl<V: Clone> Cache<V> {
-    /// A cache of at most this many bytes.
-    pub fn new(bytes_max: u64) -> Cache<V> {
-        let shard = || Mutex::new(Shard::new(bytes_max / SHARDS as u64));
-        Cache { shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
-    }
-
-    /// What is cached under this key.
-    pub fn get(&self, key: CacheKey) -> Option<V> {
-        self.shard(key).lock().get(key)
-    }
-
-    /// Caches a value of this many bytes, and drops what was not used for longest.
-    pub fn insert(&self, key: CacheKey, value: V, bytes: u64) {
-        self.shard(key).lock().insert(key, value, bytes + ENTRY_OVERHEAD_BYTES);
-    }
-
-    /// Bytes held now.
-    pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().bytes).sum()
-    }
-
-    fn shard(&self, key: CacheKey) -> &Mutex<Shard<V>> {
-        // Fibonacci hashing: neighbouring blocks of one layer fall on different shards.
-        let mixed = (key.layer ^ key.offset).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        &self.shards[(mixed >> 32) as usize % SHARDS]
-    }
+/// How full the cache is, and how its disk does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CacheStatus {
+    /// Bytes of memory that are used.
+    pub memory_bytes: u64,
+    /// Bytes of memory that may be.
+    pub memory_bytes_max: u64,
+    /// The part on disk; `None` where there is none by choice.
+    pub disk: Option<DiskStatus>,
 }
 
-/// Entries in a list by their last use, newest first, whose links are positions in `entries`.
-struct Shard<V> {
-    positions: HashMap<CacheKey, usize>,
-    entries: Vec<Entry<V>>,
-    free: Vec<usize>,
-    newest: usize,
-    oldest: usize,
-    bytes: u64,
-    bytes_max: u64,
+/// What was read of layers.
+pub struct Cache {
+    memory: foyer::Cache<CacheKey, Weighed>,
+    disk: Option<Disk>,
+    under_way: UnderWay,
 }
 
-struct Entry<V> {
-    key: CacheKey,
-    value: Option<V>,
-    bytes: u64,
-    newer: usize,
-    older: usize,
-}
-
-impl<V: Clone> Shard<V> {
-    fn new(bytes_max: u64) -> Shard<V> {
-        Shard {
-            positions: HashMap::new(),
-            entries: Vec::new(),
-            free: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
-            bytes: 0,
-            bytes_max,
-        }
+impl Cache {
+    /// A cache of at most so many bytes of memory and, where there is one, a disk.
+    pub fn new(memory_bytes_max: u64, disk: Option<Disk>) -> Cache {
+        let bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
+        // What is larger than a shard would drive everything else out of it.
+        let value_bytes_max = bytes_max / SHARDS / 2;
+        let memory = CacheBuilder::new(bytes_max)
+            .with_name("blocks")
+            .with_shards(SHARDS)
+            .with_eviction_config(S3FifoConfig::default())
+            .with_weighter(|_: &CacheKey, weighed: &Weighed| weighed.bytes + ENTRY_OVERHEAD_BYTES)
+            .with_filter(move |_: &CacheKey, weighed: &Weighed| weighed.bytes <= value_bytes_max)
+            .build();
+        Cache { memory, disk, under_way: UnderWay::default() }
     }
 
-    fn get(&mut self, key: CacheKey) -> Option<V> {
-        let position = *self.positions.get(&key)?;
-        self.unlink(position);
-        self.link_newest(position);
-        self.entries[position].value.clone()
+    /// What is in memory under this key.
+    pub fn get(&self, key: CacheKey) -> Option<Cached> {
+        self.memory.get(&key).map(|entry| entry.value().value.clone())
     }
 
-    fn insert(&mut self, key: CacheKey, value: V, bytes: u64) {
-        if bytes > self.bytes_max {
-            return;
-        }
-        if let Some(position) = self.positions.get(&key).copied() {
-            self.remove(position);
-        }
-        while self.bytes + bytes > self.bytes_max {
-            self.remove(self.oldest);
-        }
-        let entry = Entry { key, value: Some(value), bytes, newer: NONE, older: NONE };
-        let position = match self.free.pop() {
-            Some(position) => {
-                self.entries[position] = entry;
-                position
+    /// The most bytes of memory.
+    pub fn bytes_max(&self) -> u64 {
+        self.memory.capacity() as u64
+    }
+
+    /// The part on disk.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// The values of these keys, from memory where they are there. For the others that nobody reads
+    /// already, `read` is called with their positions, and what it reads is kept, with its bytes.
+    /// It goes on to its end also where the caller does not.
+    pub async fn get_or_read<R>(
+        self: &Arc<Cache>,
+        keys: &[CacheKey],
+        read: impl FnOnce(Vec<usize>) -> R,
+    ) -> Result<Vec<Cached>, Error>
+    where
+        R: Future<Output = Result<Vec<(Cached, usize)>, Error>> + Send + 'static,
+    {
+        let mut values: Vec<Option<Cached>> = keys.iter().map(|key| self.get(*key)).collect();
+        if values.iter().any(Option::is_none) {
+            let missing = (0..keys.len()).filter(|at| values[*at].is_none()).collect();
+            for (at, value) in self.read_missing(keys, missing, read).await? {
+                values[at] = Some(value);
             }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() - 1
-            }
-        };
-        self.positions.insert(key, position);
-        self.bytes += bytes;
-        self.link_newest(position);
-    }
-
-    fn remove(&mut self, position: usize) {
-        self.unlink(position);
-        let entry = &mut self.entries[position];
-        entry.value = None;
-        self.bytes -= entry.bytes;
-        self.positions.remove(&entry.key);
-        self.free.push(position);
-    }
-
-    fn unlink(&mut self, position: usize) {
-        let Entry { newer, older, .. } = self.entries[position];
-        match newer {
-            NONE => self.newest = older,
-            newer => self.entries[newer].older = older,
         }
-        match older {
-            NONE => self.oldest = newer,
-            older => self.entries[older].newer = newer,
+        Ok(values.into_iter().flatten().collect())
+    }
+
+    /// Waits until what is on its way to the disk is there.
+    pub async fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close().await;
         }
     }
 
-    fn link_newest(&mut self, position: usize) {
-        let older = self.newest;
-        self.entries[position].newer = NONE;
-        self.entries[position].older = older;
-        match older {
-            NONE => self.oldest = position,
-            older => self.entries[older].newer = position,
+    /// How full it is.
+    pub fn status(&self) -> CacheStatus {
+        CacheStatus {
+            memory_bytes: self.memory.usage() as u64,
+            memory_bytes_max: self.bytes_max(),
+            disk: self.disk.as_ref().map(Disk::status),
         }
-        self.newest = position;
+    }
+
+    fn insert(&self, key: CacheKey, value: Cached, bytes: usize) {
+        self.memory.insert(key, Weighed { value, bytes });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn key(offset: u64) -> CacheKey {
-        CacheKey { layer: 1, offset }
-    }
-
-    #[test]
-    fn what_was_not_used_for_longest_is_dropped_first() {
-        let mut shard = Shard::new(30);
-        for offset in 0..3 {
-            shard.insert(key(offset), offset, 10);
-        }
-        assert_eq!(shard.get(key(0)), Some(0));
-        shard.insert(key(3), 3, 10);
-        assert_eq!(shard.get(key(1)), None);
-        assert_eq!(shard.get(key(0)), Some(0));
-        assert_eq!(shard.get(key(2)), Some(2));
-        assert_eq!(shard.get(key(3)), Some(3));
-    }
-
-    proptest! {
-        #[test]
-        fn a_shard_never_holds_more_than_its_bytes_and_never_a_wrong_value(
-            steps in prop::collection::vec((0..20_u64, 1..40_u64, any::<bool>()), 0..400)
-        ) {
-            let mut shard = Shard::new(100);
-            for (offset, bytes, insert) in steps {
-                if insert {
-                    shard.insert(key(offset), offset, bytes);
-                } else if let Some(value) = shard.get(key(offset)) {
-                    prop_assert_eq!(value, offset);
-                }
-                let held: u64 = shard.entries.iter().filter(|entry| entry.value.is_some())
-                    .map(|entry| entry.bytes).sum();
-                prop_assert_eq!(held, shard.bytes);
-                prop_assert!(shard.bytes <= 100);
-            }
-        }
-    }
-}
+mod tests;

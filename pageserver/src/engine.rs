@@ -7,7 +7,7 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, layer::reader::Cached, redo::Redo, store::Uploads};
+use crate::{cache::Cache, redo::Redo, store::Uploads};
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
 /// CPU that page requests want too.
@@ -20,7 +20,7 @@ pub struct Engine {
     /// What records do to pages.
     pub redo: Arc<dyn Redo>,
     /// Blocks and tables of contents of layers.
-    pub cache: Arc<Cache<Cached>>,
+    pub cache: Arc<Cache>,
     /// Taken while a frozen layer is written.
     pub flush_permits: Semaphore,
     /// Carries layers to the store.
@@ -30,12 +30,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine on this store.
-    pub fn new(store: Arc<dyn ObjectStore>, redo: Arc<dyn Redo>, cache_bytes: u64) -> Engine {
+    /// An engine on this store and this cache.
+    pub fn new(store: Arc<dyn ObjectStore>, redo: Arc<dyn Redo>, cache: Cache) -> Engine {
         Engine {
             store,
             redo,
-            cache: Arc::new(Cache::new(cache_bytes)),
+            cache: Arc::new(cache),
             flush_permits: Semaphore::new(FLUSHES_MAX),
             uploads: Uploads::default(),
             stop: CancellationToken::new(),

@@ -28,4 +28,4 @@ mod simulation;
 mod template;
 mod wal_receiver;
 
-pub use server::{Config, HeadSource, Pageserver, StartError};
+pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

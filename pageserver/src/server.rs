@@ -11,18 +11,16 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
-pub use config::{Config, HeadSource};
+pub use config::{CacheConfig, Config, DiskConfig, HeadSource};
 
 use self::redo::PostgresRedo;
 use crate::{
+    cache::Disk,
     http::{self, Api},
     page_service::PageService,
     tenants::{Options, Tenants},
     wal_receiver::Receivers,
 };
-
-/// The most bytes of decompressed layer blocks in memory.
-const CACHE_BYTES: u64 = 512 << 20;
 
 /// Why a pageserver does not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +51,12 @@ impl Pageserver {
         let (page_listener, page_addr) = listen(config.page_listen).await?;
         let (http_listener, http_addr) = listen(config.http_listen).await?;
         let receivers = Receivers::new(config.safekeepers);
-        let tenants = Arc::new(Tenants::new(options(config.store, &receivers)));
+        let disk = match config.cache.disk {
+            Some(DiskConfig { folder, bytes }) => Some(Disk::open(&folder, bytes).await),
+            None => None,
+        };
+        let options = options(config.store, config.cache.memory_bytes, &receivers);
+        let tenants = Arc::new(Tenants::with_disk_cache(options, disk));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let page_service = PageService {
             tenants: Arc::clone(&tenants),
@@ -99,12 +102,12 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 
 /// Every timeline that is loaded gets its WAL: also an ancestor whose layers end before the branch
 /// point, without whose missing records its children cannot be read.
-fn options(store: Arc<dyn ObjectStore>, receivers: &Receivers) -> Options {
+fn options(store: Arc<dyn ObjectStore>, cache_bytes: u64, receivers: &Receivers) -> Options {
     let receivers = receivers.clone();
     Options {
         store,
         redo: Arc::new(PostgresRedo),
-        cache_bytes: CACHE_BYTES,
+        cache_bytes,
         on_load: Box::new(move |timeline| drop(receivers.receive(&timeline))),
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineOrigin};
 
 use crate::{
+    cache::{Cache, CacheStatus, Disk},
     engine::Engine,
     error::Error,
     manifest::{BranchEntry, TenantKind, TenantManifest},
@@ -39,7 +40,7 @@ pub struct Options {
     pub store: Arc<dyn ObjectStore>,
     /// What WAL records do to pages.
     pub redo: Arc<dyn Redo>,
-    /// The most bytes of decompressed layer blocks that are kept in memory.
+    /// The most bytes of decompressed parts of layers that are kept in memory.
     pub cache_bytes: u64,
     /// Called once for every timeline that WAL must be ingested into: one that was asked for, or
     /// an ancestor whose layers do not reach a branch point yet.
@@ -111,10 +112,16 @@ pub struct Tenants {
 impl Tenants {
     /// Nothing is read yet: tenants are loaded when they are asked for.
     pub fn new(options: Options) -> Tenants {
+        Tenants::with_disk_cache(options, None)
+    }
+
+    /// The same, with a disk to keep parts of layers on.
+    pub fn with_disk_cache(options: Options, disk: Option<Disk>) -> Tenants {
         let Options { store, redo, cache_bytes, on_load } = options;
+        let cache = Cache::new(cache_bytes, disk);
         Tenants {
             names: names::Names::new(store.clone()),
-            engine: Arc::new(Engine::new(store, redo, cache_bytes)),
+            engine: Arc::new(Engine::new(store, redo, cache)),
             on_load,
             manifests: Mutex::default(),
             timelines: Mutex::default(),
@@ -159,6 +166,12 @@ impl Tenants {
             })
             .await;
         self.engine.stop.cancel();
+        self.engine.cache.close().await;
+    }
+
+    /// How full the cache is.
+    pub fn cache_status(&self) -> CacheStatus {
+        self.engine.cache.status()
     }
 
     async fn find(&self, kind: TenantKind, name_or_id: &str) -> Result<Arc<TenantManifest>, Error> {

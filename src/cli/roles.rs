@@ -9,7 +9,7 @@ use clap::Args;
 use control_plane::PortRange;
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 
-use super::CONTROL_PLANE_DEFAULT;
+use super::{CONTROL_PLANE_DEFAULT, CacheArgs};
 
 const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
 const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
@@ -62,6 +62,9 @@ pub struct UpArgs {
     /// The ports that computes get.
     #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
     pub compute_ports: PortRange,
+    /// The pageserver's cache; its disk part is in a folder below --data.
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,
@@ -109,6 +112,12 @@ pub struct PageserverArgs {
     /// All safekeepers.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
+    /// The cache.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// The folder for --cache-disk; what is in it may be lost at any time.
+    #[arg(long, value_name = "DIR")]
+    pub cache_folder: Option<PathBuf>,
 }
 
 /// Run the control plane.

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::Api;
-use crate::wal_receiver::ReceiverStatus;
+use crate::{cache::CacheStatus, wal_receiver::ReceiverStatus};
 
 pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
     let timelines = api.tenants.loaded().into_iter().map(|timeline| {
@@ -19,7 +19,26 @@ pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
         })
     });
     let timelines: Vec<Value> = timelines.collect();
-    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "timelines": timelines }))
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "cache": cache(&api.tenants.cache_status()),
+        "timelines": timelines,
+    }))
+}
+
+fn cache(status: &CacheStatus) -> Value {
+    let disk = status.disk.as_ref().map(|disk| {
+        json!({
+            "bytes_max": disk.bytes_max,
+            "damaged": disk.damaged,
+            "given_up": disk.given_up,
+        })
+    });
+    json!({
+        "memory_bytes": status.memory_bytes,
+        "memory_bytes_max": status.memory_bytes_max,
+        "disk": disk,
+    })
 }
 
 fn ingest(status: Option<ReceiverStatus>) -> Value {

@@ -1,14 +1,9 @@
 //! Reads a layer object by parts: index and clears once, blocks as they are needed.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use wal_format::Lsn;
 
@@ -19,7 +14,7 @@ use super::{
     name::LayerSummary,
 };
 use crate::{
-    cache::{Cache, CacheKey},
+    cache::{Cache, CacheKey, LayerIdentity},
     error::Error,
     key::Key,
 };
@@ -61,18 +56,19 @@ impl Contents {
         &self.index[number]
     }
 
-    fn bytes(&self) -> u64 {
-        (self.index.len() * size_of::<IndexRow>() + self.clears.len() * size_of::<Clear>()) as u64
+    fn bytes(&self) -> usize {
+        self.index.len() * size_of::<IndexRow>() + self.clears.len() * size_of::<Clear>()
     }
 }
 
 /// A layer in the object store.
+#[derive(Clone)]
 pub struct Layer {
     summary: LayerSummary,
     path: Path,
-    number: u64,
+    identity: LayerIdentity,
     store: Arc<dyn ObjectStore>,
-    cache: Arc<Cache<Cached>>,
+    cache: Arc<Cache>,
 }
 
 impl Layer {
@@ -81,11 +77,10 @@ impl Layer {
         summary: LayerSummary,
         path: Path,
         store: Arc<dyn ObjectStore>,
-        cache: Arc<Cache<Cached>>,
+        cache: Arc<Cache>,
     ) -> Layer {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Layer { summary, path, number, store, cache }
+        let identity = LayerIdentity::of(&path);
+        Layer { summary, path, identity, store, cache }
     }
 
     /// What the manifest says of it.
@@ -111,15 +106,23 @@ impl Layer {
     /// The table of contents: one read, then cached.
     pub async fn contents(&self) -> Result<Arc<Contents>, Error> {
         let at = self.summary.clears_at;
-        let key = CacheKey { layer: self.number, offset: at };
-        if let Some(Cached::Contents(contents)) = self.cache.get(key) {
-            return Ok(contents);
+        let keys = [self.key(at)];
+        let cached = self.cache.get_or_read(&keys, |_| {
+            let layer = self.clone();
+            async move {
+                let tail = at..layer.summary.bytes;
+                let read = layer.load(&[tail], |_, tail: &Bytes| layer.parse_tail(tail)).await?;
+                let weigh = |contents: Contents| {
+                    let bytes = contents.bytes();
+                    (Cached::Contents(Arc::new(contents)), bytes)
+                };
+                Ok(read.into_iter().map(weigh).collect())
+            }
+        });
+        match cached.await?.pop() {
+            Some(Cached::Contents(contents)) => Ok(contents),
+            _ => Err(Error::Unavailable(format!("{} gave no contents", self.path))),
         }
-        let tail = self.read(at..self.summary.bytes).await?;
-        let contents = self.parse_tail(&tail).map_err(|damage| self.corrupt(damage))?;
-        let contents = Arc::new(contents);
-        self.cache.insert(key, Cached::Contents(contents.clone()), contents.bytes());
-        Ok(contents)
     }
 
     /// The record ends and commit times; not cached.
@@ -143,34 +146,72 @@ impl Layer {
         contents: &Contents,
         numbers: &[usize],
     ) -> Result<Vec<Block>, Error> {
-        let key = |locator: Locator| CacheKey { layer: self.number, offset: locator.offset };
-        let mut blocks = Vec::with_capacity(numbers.len());
-        let mut missing = Vec::new();
-        for number in numbers {
-            let locator = contents.block(*number).locator;
-            match self.cache.get(key(locator)) {
-                Some(Cached::Block(block)) => blocks.push(Some(block)),
-                _ => {
-                    missing.push((blocks.len(), locator));
-                    blocks.push(None);
+        let locators: Vec<Locator> =
+            numbers.iter().map(|number| contents.block(*number).locator).collect();
+        let keys: Vec<CacheKey> = locators.iter().map(|locator| self.key(locator.offset)).collect();
+        let cached = self.cache.get_or_read(&keys, |missing| {
+            let locators: Vec<Locator> = missing.into_iter().map(|at| locators[at]).collect();
+            let layer = self.clone();
+            async move {
+                let ranges: Vec<_> =
+                    locators.iter().map(|locator| locator.offset..locator.end()).collect();
+                let parse = |at: usize, stored: &Bytes| {
+                    let locator = locators[at];
+                    let raw = locator.open(stored)?;
+                    Block::parse(raw, locator.offset)
+                };
+                let read = layer.load(&ranges, parse).await?;
+                let weigh = |block: Block| {
+                    let bytes = block.bytes();
+                    (Cached::Block(block), bytes)
+                };
+                Ok(read.into_iter().map(weigh).collect())
+            }
+        });
+        let block = |cached: Cached| match cached {
+            Cached::Block(block) => Some(block),
+            Cached::Contents(_) => None,
+        };
+        Ok(cached.await?.into_iter().filter_map(block).collect())
+    }
+
+    /// Parts of the object, from the cache's disk where it has them undamaged, in one request to
+    /// the object store otherwise.
+    async fn load<T>(
+        &self,
+        ranges: &[Range<u64>],
+        parse: impl Fn(usize, &Bytes) -> Result<T, Damage>,
+    ) -> Result<Vec<T>, Error> {
+        let mut parts: Vec<Option<T>> = match self.cache.disk() {
+            Some(disk) => {
+                let keys = ranges.iter().map(|range| self.key(range.start));
+                let found = join_all(keys.map(|key| disk.get(key))).await;
+                let check = |(at, stored): (usize, Option<Bytes>)| match parse(at, &stored?) {
+                    Ok(part) => Some(part),
+                    Err(_) => {
+                        disk.forget_damaged(self.key(ranges[at].start));
+                        None
+                    }
+                };
+                found.into_iter().enumerate().map(check).collect()
+            }
+            None => ranges.iter().map(|_| None).collect(),
+        };
+        let missing: Vec<usize> = (0..ranges.len()).filter(|at| parts[*at].is_none()).collect();
+        if !missing.is_empty() {
+            let wanted: Vec<_> = missing.iter().map(|at| ranges[*at].clone()).collect();
+            for (at, stored) in missing.into_iter().zip(self.read_ranges(&wanted).await?) {
+                parts[at] = Some(parse(at, &stored).map_err(|damage| self.corrupt(damage))?);
+                if let Some(disk) = self.cache.disk() {
+                    disk.put(self.key(ranges[at].start), stored);
                 }
             }
         }
-        if !missing.is_empty() {
-            let ranges: Vec<_> =
-                missing.iter().map(|(_, locator)| locator.offset..locator.end()).collect();
-            let stored = self.read_ranges(&ranges).await?;
-            for ((position, locator), stored) in missing.into_iter().zip(stored) {
-                let block = locator
-                    .open(&stored)
-                    .and_then(|raw| Block::parse(raw, locator.offset))
-                    .map_err(|damage| self.corrupt(damage))?;
-                let bytes = block.bytes() as u64;
-                self.cache.insert(key(locator), Cached::Block(block.clone()), bytes);
-                blocks[position] = Some(block);
-            }
-        }
-        Ok(blocks.into_iter().flatten().collect())
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    fn key(&self, offset: u64) -> CacheKey {
+        CacheKey { layer: self.identity, offset }
     }
 
     fn parse_tail(&self, tail: &[u8]) -> Result<Contents, Damage> {

@@ -71,7 +71,7 @@ async fn layer_of(summary: &LayerSummary, object: Bytes) -> Layer {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let path = Path::from(summary.name.to_string());
     store.put(&path, object.into()).await.expect("the store works");
-    Layer::new(summary.clone(), path, store, Arc::new(Cache::new(1 << 20)))
+    Layer::new(summary.clone(), path, store, Arc::new(Cache::new(1 << 20, None)))
 }
 
 async fn read_all(layer: &Layer) -> Result<Content, Error> {
@@ -124,7 +124,7 @@ async fn a_layer_that_lost_its_end_is_damaged_and_one_that_is_gone_is_missing() 
         assert!(matches!(read, Err(Error::Corrupt { .. })), "{length} bytes: {read:?}");
     }
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let cache = Arc::new(Cache::new(0));
+    let cache = Arc::new(Cache::new(0, None));
     let layer = Layer::new(written.summary, Path::from("gone"), store, cache);
     assert_eq!(read_all(&layer).await, Err(Error::Missing { object: "gone".to_owned() }));
 }

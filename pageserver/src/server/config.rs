@@ -1,6 +1,6 @@
 //! What a pageserver is started with.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use object_store::ObjectStore;
@@ -19,6 +19,26 @@ pub struct Config {
     pub safekeepers: Vec<SocketAddr>,
     /// Who knows the last acknowledged commit of a timeline.
     pub head: Arc<dyn HeadSource>,
+    /// What is kept near at hand.
+    pub cache: CacheConfig,
+}
+
+/// How much is kept of layers.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// The most bytes of memory, decompressed.
+    pub memory_bytes: u64,
+    /// The local disk; `None` for memory alone.
+    pub disk: Option<DiskConfig>,
+}
+
+/// The cache's local disk.
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// A folder of its own below this one is taken; what is in it may be lost at any time.
+    pub folder: PathBuf,
+    /// The bytes that are reserved.
+    pub bytes: u64,
 }
 
 /// Finds the end of a timeline's acknowledged WAL. It asks the quorum, which is the proposer's

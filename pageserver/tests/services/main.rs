@@ -11,6 +11,7 @@ mod postgres;
 
 mod admin_api;
 mod base_backup;
+mod cache;
 mod ingest;
 mod page_client;
 mod page_service;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use pageserver::{Config, HeadSource, Pageserver};
+use pageserver::{CacheConfig, Config, HeadSource, Pageserver};
 use parking_lot::Mutex;
 use protocol::{TenantTimeline, Term, TimelineOrigin};
 use reqwest::{Method, StatusCode};
@@ -48,6 +48,8 @@ pub struct World {
     pub lagging: WalServer,
     pub wal: WalServer,
     pub heads: Arc<Heads>,
+    /// What the pageserver is started with.
+    pub cache: CacheConfig,
     http: reqwest::Client,
 }
 
@@ -62,6 +64,10 @@ fn log() {
 
 impl World {
     pub async fn new() -> Result<World> {
+        World::with_cache(CacheConfig { memory_bytes: 64 << 20, disk: None }).await
+    }
+
+    pub async fn with_cache(cache: CacheConfig) -> Result<World> {
         log();
         let mut world = World {
             store: tempfile::Builder::new().prefix("pageserver-test").tempdir()?,
@@ -69,6 +75,7 @@ impl World {
             lagging: WalServer::start().await?,
             wal: WalServer::start().await?,
             heads: Arc::default(),
+            cache,
             http: reqwest::Client::new(),
         };
         world.start().await?;
@@ -94,6 +101,7 @@ impl World {
             http_listen: "127.0.0.1:0".parse()?,
             safekeepers: vec![down, self.lagging.address, self.wal.address],
             head: self.heads.clone(),
+            cache: self.cache.clone(),
         };
         self.server = Some(Pageserver::start(config).await?);
         Ok(())
@@ -104,6 +112,11 @@ impl World {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> &Path {
+        self.store.path()
     }
 
     fn server(&self) -> Option<&Pageserver> {

@@ -1,0 +1,51 @@
+//! How much the pageserver may keep near at hand.
+
+use clap::Args;
+
+const CACHE_MEMORY_DEFAULT: &str = "512M";
+
+/// The pageserver's cache of layers.
+#[derive(Args, Clone)]
+pub struct CacheArgs {
+    /// Memory for parts of layers, decompressed.
+    #[arg(long, value_name = "SIZE", default_value = CACHE_MEMORY_DEFAULT, value_parser = bytes)]
+    pub cache_memory: u64,
+    /// Local disk for parts of layers, as they are stored; reserved at the start, 0 for none. Where
+    /// not said, 4G with an S3 store and a folder to put it in, and none with a store that is a
+    /// local folder: that is as near already.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub cache_disk: Option<u64>,
+}
+
+/// Reads `512M`, `4G`, `65536`: powers of 1,024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let expected = || format!("{text:?} is not a size; write it like 512M, 4G or 65536");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(expected()),
+    };
+    let number: u64 = digits.parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn a_size_is_a_number_with_or_without_a_unit() {
+        for (text, size) in
+            [("0", 0), ("65536", 65536), ("512M", 512 << 20), ("4g", 4 << 30), ("1TiB", 1 << 40)]
+        {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for bad in ["", "M", "-1M", "1.5G", "12X", "99999999999T"] {
+            assert!(bytes(bad).is_err(), "{bad:?} was taken for a size");
+        }
+    }
+}
