@@ -5,16 +5,32 @@ use std::{
     io::{self, IoSlice},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use protocol::wire::{self, PREFIX_BYTES};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Room for each read: many requests at once.
+const READ_BYTES_MIN: usize = 8 << 10;
 
 /// What a side takes from the other; a frame that claims more is refused before memory is given.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameBounds {
     pub header_bytes_max: usize,
     pub payload_bytes_max: usize,
+}
+
+impl FrameBounds {
+    /// The lengths of header and payload that a prefix says.
+    fn check(self, prefix: [u8; PREFIX_BYTES]) -> io::Result<(usize, usize)> {
+        let (header_bytes, payload_bytes) = wire::decode_prefix(prefix).map_err(bad_frame)?;
+        if header_bytes > self.header_bytes_max || payload_bytes > self.payload_bytes_max {
+            return Err(bad_frame(format!(
+                "a frame of {header_bytes} and {payload_bytes} bytes is above what is taken here"
+            )));
+        }
+        Ok((header_bytes, payload_bytes))
+    }
 }
 
 /// The next frame; `None` at an end between frames. Not cancel-safe.
@@ -28,16 +44,49 @@ pub(crate) async fn read_frame<H: DeserializeOwned>(
         return Ok(None);
     }
     stream.read_exact(&mut prefix[read..]).await?;
-    let (header_bytes, payload_bytes) = wire::decode_prefix(prefix).map_err(bad_frame)?;
-    if header_bytes > bounds.header_bytes_max || payload_bytes > bounds.payload_bytes_max {
-        return Err(bad_frame(format!(
-            "a frame of {header_bytes} and {payload_bytes} bytes is above what is taken here"
-        )));
-    }
+    let (header_bytes, payload_bytes) = bounds.check(prefix)?;
     let mut frame = vec![0; header_bytes + payload_bytes];
     stream.read_exact(&mut frame).await?;
     let header = wire::decode_header(&frame[..header_bytes]).map_err(bad_frame)?;
     Ok(Some((header, Bytes::from(frame).slice(header_bytes..))))
+}
+
+/// Bytes that came in, and the frames in them: many may come with one read.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    bytes: BytesMut,
+    bounds: FrameBounds,
+}
+
+impl Incoming {
+    /// Nothing yet.
+    pub fn new(bounds: FrameBounds) -> Incoming {
+        Incoming { bytes: BytesMut::new(), bounds }
+    }
+
+    /// Where the next bytes go.
+    pub fn unread(&mut self) -> &mut BytesMut {
+        self.bytes.reserve(READ_BYTES_MIN);
+        &mut self.bytes
+    }
+
+    /// Takes the next frame's header where all of the frame is there; its payload is dropped.
+    pub fn next<H: DeserializeOwned>(&mut self) -> io::Result<Option<H>> {
+        let Some(prefix) = self.bytes.first_chunk() else { return Ok(None) };
+        let (header_bytes, payload_bytes) = self.bounds.check(*prefix)?;
+        let end = PREFIX_BYTES + header_bytes;
+        if self.bytes.len() < end + payload_bytes {
+            return Ok(None);
+        }
+        let header = wire::decode_header(&self.bytes[PREFIX_BYTES..end]).map_err(bad_frame)?;
+        self.bytes.advance(end + payload_bytes);
+        Ok(Some(header))
+    }
+
+    /// Whether there are bytes of a frame that is not complete.
+    pub fn has_part(&self) -> bool {
+        !self.bytes.is_empty()
+    }
 }
 
 fn bad_frame(error: impl ToString) -> io::Error {
@@ -111,6 +160,30 @@ mod tests {
             }
             assert_eq!(written, b"abcdefg");
         }
+    }
+
+    #[test]
+    fn frames_are_taken_from_what_came_in_whatever_the_pieces() {
+        let frames: Vec<Bytes> =
+            (0..5_u32).map(|number| wire::encode(&number, b"ab").expect("it is small")).collect();
+        let bytes = frames.concat();
+        for piece in 1..bytes.len() {
+            let bounds = FrameBounds { header_bytes_max: 10, payload_bytes_max: 2 };
+            let mut incoming = Incoming::new(bounds);
+            let mut taken: Vec<u32> = Vec::new();
+            for piece in bytes.chunks(piece) {
+                incoming.unread().extend_from_slice(piece);
+                while let Some(number) = incoming.next().expect("they are ours") {
+                    taken.push(number);
+                }
+            }
+            assert_eq!(taken, [0, 1, 2, 3, 4], "pieces of {piece}");
+            assert!(!incoming.has_part());
+        }
+        let mut incoming =
+            Incoming::new(FrameBounds { header_bytes_max: 10, payload_bytes_max: 1 });
+        incoming.unread().extend_from_slice(&bytes);
+        assert!(incoming.next::<u32>().is_err(), "the payload is above the bound");
     }
 
     #[tokio::test]

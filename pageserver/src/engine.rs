@@ -7,7 +7,7 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, redo::Redo, store::Uploads};
+use crate::{cache::Cache, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX};
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
 /// CPU that page requests want too.
@@ -25,6 +25,8 @@ pub struct Engine {
     pub flush_permits: Semaphore,
     /// Carries layers to the store.
     pub uploads: Uploads,
+    /// Taken while blocks are read that nobody has asked for yet.
+    pub reads_ahead: Arc<Semaphore>,
     /// Cancelled when the pageserver stops.
     pub stop: CancellationToken,
 }
@@ -38,6 +40,7 @@ impl Engine {
             cache: Arc::new(cache),
             flush_permits: Semaphore::new(FLUSHES_MAX),
             uploads: Uploads::default(),
+            reads_ahead: Arc::new(Semaphore::new(READS_AHEAD_MAX)),
             stop: CancellationToken::new(),
         }
     }

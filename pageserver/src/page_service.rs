@@ -1,8 +1,9 @@
 #![doc = include_str!("../../docs/formats/page-service.md")]
 
+mod answers;
 mod connection;
 mod requests;
-mod writer;
+mod scans;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

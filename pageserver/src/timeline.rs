@@ -8,12 +8,14 @@
 //! - All versions of the timeline's own layers are above its origin; what is at or below it is the
 //!   ancestor's.
 
+mod ahead;
 mod flush;
 mod images;
 mod past;
 mod read;
 mod reconstruct;
 
+pub use ahead::READS_AHEAD_MAX;
 pub use images::RECORDS_PER_IMAGE;
 
 use std::{

@@ -39,15 +39,16 @@ pub enum WireError {
 
 /// The frame's first part, `PREFIX_BYTES` and the header; the payload is sent behind it as it is.
 pub fn encode_head<H: Serialize>(header: &H, payload_bytes: usize) -> Result<Bytes, WireError> {
-    let header = bincode::serde::encode_to_vec(header, bincode::config::standard())
+    let mut head = vec![0; PREFIX_BYTES];
+    bincode::serde::encode_into_std_write(header, &mut head, bincode::config::standard())
         .map_err(|error| WireError::BadHeader(error.to_string()))?;
-    check("header", header.len(), HEADER_BYTES_MAX)?;
+    let header_bytes = head.len() - PREFIX_BYTES;
+    check("header", header_bytes, HEADER_BYTES_MAX)?;
     check("payload", payload_bytes, PAYLOAD_BYTES_MAX)?;
-    let mut head = BytesMut::with_capacity(PREFIX_BYTES + header.len());
-    head.put_u32_le(header.len() as u32);
-    head.put_u32_le(payload_bytes as u32);
-    head.put_slice(&header);
-    Ok(head.freeze())
+    let mut prefix = &mut head[..PREFIX_BYTES];
+    prefix.put_u32_le(header_bytes as u32);
+    prefix.put_u32_le(payload_bytes as u32);
+    Ok(Bytes::from(head))
 }
 
 /// The whole frame in one buffer.

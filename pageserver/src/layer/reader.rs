@@ -51,6 +51,18 @@ impl Contents {
         start..end.max(start)
     }
 
+    /// The last block, of these, that begins at or before a key.
+    pub fn last_block_from(&self, key: Key, blocks: &Range<usize>) -> Option<usize> {
+        let before = self.index[blocks.clone()].partition_point(|row| row.first <= key);
+        before.checked_sub(1).map(|last| blocks.start + last)
+    }
+
+    /// The last block that may hold versions of a key at or below an LSN.
+    pub fn last_block_of(&self, key: Key, at: Lsn) -> Option<usize> {
+        let before = self.index.partition_point(|row| (row.first, row.first_lsn) <= (key, at));
+        before.checked_sub(1).filter(|last| self.index[*last].last >= key)
+    }
+
     /// What the index says of a block.
     pub fn block(&self, number: usize) -> &IndexRow {
         &self.index[number]

@@ -1,26 +1,35 @@
-//! One compute's connection.
+//! One compute's connection: one task that reads requests, answers those whose pages are at hand,
+//! and writes. A switch to another task and back costs more than such an answer, so only what has
+//! to wait, or is much, gets a task of its own.
 
 use std::{io, sync::Arc};
 
 use protocol::page_service::{
-    Hello, PROTOCOL_VERSION, PageError, RequestFrame, Response, ResponseFrame, Welcome,
+    Hello, PROTOCOL_VERSION, PageError, Request, RequestFrame, Response, Welcome,
 };
 use tokio::{
-    net::{TcpStream, tcp::OwnedReadHalf},
-    sync::{Semaphore, mpsc},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
 };
-use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{
     PageService,
-    requests::{Reader, serve},
-    writer::{ANSWERS_MAX, Answer, Answers, write_answers},
+    answers::{Answer, Outgoing},
+    requests::Reader,
 };
-use crate::connection::{FrameBounds, read_frame};
+use crate::connection::{FrameBounds, Incoming, read_frame};
 
-/// Requests of one connection that are served at once; further ones wait unread in the socket.
-const REQUESTS_MAX: usize = 64;
+/// Requests of one connection that have a task of their own; further ones wait unread.
+const TASKS_MAX: usize = 64;
+/// Answers of such tasks that are ready but not taken yet; more wait where they were made.
+const ANSWERS_MAX: usize = 64;
+/// Pages of a request that is answered at once where they are in memory. A larger one gets a task
+/// in any case: it may take another processor meanwhile.
+const PAGES_AT_ONCE_MAX: usize = 32;
+/// Answers that wait to be written; beyond that, no further request is read.
+const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 /// What is taken from a compute: a batch of 512 pages has some 15 KiB.
 const BOUNDS: FrameBounds = FrameBounds { header_bytes_max: 64 << 10, payload_bytes_max: 0 };
 
@@ -39,56 +48,105 @@ impl Connection {
     pub async fn run(self) -> io::Result<()> {
         let Connection { service, stream } = self;
         stream.set_nodelay(true)?;
-        let (mut incoming, outgoing) = stream.into_split();
-        let (answers, to_write) = mpsc::channel(ANSWERS_MAX);
-        let requests = TaskTracker::new();
-        let serving = async {
-            let writing = write_answers(outgoing, to_write);
-            let reading = async {
-                // The answers end when the last request has left its own.
-                let answers = answers;
-                read_requests(&service, &mut incoming, &answers, &requests).await
-            };
-            let (written, read) = tokio::join!(writing, reading);
-            read.and(written)
-        };
         tokio::select! {
-            ended = serving => ended,
+            ended = serve(&service, stream) => ended,
             () = service.stop.cancelled() => Ok(()),
         }
     }
 }
 
-async fn read_requests(
-    service: &PageService,
-    incoming: &mut OwnedReadHalf,
-    answers: &Answers,
-    requests: &TaskTracker,
-) -> io::Result<()> {
-    let Some((hello, _)) = read_frame::<Hello>(incoming, BOUNDS).await? else { return Ok(()) };
+async fn serve(service: &PageService, mut stream: TcpStream) -> io::Result<()> {
+    let Some((hello, _)) = read_frame::<Hello>(&mut stream, BOUNDS).await? else { return Ok(()) };
     let (reader, response) = match greet(service, hello).await {
         Ok((reader, welcome)) => (Some(reader), Response::Welcome(welcome)),
         Err(error) => (None, Response::Failed(error)),
     };
-    let frame = ResponseFrame { id: 0, response };
-    if answers.send(Answer { frame, payload: Vec::new() }).await.is_err() {
-        return Ok(());
+    let mut outgoing = Outgoing::default();
+    outgoing.push(Answer::head(0, response))?;
+    match reader {
+        Some(reader) => exchange(Arc::new(reader), &mut stream, outgoing).await?,
+        None => stream.write_all_buf(outgoing.unwritten()).await?,
     }
-    let Some(reader) = reader.map(Arc::new) else { return Ok(()) };
-    let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
+    stream.shutdown().await
+}
+
+/// Takes requests and writes answers until the compute has said its last, and has its last answer.
+async fn exchange(
+    reader: Arc<Reader>,
+    stream: &mut TcpStream,
+    mut outgoing: Outgoing,
+) -> io::Result<()> {
+    let (mut receiving, mut sending) = stream.split();
+    let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+    let mut incoming = Incoming::new(BOUNDS);
+    let (mut tasks, mut has_ended) = (0, false);
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
-        let frame = tokio::select! {
-            frame = read_frame::<RequestFrame>(incoming, BOUNDS) => frame?,
-            // Nobody writes the answers any more: the compute is gone.
-            () = answers.closed() => return Ok(()),
-        };
-        let Some((RequestFrame { id, request }, _)) = frame else { return Ok(()) };
-        let (reader, answers) = (Arc::clone(&reader), answers.clone());
-        requests.spawn(async move {
-            serve(&reader, id, request, &answers).await;
-            drop(slot);
-        });
+        while tasks < TASKS_MAX
+            && outgoing.bytes() < UNWRITTEN_BYTES_MAX
+            && let Some(frame) = incoming.next()?
+        {
+            match begin(&reader, frame, &answers).await {
+                Some(answer) => outgoing.push(answer)?,
+                None => tasks += 1,
+            }
+        }
+        if has_ended && tasks == 0 && outgoing.bytes() == 0 {
+            return Ok(());
+        }
+        let has_room = outgoing.bytes() < UNWRITTEN_BYTES_MAX;
+        let may_read = has_room && tasks < TASKS_MAX && !has_ended;
+        // What is ready goes out first: somebody waits for it.
+        tokio::select! {
+            biased;
+            written = sending.write_buf(outgoing.unwritten()), if outgoing.bytes() > 0 => {
+                written?;
+            }
+            answer = answered.recv(), if has_room && tasks > 0 => {
+                let Some((answer, is_last)) = answer else { return Ok(()) };
+                outgoing.push(answer)?;
+                tasks -= usize::from(is_last);
+            }
+            read = receiving.read_buf(incoming.unread()), if may_read => {
+                has_ended = read? == 0;
+                if has_ended && incoming.has_part() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+/// Where a task leaves its answers, each with whether it is the last.
+pub(super) type Answers = mpsc::Sender<(Answer, bool)>;
+
+/// The answer, where it needs nothing but memory; otherwise a task brings it.
+async fn begin(reader: &Arc<Reader>, frame: RequestFrame, answers: &Answers) -> Option<Answer> {
+    let RequestFrame { id, request } = frame;
+    let (reader, answers) = (reader.clone(), answers.clone());
+    if let Request::BaseBackup { lsn } = request {
+        tokio::spawn(async move { reader.base_backup(id, lsn, &answers).await });
+        return None;
+    }
+    let is_small = pages(&request).is_some_and(|pages| pages <= PAGES_AT_ONCE_MAX);
+    let mut answering = {
+        let reader = reader.clone();
+        Box::pin(async move { reader.answer(id, request).await })
+    };
+    if is_small && let std::task::Poll::Ready(answer) = futures::poll!(answering.as_mut()) {
+        return Some(answer);
+    }
+    tokio::spawn(async move {
+        // Where no one takes the answer, the connection is gone.
+        let _ = answers.send((answering.await, true)).await;
+    });
+    None
+}
+
+fn pages(request: &Request) -> Option<usize> {
+    match request {
+        Request::Range { count, .. } => Some(*count as usize),
+        Request::Batch { pages, .. } => Some(pages.len()),
+        Request::Relations { .. } | Request::BaseBackup { .. } => None,
     }
 }
 

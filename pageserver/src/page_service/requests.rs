@@ -1,8 +1,9 @@
 //! What a connection's requests read.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
+use futures::poll;
 use prometheus::HistogramTimer;
 use protocol::{
     Term,
@@ -12,9 +13,13 @@ use protocol::{
     },
 };
 use tokio::sync::mpsc;
-use wal_format::{Lsn, PageKey, RelationFork};
+use wal_format::{Lsn, PageKey, RelationFork, Target};
 
-use super::writer::{Answer, Answers};
+use super::{
+    answers::Answer,
+    connection::Answers,
+    scans::{Scan, Scans},
+};
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
     metrics::METRICS,
@@ -31,26 +36,7 @@ const BACKUP_FILES_AHEAD: usize = 4;
 pub(super) struct Reader {
     receiving: Use,
     term: Option<Term>,
-}
-
-/// Answers one request.
-pub(super) async fn serve(reader: &Reader, id: u64, request: Request, answers: &Answers) {
-    let (timer, pages) = begin(&request);
-    let served = match request {
-        Request::Range { at, fork, first, count } => reader.range(at, fork, first, count).await,
-        Request::Batch { at, pages } => reader.batch(at, &pages).await,
-        Request::Relations { at } => reader.relations(at).await,
-        Request::BaseBackup { lsn } => reader.base_backup(id, lsn, answers).await,
-    };
-    // A compute that was fenced while its answer was made gets none.
-    let served = served.and_then(|answer| reader.check_term().map(|()| answer));
-    let (response, payload) = served.unwrap_or_else(|error| (Response::Failed(error), Vec::new()));
-    timer.observe_duration();
-    if matches!(response, Response::Pages { .. }) {
-        METRICS.pages_read.inc_by(pages);
-    }
-    // Where no one takes the answer, the connection is gone.
-    let _ = answers.send(Answer { frame: ResponseFrame { id, response }, payload }).await;
+    scans: Scans,
 }
 
 /// Begins to time a request; and how many pages it asks for.
@@ -68,7 +54,34 @@ type Served = Result<(Response, Vec<Bytes>), PageError>;
 
 impl Reader {
     pub fn new(receiving: Use, term: Option<Term>) -> Reader {
-        Reader { receiving, term }
+        Reader { receiving, term, scans: Scans::default() }
+    }
+
+    /// Answers one request, which is not for a base backup.
+    pub async fn answer(&self, id: u64, request: Request) -> Answer {
+        let (timer, pages) = begin(&request);
+        let served = match request {
+            Request::Range { at, fork, first, count } => self.range(at, fork, first, count).await,
+            Request::Batch { at, pages } => self.batch(at, &pages).await,
+            Request::Relations { at } => self.relations(at).await,
+            Request::BaseBackup { .. } => {
+                Err(PageError::Invalid("a base backup is more than one answer".to_owned()))
+            }
+        };
+        let answer = self.unless_fenced(id, served);
+        timer.observe_duration();
+        if matches!(answer.frame.response, Response::Pages { .. }) {
+            METRICS.pages_read.inc_by(pages);
+        }
+        answer
+    }
+
+    /// A compute that was fenced while its answer was made gets none.
+    fn unless_fenced(&self, id: u64, served: Served) -> Answer {
+        let served = served.and_then(|answer| self.check_term().map(|()| answer));
+        let (response, payload) =
+            served.unwrap_or_else(|error| (Response::Failed(error), Vec::new()));
+        Answer { frame: ResponseFrame { id, response }, payload }
     }
 
     fn timeline(&self) -> &Arc<Timeline> {
@@ -111,20 +124,42 @@ impl Reader {
         check_count(count as usize)?;
         check_last(first.checked_add(count - 1))?;
         let lsn = self.version(at).await?;
-        let pages = self.timeline().pages(fork, first, count, lsn).await?;
-        Ok((Response::Pages { lsn }, vec![pages]))
+        let targets: Vec<Target> =
+            (first..first + count).map(|block| Target::Page(fork.block(block))).collect();
+        let scan = self.scans.note(fork, first, count);
+        let mut reading = pin!(self.timeline().pages_in_parts(&targets, lsn));
+        let pages = match poll!(reading.as_mut()) {
+            Poll::Ready(pages) => {
+                if let Some(scan) = scan.filter(Scan::is_cold) {
+                    self.read_ahead(fork, scan, lsn);
+                }
+                pages?
+            }
+            Poll::Pending => {
+                if let Some(scan) = scan {
+                    self.read_ahead(fork, scan, lsn);
+                }
+                reading.await?
+            }
+        };
+        Ok((Response::Pages { lsn }, pages))
+    }
+
+    /// Begins to read what a scan will ask for next.
+    fn read_ahead(&self, fork: RelationFork, scan: Scan, lsn: Lsn) {
+        scan.set_cold(true);
+        let blocks = scan.next.clone();
+        let found = move |has_read| scan.set_cold(has_read);
+        self.timeline().read_ahead(fork, blocks, lsn, found);
     }
 
     async fn batch(&self, at: ReadAt, pages: &[PageKey]) -> Served {
         check_count(pages.len())?;
         check_last(pages.iter().map(|page| page.block).max())?;
         let lsn = self.version(at).await?;
-        let mut payload = Vec::new();
-        for (fork, blocks) in runs(pages) {
-            let count = blocks.end - blocks.start;
-            payload.push(self.timeline().pages(fork, blocks.start, count, lsn).await?);
-        }
-        Ok((Response::Pages { lsn }, payload))
+        let targets: Vec<Target> = pages.iter().map(|page| Target::Page(*page)).collect();
+        let pages = self.timeline().pages_in_parts(&targets, lsn).await?;
+        Ok((Response::Pages { lsn }, pages))
     }
 
     async fn relations(&self, at: ReadAt) -> Served {
@@ -133,16 +168,23 @@ impl Reader {
         Ok((Response::Relations { lsn, forks }, Vec::new()))
     }
 
-    /// Sends the backup's head and files; the answer is its end.
-    async fn base_backup(&self, id: u64, lsn: Lsn, answers: &Answers) -> Served {
-        let end = (Response::BackupEnd, Vec::new());
+    /// Sends a base backup: its head, its files, its end.
+    pub async fn base_backup(&self, id: u64, lsn: Lsn, answers: &Answers) {
+        let timer = METRICS.base_backup_seconds.start_timer();
+        let served = self.send_backup(id, lsn, answers).await;
+        let served = served.map(|()| (Response::BackupEnd, Vec::new()));
+        timer.observe_duration();
+        // Where no one takes the answer, the connection is gone.
+        let _ = answers.send((self.unless_fenced(id, served), true)).await;
+    }
+
+    async fn send_backup(&self, id: u64, lsn: Lsn, answers: &Answers) -> Result<(), PageError> {
         self.check_term()?;
         self.receiving.wait_for(lsn, INGEST_WAIT).await?;
         let backup = BaseBackup::at(self.timeline(), lsn).await?;
-        let response = Response::BackupHead(backup.head.clone());
-        let frame = ResponseFrame { id, response };
-        if answers.send(Answer { frame, payload: Vec::new() }).await.is_err() {
-            return Ok(end);
+        let head = Answer::head(id, Response::BackupHead(backup.head.clone()));
+        if answers.send((head, false)).await.is_err() {
+            return Ok(());
         }
         let (files, received) = mpsc::channel(BACKUP_FILES_AHEAD);
         let read = async {
@@ -150,8 +192,7 @@ impl Reader {
             backup.send_files(self.timeline(), &files).await
         };
         let (read, ()) = tokio::join!(read, send_files(id, received, answers));
-        read?;
-        Ok(end)
+        Ok(read?)
     }
 }
 
@@ -161,7 +202,7 @@ async fn send_files(id: u64, mut files: mpsc::Receiver<BackupFile>, answers: &An
             let chunk = contents.split_to(contents.len().min(BACKUP_CHUNK_BYTES_MAX));
             let response = Response::BackupFile { path: path.clone() };
             let frame = ResponseFrame { id, response };
-            if answers.send(Answer { frame, payload: vec![chunk] }).await.is_err() {
+            if answers.send((Answer { frame, payload: vec![chunk] }, false)).await.is_err() {
                 return;
             }
             if contents.is_empty() {
@@ -186,14 +227,4 @@ fn check_last(block: Option<u32>) -> Result<(), PageError> {
         Some(block) if block != u32::MAX => Ok(()),
         _ => Err(PageError::Invalid("a block beyond the last possible one was asked for".into())),
     }
-}
-
-/// Pages that follow each other, joined: a run is read in one go.
-fn runs(pages: &[PageKey]) -> impl Iterator<Item = (RelationFork, Range<u32>)> {
-    let follows =
-        |a: &PageKey, b: &PageKey| a.fork == b.fork && a.block.checked_add(1) == Some(b.block);
-    pages.chunk_by(follows).filter_map(|run| {
-        let (first, last) = (run.first()?, run.last()?);
-        Some((first.fork, first.block..last.block.checked_add(1)?))
-    })
 }

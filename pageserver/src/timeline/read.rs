@@ -1,8 +1,9 @@
 //! Reads: from memory, then layer after layer from the newest back, then in the ancestor.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures::poll;
 use wal_format::{Lsn, PAGE_BYTES, Page, RelationFork, Target};
 
 use super::{Timeline, reconstruct::Chain};
@@ -21,6 +22,8 @@ use crate::{
 const ANCESTOR_WAIT: Duration = Duration::from_secs(10);
 /// The most pages that are read at once: what they are made from is in memory together.
 const PAGES_AT_ONCE_MAX: usize = 128;
+/// What stands where nothing was written.
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 impl Timeline {
     /// A key's value as of `at`; `None` where it has none (never written, or cleared).
@@ -49,41 +52,45 @@ impl Timeline {
 
     /// Any pages, as [`Timeline::pages`] gives them, in the order asked for.
     pub async fn target_pages(&self, targets: &[Target], at: Lsn) -> Result<Bytes, Error> {
-        let mut out = BytesMut::zeroed(targets.len() * PAGE_BYTES);
-        let mut scratch = Page::zeroed();
-        let parts = out.chunks_mut(PAGES_AT_ONCE_MAX * PAGE_BYTES);
-        for (targets, out) in targets.chunks(PAGES_AT_ONCE_MAX).zip(parts) {
+        let pages = self.pages_in_parts(targets, at).await?;
+        let mut out = BytesMut::with_capacity(pages.len() * PAGE_BYTES);
+        pages.iter().for_each(|page| out.extend_from_slice(page));
+        Ok(out.freeze())
+    }
+
+    /// The same, each page by itself: one that is stored as it is served is not copied.
+    pub async fn pages_in_parts(&self, targets: &[Target], at: Lsn) -> Result<Vec<Bytes>, Error> {
+        let mut pages = Vec::with_capacity(targets.len());
+        for targets in targets.chunks(PAGES_AT_ONCE_MAX) {
             let mut keys: Vec<Key> = targets.iter().map(|target| Key::target(*target)).collect();
             keys.sort_unstable();
             keys.dedup();
             let chains = self.collect(&keys, at).await?;
-            for (target, out) in targets.iter().zip(out.chunks_exact_mut(PAGE_BYTES)) {
-                if let Ok(position) = keys.binary_search(&Key::target(*target)) {
-                    self.serve_page(&chains[position], *target, &mut scratch, out)?;
-                }
+            for target in targets {
+                let position = keys.binary_search(&Key::target(*target));
+                let chain = position.ok().and_then(|position| chains.get(position));
+                pages.push(match chain {
+                    Some(chain) => self.page(chain, *target)?,
+                    None => Bytes::from_static(&ZEROS),
+                });
             }
         }
-        Ok(out.freeze())
+        Ok(pages)
     }
 
-    /// Makes one page, with `scratch` as the place to make it in; `out` is zeros.
-    fn serve_page(
-        &self,
-        chain: &Chain,
-        target: Target,
-        scratch: &mut Page,
-        out: &mut [u8],
-    ) -> Result<(), Error> {
-        let image = chain.stored_image().filter(|image| image.len() == out.len());
+    fn page(&self, chain: &Chain, target: Target) -> Result<Bytes, Error> {
+        let image = chain.stored_image().filter(|image| image.len() == PAGE_BYTES);
         if let (Some(image), false) = (image, self.facts.checksums) {
-            out.copy_from_slice(image);
-        } else if chain.make_page(target, self.engine.redo.as_ref(), scratch)? {
-            if let (Target::Page(page), true) = (target, self.facts.checksums) {
-                scratch.set_checksum(page.block);
-            }
-            out.copy_from_slice(scratch.bytes());
+            return Ok(image.clone());
         }
-        Ok(())
+        let mut page = Page::zeroed();
+        if !chain.make_page(target, self.engine.redo.as_ref(), &mut page)? {
+            return Ok(Bytes::from_static(&ZEROS));
+        }
+        if let (Target::Page(key), true) = (target, self.facts.checksums) {
+            page.set_checksum(key.block);
+        }
+        Ok(page.into_bytes())
     }
 
     /// All keys of a range that have a value as of `at`, in order, with their values. All of them
@@ -118,9 +125,12 @@ impl Timeline {
             if wanted.is_complete() {
                 break;
             }
-            for layer in layers.iter().rev() {
+            for (place, layer) in layers.iter().enumerate().rev() {
                 if holds_versions_at(layer, at) && layer.may_hold(&wanted.hull) {
-                    wanted.collect_layer(layer, at).await?;
+                    let older = &layers[..place];
+                    wanted
+                        .collect_layer(layer, at, || timeline.read_layers_ahead(older, keys, at))
+                        .await?;
                     if wanted.is_complete() {
                         return Ok(wanted.chains);
                     }
@@ -178,7 +188,7 @@ impl Timeline {
 }
 
 /// Whether a layer has versions at or below `at`.
-fn holds_versions_at(layer: &Layer, at: Lsn) -> bool {
+pub(super) fn holds_versions_at(layer: &Layer, at: Lsn) -> bool {
     match layer.summary().name.kind {
         LayerKind::Delta => layer.from() < at,
         LayerKind::Image => layer.from() <= at,
@@ -218,7 +228,22 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    async fn collect_layer(&mut self, layer: &Layer, at: Lsn) -> Result<(), Error> {
+    /// Takes what the layer has; calls `when_waiting` once if that has to be waited for.
+    async fn collect_layer(
+        &mut self,
+        layer: &Layer,
+        at: Lsn,
+        when_waiting: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let mut reading = pin!(self.collect_blocks(layer, at));
+        if let Poll::Ready(read) = poll!(reading.as_mut()) {
+            return read;
+        }
+        when_waiting();
+        reading.await
+    }
+
+    async fn collect_blocks(&mut self, layer: &Layer, at: Lsn) -> Result<(), Error> {
         let contents = layer.contents().await?;
         let clears: Vec<&Clear> = contents.clears_in(&self.hull).collect();
         let floors: Vec<Option<Lsn>> =
@@ -252,29 +277,36 @@ impl<'a> Wanted<'a> {
     /// come last; takes them from `blocks`. Of one key with many blocks only one at a time: it
     /// may be enough.
     fn last_blocks(&self, contents: &Contents, blocks: &mut Range<usize>, at: Lsn) -> Vec<usize> {
-        let mut numbers = Vec::new();
-        while blocks.start < blocks.end && numbers.len() < READ_BLOCKS_MAX {
-            let number = blocks.end - 1;
+        let mut numbers: Vec<usize> = Vec::new();
+        // Those before this position may still need a block.
+        let mut keys = self.keys.len();
+        while keys > 0 && numbers.len() < READ_BLOCKS_MAX {
+            let key = self.keys[keys - 1];
+            if self.chains[keys - 1].is_complete() {
+                keys -= 1;
+                continue;
+            }
+            let Some(number) = contents.last_block_from(key, blocks) else { break };
             let row = contents.block(number);
+            if row.last < key {
+                keys -= 1;
+                continue;
+            }
+            let is_of_one_key = row.first == row.last;
             let goes_on =
                 numbers.last().is_some_and(|next| contents.block(*next).first == row.last);
-            if goes_on && row.first == row.last {
+            if goes_on && is_of_one_key {
                 break;
             }
             blocks.end = number;
-            if self.wants_block(contents, number, at) {
+            if !is_of_one_key || row.first_lsn <= at {
                 numbers.push(number);
             }
+            // Only versions of its first key can be in the block before, too.
+            keys = self.keys.partition_point(|key| *key <= row.first);
         }
         numbers.reverse();
         numbers
-    }
-
-    fn wants_block(&self, contents: &Contents, number: usize, at: Lsn) -> bool {
-        let row = contents.block(number);
-        let is_too_new = row.first == row.last && row.first_lsn > at;
-        let chains = &self.chains[self.positions(row.first, row.last)];
-        !is_too_new && chains.iter().any(|chain| !chain.is_complete())
     }
 
     fn collect_block(&mut self, block: &Block, floors: &[Option<Lsn>], at: Lsn) {
