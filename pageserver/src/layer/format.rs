@@ -20,7 +20,7 @@ pub const LAYER_MAGIC: [u8; 8] = *b"OFSLAYER";
 pub const FOOTER_BYTES: usize = 96;
 /// A block is closed at the first value that takes it to this size, before compression.
 pub const BLOCK_BYTES: usize = 32 << 10;
-/// Compression: the fastest level. Layers are read far more often than their size matters.
+/// Compression. Block size and level were chosen by `benches/blocks`: decision 0008.
 pub const ZSTD_LEVEL: i32 = 1;
 /// The most bytes that a part may claim to decompress to: a block with one value of the longest
 /// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
