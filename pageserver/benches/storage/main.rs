@@ -1,7 +1,10 @@
 //! What the storage engine costs inside one process: applying records, writing layers, reading
-//! pages from each kind of layer, the scans of a base backup, creating tenants and branches.
+//! blocks, finding layers, reconstructing pages, reading ranges from each kind of layer, the scans
+//! of a base backup, creating tenants and branches.
 //!
 //! `cargo bench -p pageserver --bench storage`
+
+mod layers;
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -229,5 +232,14 @@ fn creation(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reads, ingest, creation);
+criterion_group!(
+    benches,
+    layers::write,
+    layers::blocks,
+    layers::lookup,
+    layers::reconstruct,
+    reads,
+    ingest,
+    creation
+);
 criterion_main!(benches);
