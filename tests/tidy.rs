@@ -177,7 +177,7 @@ fn every_command_of_the_readme_exists() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let exists = match words[..] {
             ["offshoot", ..] => is_understood(&words[1..]),
-            ["cargo", "bench", "--bench", name, ..] => root().join("benches").join(name).is_dir(),
+            ["cargo", "bench", "--bench", name, ..] => is_bench(name),
             ["cargo", "test", ..] => value(&words, "--test").is_some_and(is_test),
             ["cargo", "build", ..] => true,
             [script, ..] => fs::metadata(root().join(script))
@@ -199,7 +199,16 @@ fn value<'a>(words: &[&'a str], option: &str) -> Option<&'a str> {
 
 /// Whether a package has a test target of this name.
 fn is_test(name: &str) -> bool {
-    let places = [format!("tests/{name}.rs"), format!("tests/{name}/main.rs")];
+    is_in("tests", name)
+}
+
+fn is_bench(name: &str) -> bool {
+    is_in("benches", name)
+}
+
+/// Whether a crate has a program of this name in this folder.
+fn is_in(folder: &str, name: &str) -> bool {
+    let places = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/main.rs")];
     files(".rs").iter().any(|(path, _)| places.iter().any(|place| path.ends_with(place)))
 }
 

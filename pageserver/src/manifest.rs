@@ -5,6 +5,6 @@ mod sequence;
 mod tenant;
 mod timeline;
 
-pub use sequence::{Sequence, decode_checked, encode_checked};
+pub use sequence::{Body, NoChange, Prepared, Sequence, decode_checked, encode_checked};
 pub use tenant::{AncestorEntry, BranchEntry, TenantKind, TenantManifest};
 pub use timeline::TimelineManifest;

@@ -62,6 +62,11 @@ impl Process {
         Ok(Process { child, log: log.to_owned(), lines })
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line of its standard output that holds this text.
     pub fn wait_for_line(&mut self, text: &str) -> anyhow::Result<String> {
         let deadline = Instant::now() + READY_MAX;
@@ -73,11 +78,6 @@ impl Process {
                 Err(reason) => bail!("{text:?} was not said ({reason}); its log:\n{}", self.log()),
             }
         }
-    }
-
-    /// Its number.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it has logged.

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -16,6 +17,27 @@ const MANIFEST_VERSION: u32 = 1;
 /// How many of a writer's own manifests stay beside the newest.
 const MANIFESTS_KEPT: usize = 3;
 const NAME_PREFIX: &str = "manifest-";
+/// The most changes that follow a whole manifest: whoever opens the sequence reads them all.
+const CHANGES_MAX: u64 = 256;
+/// How many of them are read at once.
+const READS_AT_ONCE: usize = 16;
+
+/// What a sequence's manifests say. One that is long may be followed by changes of it, which cost
+/// what they change and not what there is.
+pub trait Body: Serialize + DeserializeOwned {
+    /// What one manifest may change of the one before.
+    type Change: Serialize + DeserializeOwned;
+
+    /// What makes `before` into this; `None` where only the whole says it.
+    fn since(&self, before: &Self) -> Option<Self::Change>;
+
+    /// Makes what [`Body::since`] compared.
+    fn apply(&mut self, change: Self::Change);
+}
+
+/// The change of a body whose manifests are always whole: there is none.
+#[derive(Serialize, Deserialize)]
+pub enum NoChange {}
 
 /// What every manifest says of itself.
 #[derive(Serialize, Deserialize)]
@@ -27,8 +49,19 @@ struct Envelope<T> {
     /// The writer's first manifest of the sequence. It is kept for ever, so that an older writer
     /// that slept finds its next number taken.
     takeover: bool,
+    /// The number of the whole manifest that this one, and all between, are changes of; absent in
+    /// one that is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changes: Option<u64>,
     #[serde(flatten)]
     body: T,
+}
+
+/// A manifest that is ready to become the newest.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    object: Bytes,
+    is_whole: bool,
 }
 
 /// A folder's manifests.
@@ -43,6 +76,10 @@ pub struct Sequence {
     has_written: bool,
     /// No other writer knows the folder before this one's first manifest is there.
     is_private: bool,
+    /// The newest whole manifest of this writer, and its length.
+    whole: (u64, usize),
+    /// The length of the changes that follow it.
+    change_bytes: usize,
 }
 
 impl Sequence {
@@ -57,11 +94,13 @@ impl Sequence {
             own: VecDeque::new(),
             has_written: false,
             is_private: true,
+            whole: (0, 0),
+            change_bytes: 0,
         }
     }
 
-    /// Reads the newest manifest; `None` where there is none.
-    pub async fn open<T: DeserializeOwned>(
+    /// Reads what the newest manifest says; `None` where there is none.
+    pub async fn open<T: Body>(
         store: Arc<dyn ObjectStore>,
         folder: Path,
     ) -> Result<(Sequence, Option<T>), Error> {
@@ -72,18 +111,59 @@ impl Sequence {
             if newest == 0 {
                 return Ok((sequence, None));
             }
-            let path = sequence.path(newest);
-            match read(sequence.store.as_ref(), &path).await? {
-                Some(object) => {
-                    let envelope: Envelope<T> = decode(&object, &path)?;
+            match sequence.body(newest).await {
+                Ok(body) => {
                     sequence.newest = newest;
-                    return Ok((sequence, Some(envelope.body)));
+                    return Ok((sequence, Some(body)));
                 }
                 // Collected between the two requests: a newer one is there now.
-                None if gone != Some(newest) => gone = Some(newest),
-                None => return Err(Error::Missing { object: path.to_string() }),
+                Err(Error::Missing { .. }) if gone != Some(newest) => gone = Some(newest),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What the manifest of this number says, with those that it changes.
+    async fn body<T: Body>(&self, number: u64) -> Result<T, Error> {
+        let path = self.path(number);
+        let object = self.read(number).await?;
+        let Some(whole) = decode_head(&object, &path)?.changes else {
+            return Ok(decode_checked::<Envelope<T>>(&object, &path)?.body);
+        };
+        let wrong = |path: &Path, expected: String, found: String| Error::Corrupt {
+            object: path.to_string(),
+            offset: 0,
+            expected,
+            found,
+        };
+        if whole >= number || number - whole > CHANGES_MAX {
+            let expected = format!("changes of one of the {CHANGES_MAX} manifests before");
+            return Err(wrong(&path, expected, format!("changes of number {whole}")));
+        }
+        let between = stream::iter(whole..number).map(|number| self.read(number));
+        let mut objects: Vec<Bytes> = between.buffered(READS_AT_ONCE).try_collect().await?;
+        objects.push(object);
+        let mut body: Option<T> = None;
+        for (number, object) in (whole..).zip(objects) {
+            let path = self.path(number);
+            match (&mut body, decode_head(&object, &path)?.changes) {
+                (None, None) => body = Some(decode_checked::<Envelope<T>>(&object, &path)?.body),
+                (Some(body), Some(of)) if of == whole => {
+                    body.apply(decode_checked::<Envelope<T::Change>>(&object, &path)?.body);
+                }
+                (_, found) => {
+                    let expected = format!("number {whole} whole, and then changes of it");
+                    return Err(wrong(&path, expected, format!("changes of {found:?}")));
+                }
+            }
+        }
+        body.ok_or_else(|| Error::Missing { object: self.path(whole).to_string() })
+    }
+
+    async fn read(&self, number: u64) -> Result<Bytes, Error> {
+        let path = self.path(number);
+        let missing = || Error::Missing { object: path.to_string() };
+        read(self.store.as_ref(), &path).await?.ok_or_else(missing)
     }
 
     /// The number of the newest manifest known; 0 before the first.
@@ -91,22 +171,42 @@ impl Sequence {
         self.newest
     }
 
-    /// Prepares the manifest that would be the newest. Publishing the same one again after a
-    /// failure is safe.
-    pub fn prepare<T: Serialize>(&self, body: &T) -> Result<Bytes, Error> {
-        let envelope = Envelope {
+    /// Prepares the manifest that would be the newest, whole. Publishing the same one again after
+    /// a failure is safe.
+    pub fn prepare<T: Serialize>(&self, body: &T) -> Result<Prepared, Error> {
+        Ok(Prepared { object: self.encode(body, None)?, is_whole: true })
+    }
+
+    /// The same, as a change of `before`, which is what the newest says, where that is shorter: all
+    /// changes together never outgrow the whole that they follow.
+    pub fn prepare_after<T: Body>(&self, before: &T, body: &T) -> Result<Prepared, Error> {
+        let (whole, whole_bytes) = self.whole;
+        let may = self.has_written
+            && self.newest - whole < CHANGES_MAX
+            && self.change_bytes < whole_bytes;
+        match body.since(before).filter(|_| may) {
+            Some(change) => {
+                Ok(Prepared { object: self.encode(&change, Some(whole))?, is_whole: false })
+            }
+            None => self.prepare(body),
+        }
+    }
+
+    fn encode<T: Serialize>(&self, body: &T, changes: Option<u64>) -> Result<Bytes, Error> {
+        encode_checked(&Envelope {
             version: MANIFEST_VERSION,
             number: self.newest + 1,
             writer: self.writer.clone(),
             takeover: !self.has_written,
+            changes,
             body,
-        };
-        encode_checked(&envelope)
+        })
     }
 
     /// Makes a prepared manifest the newest. [`Error::Fenced`] where another writer was there
     /// first; after [`Error::Unavailable`] it may or may not have become the newest.
-    pub async fn publish(&mut self, manifest: Bytes) -> Result<(), Error> {
+    pub async fn publish(&mut self, manifest: Prepared) -> Result<(), Error> {
+        let Prepared { object: manifest, is_whole } = manifest;
         let number = self.newest + 1;
         let path = self.path(number);
         let fenced = || Error::Fenced { object: path.to_string() };
@@ -138,13 +238,19 @@ impl Sequence {
             return Err(fenced());
         }
         self.newest = number;
+        if is_whole {
+            (self.whole, self.change_bytes) = ((number, manifest.len()), 0);
+        } else {
+            self.change_bytes += manifest.len();
+        }
         Ok(())
     }
 
-    /// Removes this writer's manifests that are no longer among the newest. What fails to be
-    /// removed stays: it does no harm.
+    /// Removes this writer's manifests that are no longer among the newest, nor what those change.
+    /// What fails to be removed stays: it does no harm.
     pub async fn collect(&mut self) {
-        while self.own.len() > MANIFESTS_KEPT {
+        let (whole, _) = self.whole;
+        while self.own.len() > MANIFESTS_KEPT && self.own.front().is_some_and(|own| *own < whole) {
             let Some(number) = self.own.pop_front() else { return };
             let path = self.path(number);
             if let Err(error) = self.store.delete(&path).await {
@@ -174,21 +280,25 @@ async fn read(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Err
     }
 }
 
-fn decode<T: DeserializeOwned>(object: &[u8], path: &Path) -> Result<Envelope<T>, Error> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let Versioned { version } = decode_checked(object, path)?;
-    if version != MANIFEST_VERSION {
+/// What must be known of a manifest before it can be read.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+    #[serde(default)]
+    changes: Option<u64>,
+}
+
+fn decode_head(object: &[u8], path: &Path) -> Result<Head, Error> {
+    let head: Head = decode_checked(object, path)?;
+    if head.version != MANIFEST_VERSION {
         return Err(Error::Corrupt {
             object: path.to_string(),
             offset: 0,
             expected: format!("manifest version {MANIFEST_VERSION}"),
-            found: format!("version {version}"),
+            found: format!("version {}", head.version),
         });
     }
-    decode_checked(object, path)
+    Ok(head)
 }
 
 /// JSON, a line feed, the JSON's CRC-32 (IEEE) as 8 hexadecimal digits, a line feed.

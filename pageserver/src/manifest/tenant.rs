@@ -1,7 +1,11 @@
 //! What a tenant is: its name, its branches, where they came from.
 
+use std::sync::Arc;
+
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin};
 use serde::{Deserialize, Serialize};
+
+use super::Body;
 
 /// Whether a tenant has a customer, or is what others are made from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub struct TenantManifest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
     /// Its branches, in the order in which their timelines were made.
-    pub branches: Vec<BranchEntry>,
+    pub branches: Vec<Arc<BranchEntry>>,
 }
 
 /// A branch.
@@ -63,17 +67,17 @@ pub struct AncestorEntry {
 impl TenantManifest {
     /// The branch of this name.
     pub fn branch(&self, name: &str) -> Option<&BranchEntry> {
-        self.branches.iter().find(|branch| branch.name == name)
+        self.branches.iter().find(|branch| branch.name == name).map(Arc::as_ref)
     }
 
     /// The branch of this timeline.
     pub fn branch_of(&self, timeline: TimelineId) -> Option<&BranchEntry> {
-        self.branches.iter().find(|branch| branch.timeline == timeline)
+        self.branches.iter().find(|branch| branch.timeline == timeline).map(Arc::as_ref)
     }
 
     /// The names of the branches that came from this timeline.
     pub fn children(&self, timeline: TimelineId) -> Vec<&str> {
-        let from = |entry: &BranchEntry| {
+        let from = |entry: &Arc<BranchEntry>| {
             entry
                 .ancestor
                 .is_some_and(|from| from.tenant == self.tenant && from.timeline == timeline)
@@ -84,5 +88,25 @@ impl TenantManifest {
     /// The name of a timeline of this tenant in requests.
     pub fn timeline(&self, timeline: TimelineId) -> TenantTimeline {
         TenantTimeline { tenant: self.tenant, timeline }
+    }
+}
+
+/// Branches that a tenant got, and nothing else that changed.
+#[derive(Serialize, Deserialize)]
+pub struct NewBranches {
+    new_branches: Vec<Arc<BranchEntry>>,
+}
+
+impl Body for TenantManifest {
+    type Change = NewBranches;
+
+    fn since(&self, before: &TenantManifest) -> Option<NewBranches> {
+        let (old, new) = self.branches.split_at_checked(before.branches.len())?;
+        let without_new = TenantManifest { branches: old.to_vec(), ..self.clone() };
+        (without_new == *before).then(|| NewBranches { new_branches: new.to_vec() })
+    }
+
+    fn apply(&mut self, change: NewBranches) {
+        self.branches.extend(change.new_branches);
     }
 }

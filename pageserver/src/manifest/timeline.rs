@@ -3,6 +3,7 @@
 use protocol::{BranchPoint, Term};
 use serde::{Deserialize, Serialize};
 
+use super::{Body, NoChange};
 use crate::layer::name::LayerSummary;
 
 /// A timeline's layers. A timeline without a manifest has none of its own.
@@ -14,4 +15,16 @@ pub struct TimelineManifest {
     pub term: Term,
     /// The layers, by rising LSN.
     pub layers: Vec<LayerSummary>,
+}
+
+impl Body for TimelineManifest {
+    type Change = NoChange;
+
+    fn since(&self, _before: &TimelineManifest) -> Option<NoChange> {
+        None
+    }
+
+    fn apply(&mut self, change: NoChange) {
+        match change {}
+    }
 }

@@ -347,7 +347,8 @@ async fn a_tenant_that_claims_another_tenants_timeline_as_its_ancestor_is_not_se
     let opened = Sequence::open::<TenantManifest>(world.store.clone(), folder.clone()).await;
     let (mut sequence, manifest) = opened.expect("the store works");
     let mut manifest = manifest.expect("the tenant is there");
-    let ancestor = manifest.branches[0].ancestor.as_mut().expect("main comes from the template");
+    let main = Arc::make_mut(&mut manifest.branches[0]);
+    let ancestor = main.ancestor.as_mut().expect("main comes from the template");
     (ancestor.tenant, ancestor.timeline) = (mains[1].tenant, mains[1].timeline);
     let forged = sequence.prepare(&manifest).expect("it is JSON");
     sequence.publish(forged).await.expect("nobody else writes");

@@ -44,7 +44,7 @@ impl Tenants {
             created_at: now,
             checksums: template.checksums,
             deleted: false,
-            branches: vec![main],
+            branches: vec![Arc::new(main)],
         };
         let manifest = self.publish_new(manifest).await?;
         self.describe(&manifest).await
@@ -103,7 +103,7 @@ impl Tenants {
                 refuse_taken(manifest, name)?;
                 let parent = find_branch(manifest, from)?;
                 let entry = child(manifest, parent, name, timeline, point, now);
-                manifest.branches.push(entry);
+                manifest.branches.push(Arc::new(entry));
                 Ok(())
             })
             .await?;
@@ -136,11 +136,11 @@ impl Tenants {
                     None => free_name(manifest, &old.name, now),
                 };
                 let entry = child(manifest, &old, &old.name, timeline, point, now);
-                let is_old = |entry: &&mut BranchEntry| entry.timeline == old.timeline;
+                let is_old = |entry: &&mut Arc<BranchEntry>| entry.timeline == old.timeline;
                 if let Some(old) = manifest.branches.iter_mut().find(is_old) {
-                    old.name = kept;
+                    Arc::make_mut(old).name = kept;
                 }
-                manifest.branches.push(entry);
+                manifest.branches.push(Arc::new(entry));
                 old_timeline = old.timeline;
                 Ok(())
             })

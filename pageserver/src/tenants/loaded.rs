@@ -65,7 +65,7 @@ impl Tenants {
         }
         let mut next = TenantManifest::clone(&tenant.manifest);
         change(&mut next)?;
-        let prepared = tenant.sequence.prepare(&next)?;
+        let prepared = tenant.sequence.prepare_after(&*tenant.manifest, &next)?;
         if let Err(error) = tenant.sequence.publish(prepared).await {
             *slot = None;
             return Err(error);

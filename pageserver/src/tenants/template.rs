@@ -1,5 +1,7 @@
 //! Templates: all keys as of one LSN, in image layers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, PutPayload};
 use protocol::{TenantId, TenantTimeline, Term, TimelineId, TimelineOrigin};
@@ -110,7 +112,7 @@ impl TemplateWriter<'_> {
             created_at: now,
             checksums: self.source.checksums,
             deleted: false,
-            branches: vec![main],
+            branches: vec![Arc::new(main)],
         };
         let manifest = self.tenants.publish_new(manifest).await?;
         self.tenants.describe(&manifest).await

@@ -29,7 +29,7 @@ use crate::{
         reader::Layer,
         writer::{WrittenLayer, write_delta},
     },
-    manifest::{Sequence, TimelineManifest},
+    manifest::{Prepared, Sequence, TimelineManifest},
     metrics::METRICS,
     store::unavailable,
 };
@@ -211,7 +211,7 @@ impl Timeline {
         }
     }
 
-    async fn publish(&self, sequence: &mut Sequence, manifest: Bytes) -> Result<(), Error> {
+    async fn publish(&self, sequence: &mut Sequence, manifest: Prepared) -> Result<(), Error> {
         let mut backoff = BACKOFF_MIN;
         loop {
             match sequence.publish(manifest.clone()).await {

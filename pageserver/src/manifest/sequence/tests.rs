@@ -3,19 +3,36 @@ use object_store::memory::InMemory;
 use super::*;
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
-struct Body {
+struct Said {
     text: String,
 }
 
-fn body(text: &str) -> Body {
-    Body { text: text.to_owned() }
+#[derive(Serialize, Deserialize)]
+struct More {
+    more: String,
+}
+
+impl Body for Said {
+    type Change = More;
+
+    fn since(&self, before: &Said) -> Option<More> {
+        Some(More { more: self.text.strip_prefix(&before.text)?.to_owned() })
+    }
+
+    fn apply(&mut self, change: More) {
+        self.text.push_str(&change.more);
+    }
+}
+
+fn body(text: &str) -> Said {
+    Said { text: text.to_owned() }
 }
 
 fn folder() -> Path {
     Path::from("tenants/t")
 }
 
-async fn open(store: &Arc<dyn ObjectStore>) -> (Sequence, Option<Body>) {
+async fn open(store: &Arc<dyn ObjectStore>) -> (Sequence, Option<Said>) {
     Sequence::open(store.clone(), folder()).await.expect("the store works")
 }
 
@@ -56,7 +73,7 @@ async fn a_put_that_is_tried_again_after_it_succeeded_unseen_is_a_success() {
     let (mut sequence, _) = open(&store).await;
     let manifest = sequence.prepare(&body("once")).expect("a body is JSON");
     let path = sequence.path(1);
-    store.put(&path, manifest.clone().into()).await.expect("the store works");
+    store.put(&path, manifest.object.clone().into()).await.expect("the store works");
     sequence.publish(manifest).await.expect("it is our own");
     assert_eq!(sequence.newest(), 1);
 }
@@ -120,11 +137,104 @@ async fn every_flipped_bit_of_a_manifest_is_found_and_named() {
             let mut damaged = whole.to_vec();
             damaged[at] ^= 1 << bit;
             store.put(&path, damaged.into()).await.expect("the store works");
-            let opened = Sequence::open::<Body>(store.clone(), folder()).await;
+            let opened = Sequence::open::<Said>(store.clone(), folder()).await;
             match opened.map(|(_, body)| body) {
                 Err(Error::Corrupt { object, .. }) => assert_eq!(object, path.to_string()),
                 other => panic!("bit {bit} of byte {at} went unnoticed: {other:?}"),
             }
         }
+    }
+}
+
+/// Publishes ever longer texts, one letter more each, and gives the last.
+async fn grow(sequence: &mut Sequence, mut before: Said, letters: usize) -> Said {
+    for _ in 0..letters {
+        let next = body(&format!("{}x", before.text));
+        let manifest = sequence.prepare_after(&before, &next).expect("a body is JSON");
+        sequence.publish(manifest).await.expect("nobody else writes");
+        sequence.collect().await;
+        before = next;
+    }
+    before
+}
+
+#[tokio::test]
+async fn what_changes_say_is_read_after_the_whole_that_they_follow() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    let mut said = body(&"long ".repeat(100_000));
+    publish(&mut sequence, &said.text).await.expect("nobody else writes");
+    for _ in 0..40 {
+        said = grow(&mut sequence, said, 25).await;
+        assert_eq!(open(&store).await.1.as_ref(), Some(&said));
+    }
+    let objects: Vec<_> = store.list(None).try_collect().await.expect("the store works");
+    let whole = objects.iter().filter(|object| object.size > 500_000).count();
+    let changes = objects.iter().filter(|object| object.size < 1_000).count();
+    assert_eq!(whole + changes, objects.len());
+    // The first is kept for ever; of the later, one whole and what follows it, or what comes before
+    // the newest of it.
+    assert!((2..=3).contains(&whole), "{whole} whole ones are there");
+    assert!(changes <= CHANGES_MAX as usize, "{changes} changes are there");
+}
+
+#[tokio::test]
+async fn changes_never_outgrow_what_they_change() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    let short = body("short");
+    publish(&mut sequence, &short.text).await.expect("nobody else writes");
+    let said = grow(&mut sequence, short, 30).await;
+    assert_eq!(open(&store).await.1, Some(said));
+    let (whole, _) = sequence.whole;
+    assert!(sequence.newest - whole <= 2, "{} changes of a few bytes", sequence.newest - whole);
+}
+
+#[tokio::test]
+async fn a_new_writer_begins_with_a_whole_manifest() {
+    let store = store();
+    let (mut old, _) = open(&store).await;
+    let said = body(&"long ".repeat(1000));
+    publish(&mut old, &said.text).await.expect("nobody else writes");
+    let said = grow(&mut old, said, 5).await;
+    let (mut new, newest) = open(&store).await;
+    assert_eq!(newest.as_ref(), Some(&said));
+    let longer = grow(&mut new, said.clone(), 1).await;
+    let object = new.read(new.newest).await.expect("it is there");
+    assert!(object.len() > 5_000, "it is a change of another writer's manifest");
+    assert_eq!(open(&store).await.1, Some(longer));
+    let late = body(&format!("{}y", said.text));
+    let late = old.prepare_after(&said, &late).expect("a body is JSON");
+    assert!(matches!(old.publish(late).await, Err(Error::Fenced { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_manifest_below_the_newest_is_named() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    let said = body(&"long ".repeat(1000));
+    publish(&mut sequence, &said.text).await.expect("nobody else writes");
+    grow(&mut sequence, said, 5).await;
+    for number in 1..=6 {
+        let path = sequence.path(number);
+        let whole = read(store.as_ref(), &path).await.expect("it is there").expect("it is there");
+        let mut damaged = whole.to_vec();
+        damaged[whole.len() / 2] ^= 1;
+        store.put(&path, damaged.into()).await.expect("the store works");
+        let opened = Sequence::open::<Said>(store.clone(), folder()).await.map(|_| ());
+        let named = |name: &str| *name == *path.as_ref();
+        assert!(
+            matches!(&opened, Err(Error::Corrupt { object, .. }) if named(object)),
+            "{opened:?}"
+        );
+        if number < 6 {
+            store.delete(&path).await.expect("it is there");
+            let opened = Sequence::open::<Said>(store.clone(), folder()).await.map(|_| ());
+            assert!(
+                matches!(&opened, Err(Error::Missing { object }) if named(object)),
+                "{opened:?}"
+            );
+        }
+        store.put(&path, whole.into()).await.expect("the store works");
     }
 }

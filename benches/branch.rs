@@ -1,0 +1,149 @@
+//! What does a branch cost where one parent has ten thousand? `cargo bench --bench branch`, as root. The last line is one JSON object.
+//!
+//! Branches are created one after the other over HTTP, at an LSN of a parent that pgbench filled, on a local store whose every object is
+//! fsynced. Printed too: what the disk takes for the least that a durable object needs, how the time grows with the number of branches,
+//! the pageserver's CPU and memory for each, and what it does afterwards while nobody asks for anything. `--quick` creates a tenth.
+
+#[path = "../tests/harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
+mod harness;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use harness::{Cluster, Role, pgbench_init};
+use serde_json::json;
+
+const BRANCHES: usize = 10_000;
+const BRANCHES_QUICK: usize = 1_000;
+/// pgbench's scale: 16 MB each.
+const SCALE: u32 = 2;
+/// How long the pageserver is watched when the last branch is there.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+/// Objects of the yardstick.
+const YARDSTICK: usize = 500;
+
+fn main() -> anyhow::Result<()> {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let branches = if quick { BRANCHES_QUICK } else { BRANCHES };
+    tokio::runtime::Runtime::new()?.block_on(measure(branches))
+}
+
+async fn measure(branches: usize) -> anyhow::Result<()> {
+    say("the yardstick: a new file of 4 KiB, it and its folder fsynced", &yardstick()?);
+    let mut cluster = Cluster::start().await?;
+    let (compute, database) = cluster.tenant("parent").await?;
+    pgbench_init(compute.port, SCALE)?;
+    let lsn = database.lsn().await?;
+    let rows: i64 = database.one("SELECT count(*) FROM pgbench_accounts").await?;
+    drop(database);
+    cluster.api.stop("parent", "main").await?;
+
+    let pid = cluster.process(Role::Pageserver)?.pid();
+    let before = Usage::of(pid)?;
+    let mut times = Vec::with_capacity(branches);
+    for number in 0..branches {
+        let began = Instant::now();
+        cluster.api.create_branch_at("parent", &format!("branch-{number}"), &lsn).await?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        if (number + 1) % (branches / 5) == 0 {
+            say(&format!("branches up to {}", number + 1), &times[number + 1 - branches / 5..]);
+        }
+    }
+    let after = Usage::of(pid)?;
+    std::thread::sleep(AFTERWARDS);
+    let later = Usage::of(pid)?;
+    println!(
+        "{}",
+        json!({
+            "what": "the pageserver",
+            "cpu_ms_per_branch": (after.cpu_seconds - before.cpu_seconds) * 1e3 / branches as f64,
+            "memory_bytes_per_branch": after.memory_bytes.saturating_sub(before.memory_bytes) / branches as u64,
+            "afterwards_seconds": AFTERWARDS.as_secs(),
+            "afterwards_cpu_ms": (later.cpu_seconds - after.cpu_seconds) * 1e3,
+        })
+    );
+
+    // A branch is what it says, also for a pageserver that reads them all anew.
+    cluster.stop_role(Role::Pageserver)?;
+    let began = Instant::now();
+    cluster.start_role(Role::Pageserver)?;
+    let (_, database) = cluster.connect("parent", &format!("branch-{}", branches - 1)).await?;
+    let first_row_ms = began.elapsed().as_secs_f64() * 1e3;
+    let there: i64 = database.one("SELECT count(*) FROM pgbench_accounts").await?;
+    ensure!(there == rows, "the last branch has {there} rows of {rows}");
+    println!(
+        "{}",
+        json!({ "what": "pageserver started anew, a compute on the last branch", "ms": first_row_ms })
+    );
+
+    println!(
+        "{}",
+        json!({
+            "p50_ms": round(percentile(&times, 0.5)),
+            "p99_ms": round(percentile(&times, 0.99)),
+            "branches": branches,
+        })
+    );
+    Ok(())
+}
+
+/// What a process used.
+struct Usage {
+    cpu_seconds: f64,
+    memory_bytes: u64,
+}
+
+impl Usage {
+    /// Reads `/proc/PID/stat`: fields 14 and 15 are ticks of a hundredth of a second, 24 is pages.
+    fn of(pid: u32) -> anyhow::Result<Usage> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, fields) = stat.rsplit_once(") ").context("a process has a name")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let number = |field: usize| -> anyhow::Result<u64> {
+            Ok(fields.get(field - 3).context("too few fields")?.parse()?)
+        };
+        Ok(Usage {
+            cpu_seconds: (number(14)? + number(15)?) as f64 / 100.0,
+            memory_bytes: number(24)? * 4096,
+        })
+    }
+}
+
+/// What the disk takes for the least that a durable write of an object needs.
+fn yardstick() -> anyhow::Result<Vec<f64>> {
+    let folder = tempfile::tempdir()?;
+    let mut times = Vec::with_capacity(YARDSTICK);
+    for number in 0..YARDSTICK {
+        let began = Instant::now();
+        let mut file = File::create(folder.path().join(number.to_string()))?;
+        file.write_all(&[7; 4096])?;
+        file.sync_all()?;
+        File::open(folder.path())?.sync_all()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+fn say(what: &str, times: &[f64]) {
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| round(percentile(times, part)));
+    println!(
+        "{}",
+        json!({ "what": what, "count": times.len(), "p50_ms": p50, "p99_ms": p99, "max_ms": max })
+    );
+}
+
+fn percentile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
