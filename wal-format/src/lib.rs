@@ -46,6 +46,7 @@ pub use record::{
     BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record,
     record_checksum,
 };
+pub use record_name::record_kind_name;
 pub use redo::{RedoError, redo};
 pub use relation::{
     DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, PAGE_BYTES, PageKey, RELATION_SEGMENT_BLOCKS,

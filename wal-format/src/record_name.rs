@@ -16,6 +16,12 @@ pub(crate) fn name(rmid: u8, info: u8) -> String {
     }
 }
 
+/// The name of a record's kind, where Postgres 15 has one: `Heap/INSERT+INIT`, as `pg_waldump --stats=record` prints it.
+pub fn record_kind_name(rmid: u8, info: u8) -> Option<String> {
+    let kind = kind(rmid, info & INFO_MASK)?;
+    manager(rmid).map(|manager| format!("{manager}/{kind}"))
+}
+
 fn manager(rmid: u8) -> Option<&'static str> {
     const NAMES: [&str; rmid::BUILTIN_MAX as usize + 1] = [
         "XLOG",
@@ -192,4 +198,18 @@ fn brin(info: u8) -> Option<&'static str> {
         ["CREATE_INDEX", "INSERT", "UPDATE", "SAMEPAGE_UPDATE", "REVMAP_EXTEND", "DESUMMARIZE"];
     const INIT: [&str; 3] = ["", "INSERT+INIT", "UPDATE+INIT"];
     if info & INIT_PAGE != 0 { numbered(&INIT, info & !INIT_PAGE) } else { numbered(&NAMES, info) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn postgres_15_has_123_kinds_of_records() {
+        let all = (0..=rmid::BUILTIN_MAX)
+            .flat_map(|rmid| (0..16u8).filter_map(move |kind| record_kind_name(rmid, kind << 4)));
+        assert_eq!(all.collect::<BTreeSet<_>>().len(), 123);
+    }
 }

@@ -1,11 +1,12 @@
 //! Every route of the admin API and every error, over HTTP.
 
 use anyhow::{Context, Result};
+use redo_oracle::cluster::Cluster;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use wal_format::Lsn;
 
-use crate::{postgres::Cluster, world::World};
+use crate::world::World;
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 use protocol::page_service::PageError;
+use redo_oracle::cluster::Cluster;
 use wal_format::{ControlFile, Lsn, PAGE_BYTES, Slru};
 
 use crate::{
     page_client::at,
-    postgres::Cluster,
     world::{World, control_file, enable_checksums, folder_beside, wal_end},
 };
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use pageserver::{CacheConfig, DiskConfig, cache::DISK_BYTES_MIN};
 use protocol::TenantTimeline;
+use redo_oracle::cluster::Cluster;
 use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -19,7 +20,6 @@ use wal_format::{Fork, Lsn, PAGE_BYTES, RelationFork};
 
 use crate::{
     page_client::at,
-    postgres::Cluster,
     world::{World, wal_end},
 };
 

@@ -11,16 +11,14 @@ use protocol::{
     TenantTimeline,
     page_service::{PageError, ReadAt},
 };
+use redo_oracle::{cluster::Cluster, masks, state::State};
 use wal_format::{
     ControlFile, ControlState, DEFAULT_SEGMENT_BYTES, Fork, Lsn, PAGE_BYTES, PAGE_HEADER_BYTES,
     Page, Record, RelationFork, Segment, Target, Version, WalReader, record_checksum, rmid,
 };
 
 use crate::{
-    files::State,
-    masks,
     page_client::{PageClient, at},
-    postgres::Cluster,
     wal_server::Served,
     workload,
     world::{World, control_file, wal_end},
@@ -62,7 +60,7 @@ impl ServedState {
 /// is the whole map (bufmgr.c, `RelationCopyStorageUsingBuffer`), so replay has them empty.
 fn differences(served: &ServedState, files: &State, wal_logged: &[u32]) -> Vec<String> {
     let mut differences = Vec::new();
-    for fork in files.forks.iter().filter(|fork| !is_not_logged(files, **fork)) {
+    for fork in files.forks.keys().filter(|fork| !is_not_logged(files, **fork)) {
         // Looking for a bit makes the map, without a record.
         let may_miss = fork.fork == Fork::VisibilityMap && is_empty_map(files, *fork);
         if !served.sizes.contains_key(fork) && !may_miss {
@@ -70,16 +68,16 @@ fn differences(served: &ServedState, files: &State, wal_logged: &[u32]) -> Vec<S
         }
     }
     for fork in served.sizes.keys().filter(|fork| !is_not_logged(files, **fork)) {
-        if !files.forks.contains(fork) {
+        if !files.forks.contains_key(fork) {
             differences.push(format!("{fork} should be gone"));
         }
     }
-    for (target, theirs) in &files.pages {
+    for (target, theirs) in files.pages() {
         let Target::Page(key) = target else { continue };
         if is_not_logged(files, key.fork) {
             continue;
         }
-        match served.pages.get(target) {
+        match served.pages.get(&target) {
             // Extensions by empty pages are not logged.
             None if theirs.is_zero() || theirs.max_offset() == 0 => {}
             None => differences.push(format!("{target} is missing")),
@@ -100,11 +98,11 @@ fn differences(served: &ServedState, files: &State, wal_logged: &[u32]) -> Vec<S
 /// The free space map, and an unlogged relation but for its `_init` fork.
 fn is_not_logged(files: &State, fork: RelationFork) -> bool {
     let init = fork.relation.fork(Fork::Init);
-    fork.fork == Fork::FreeSpaceMap || fork.fork != Fork::Init && files.forks.contains(&init)
+    fork.fork == Fork::FreeSpaceMap || fork.fork != Fork::Init && files.forks.contains_key(&init)
 }
 
 fn is_empty_map(files: &State, fork: RelationFork) -> bool {
-    (0..).map_while(|block| files.pages.get(&Target::Page(fork.block(block)))).all(has_no_bit)
+    (0..).map_while(|block| files.page(&Target::Page(fork.block(block)))).all(has_no_bit)
 }
 
 /// Whether a page of a visibility map says nothing.
@@ -117,7 +115,6 @@ fn same(ours: &Page, theirs: &Page, block: u32, fork: Fork) -> bool {
     let Ok(bounds) = theirs.bounds() else { return ours.is_zero() == theirs.is_zero() };
     let special = &theirs.bytes()[bounds.special..];
     let mask = match special.len() {
-        _ if fork == Fork::VisibilityMap => rmid::LOGICAL_MESSAGE,
         0 => rmid::HEAP,
         // A sequence's tuple runs ahead of the WAL in the server.
         8 if special[..4] == [0x17, 0x17, 0, 0] => return ours.max_offset() == 1,
@@ -125,8 +122,12 @@ fn same(ours: &Page, theirs: &Page, block: u32, fork: Fork) -> bool {
         _ => rmid::GENERIC,
     };
     let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
-    masks::mask(mask, block, &mut ours);
-    masks::mask(mask, block, &mut theirs);
+    for page in [&mut ours, &mut theirs] {
+        match fork {
+            Fork::VisibilityMap => masks::mask_lsn(page),
+            _ => masks::mask(mask, block, page),
+        }
+    }
     ours == theirs
 }
 
@@ -176,7 +177,7 @@ async fn compare(
     assert_eq!(differences.len(), 0, "pages differ from the server's files");
 
     let (head, backup) = client.base_backup(end).await??;
-    for (target, theirs) in &files.pages {
+    for (target, theirs) in files.pages() {
         let Target::Slru(slru, page) = target else { continue };
         let path = format!("{}/{:04X}", slru.folder(), page / 32);
         let from = (page % 32) as usize * PAGE_BYTES;

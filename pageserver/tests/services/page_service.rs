@@ -9,11 +9,11 @@ use protocol::{
         Hello, PROTOCOL_VERSION, PageError, REQUEST_PAGES_MAX, ReadAt, Request, Response,
     },
 };
+use redo_oracle::cluster::Cluster;
 use wal_format::{Fork, Lsn, PAGE_BYTES, Page, Relation, RelationFork};
 
 use crate::{
     page_client::{PageClient, at},
-    postgres::Cluster,
     world::{World, enable_checksums, wal_end},
 };
 

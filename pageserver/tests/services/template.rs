@@ -3,13 +3,11 @@
 use std::fs;
 
 use anyhow::Result;
+use redo_oracle::cluster::Cluster;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{
-    postgres::Cluster,
-    world::{World, enable_checksums, kill},
-};
+use crate::world::{World, enable_checksums, kill};
 
 /// Tries to import the cluster, which is refused with this in the sentence.
 async fn refused(world: &World, cluster: &Cluster, with: &str) -> Result<()> {

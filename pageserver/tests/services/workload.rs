@@ -2,8 +2,7 @@
 //! tested in `wal-format`.
 
 use anyhow::Result;
-
-use crate::postgres::Cluster;
+use redo_oracle::cluster::Cluster;
 
 /// All WAL is kept, and images of pages come only where the WAL needs them.
 pub const SETTINGS: &str = "

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use pageserver::{CacheConfig, Config, HeadSource, Pageserver};
 use parking_lot::Mutex;
 use protocol::{TenantTimeline, Term, TimelineOrigin};
+use redo_oracle::cluster::Cluster;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,7 +23,6 @@ use wal_format::{ControlFile, Lsn};
 
 use crate::{
     page_client::PageClient,
-    postgres::Cluster,
     wal_server::{Served, WalServer},
 };
 

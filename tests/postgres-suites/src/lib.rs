@@ -37,7 +37,8 @@ impl Suite {
             Suite::Core => "max_prepared_transactions = 10\n",
             Suite::Isolation => "max_prepared_transactions = 10\n",
             Suite::Contrib => {
-                "wal_level = logical\nmax_replication_slots = 4\nlogical_decoding_work_mem = 64kB\n\
+                "wal_level = logical\nmax_prepared_transactions = 10\nmax_replication_slots = 4\n\
+                 logical_decoding_work_mem = 64kB\n\
                  shared_preload_libraries = 'pg_stat_statements'\ncompute_query_id = regress\n"
             }
         }

@@ -1,4 +1,4 @@
-//! A stock Postgres 15 in a temporary folder, run as an unprivileged user where the test is root.
+//! A stock Postgres 15 in a temporary folder, run as an unprivileged user where this process is root.
 
 use std::{
     fs,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use wal_format::ControlFile;
 
 /// A cluster; its server is stopped and its folder removed when it goes out of scope.
 pub struct Cluster {
@@ -19,35 +20,56 @@ pub struct Cluster {
 impl Cluster {
     /// A new cluster, not running, with these lines in its configuration.
     pub fn create(settings: &str) -> Result<Cluster> {
+        Cluster::create_with(&[], settings)
+    }
+
+    /// [`Cluster::create`] with more options for initdb.
+    pub fn create_with(options: &[&str], settings: &str) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("redo-oracle").tempdir()?;
         let cluster = Cluster { folder, owner: unprivileged_user()?, running: false };
         if let Some((user, group)) = cluster.owner {
             chown(cluster.folder.path(), Some(user), Some(group))?;
         }
         let data = cluster.data();
-        cluster.run(
-            "initdb",
-            &[
-                "-N",
-                "--no-locale",
-                "-E",
-                "UTF8",
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-D",
-                text(&data),
-            ],
-        )?;
-        let mut configuration = fs::read_to_string(data.join("postgresql.conf"))?;
-        configuration.push_str(settings);
-        configuration.push_str(&format!(
-            "\nlisten_addresses = ''\nunix_socket_directories = '{}'\n",
-            text(cluster.folder.path())
-        ));
-        fs::write(data.join("postgresql.conf"), configuration)?;
+        let plain = ["-N", "--no-locale", "-E", "UTF8", "-U", "postgres", "-A", "trust", "-D"];
+        cluster.run("initdb", &[&plain[..], &[text(&data)], options].concat())?;
+        let socket = text(cluster.folder.path());
+        cluster.configure(&format!(
+            "{settings}\nlisten_addresses = ''\nunix_socket_directories = '{socket}'\n"
+        ))?;
         Ok(cluster)
+    }
+
+    /// Adds lines to the configuration; the last of a name counts.
+    pub fn configure(&self, settings: &str) -> Result<()> {
+        let path = self.data().join("postgresql.conf");
+        let configuration = fs::read_to_string(&path)?;
+        Ok(fs::write(path, format!("{configuration}\n{settings}"))?)
+    }
+
+    /// The folder of the data directory and of the server's socket.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The user and group that the server runs as, where those are not this process'.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
+    }
+
+    /// What `pg_control` says of a server that is stopped.
+    pub fn control_file(&self) -> Result<ControlFile> {
+        Ok(ControlFile::decode(&fs::read(self.data().join("global/pg_control"))?)?)
+    }
+
+    /// An empty file that the server can remove.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let path = self.data().join(name);
+        fs::write(&path, "")?;
+        if let Some((user, group)) = self.owner {
+            chown(&path, Some(user), Some(group))?;
+        }
+        Ok(())
     }
 
     /// Has the next transaction, multixact and member be the last ones of their first SLRU segments, so that a short run goes beyond
@@ -77,6 +99,7 @@ impl Cluster {
         Ok(path)
     }
 
+    /// Starts the server, and waits until it answers.
     pub fn start(&mut self) -> Result<()> {
         let log = self.folder.path().join("log");
         self.running = true;
@@ -87,9 +110,23 @@ impl Cluster {
 
     /// A clean stop: the WAL ends in a shutdown checkpoint.
     pub fn stop(&mut self) -> Result<()> {
-        self.run("pg_ctl", &["-w", "-m", "fast", "-t", "300", "-D", text(&self.data()), "stop"])?;
+        self.stop_as("fast")
+    }
+
+    /// A stop without a checkpoint, as a crash.
+    pub fn crash(&mut self) -> Result<()> {
+        self.stop_as("immediate")
+    }
+
+    fn stop_as(&mut self, mode: &str) -> Result<()> {
+        self.run("pg_ctl", &["-w", "-m", mode, "-t", "300", "-D", text(&self.data()), "stop"])?;
         self.running = false;
         Ok(())
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) -> Result<()> {
+        self.run("pg_ctl", &["-w", "-D", text(&self.data()), "promote"]).map(|_| ())
     }
 
     /// Runs SQL in one session, which must succeed.
@@ -140,6 +177,8 @@ impl Cluster {
         let path = Path::new("/usr/lib/postgresql/15/bin").join(program);
         let mut command = Command::new(if path.exists() { path } else { PathBuf::from(program) });
         command.current_dir(self.folder.path()).env("LC_ALL", "C");
+        // Some tests have the server connect to itself.
+        command.env("PGHOST", self.folder.path());
         if let Some((user, group)) = self.owner {
             command.uid(user).gid(group);
         }
@@ -172,6 +211,6 @@ fn unprivileged_user() -> Result<Option<(u32, u32)>> {
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields.first() == Some(&"postgres"))
-        .context("this test runs Postgres as the user postgres, which does not exist")?;
+        .context("root runs Postgres as the user postgres, which does not exist here: install Debian's postgresql-15")?;
     Ok(Some((fields[2].parse()?, fields[3].parse()?)))
 }

@@ -3,12 +3,17 @@
 
 use wal_format::{LinePointer, LinePointerState, PAGE_BYTES, Page, page_flags, rmid};
 
-/// Fills what may differ with zeros.
+/// Fills the LSN and the checksum with zeros, and nothing else.
+pub fn mask_lsn(page: &mut Page) {
+    page.bytes_mut()[..10].fill(0);
+}
+
+/// Fills what may differ on a page of this resource manager with zeros.
 pub fn mask(rmid: u8, block: u32, page: &mut Page) {
     if page.is_new() {
         return;
     }
-    page.bytes_mut()[..10].fill(0);
+    mask_lsn(page);
     match rmid {
         rmid::HEAP | rmid::HEAP2 => heap(block, page),
         rmid::BTREE => btree(page),
@@ -20,7 +25,6 @@ pub fn mask(rmid: u8, block: u32, page: &mut Page) {
             hint_bits(page);
             unused_space(page);
         }
-        rmid::LOGICAL_MESSAGE => {}
         _ => unused_space(page),
     }
 }

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::postgres::Cluster;
+use crate::cluster::Cluster;
 
-/// Small buffers, no full-page images but those that the workload asks for, and an after-image in each record.
+/// Small buffers, no full-page images but those that the workload asks for, and an after-image in each record. The WAL is kept: it is replayed afterwards.
 pub const SETTINGS: &str = "
 fsync = off
 full_page_writes = off
@@ -227,6 +227,13 @@ CREATE TABLESPACE brief LOCATION '';
 DROP TABLESPACE brief;
 ";
 
+/// A table whose end a vacuum cuts off, and its visibility map's with it. Nothing touches it any more.
+const CUT: &str = r"
+CREATE TABLE cut (a int) WITH (autovacuum_enabled = off);
+INSERT INTO cut SELECT generate_series(1, 20000);
+VACUUM cut; DELETE FROM cut WHERE a > 3000; VACUUM cut;
+";
+
 /// Concurrent sessions that lock the same few rows: multixacts, and rows locked in newer versions.
 const LOCKS: &str = r"
 \set id random(1, 3)
@@ -301,6 +308,7 @@ fn freeze_all(cluster: &Cluster) -> Result<()> {
     for name in names.lines() {
         cluster.sql(name, "VACUUM (FREEZE);")?;
     }
+    cluster.sql("postgres", CUT)?;
     let prepared = "BEGIN; INSERT INTO p VALUES (3000, 'remains'); PREPARE TRANSACTION 'remains';";
     cluster.sql("postgres", prepared).map(|_| ())
 }
