@@ -179,6 +179,7 @@ fn every_command_of_the_readme_exists() {
             ["offshoot", ..] => is_understood(&words[1..]),
             ["cargo", "bench", "--bench", name, ..] => is_bench(name),
             ["cargo", "test", ..] => value(&words, "--test").is_some_and(is_test),
+            ["cargo", "run", ..] => value(&words, "--bin").is_some_and(is_program),
             ["cargo", "build", ..] => true,
             [script, ..] => fs::metadata(root().join(script))
                 .is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0),
@@ -210,6 +211,15 @@ fn is_bench(name: &str) -> bool {
 fn is_in(folder: &str, name: &str) -> bool {
     let places = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/main.rs")];
     files(".rs").iter().any(|(path, _)| places.iter().any(|place| path.ends_with(place)))
+}
+
+/// Whether a package of this name has a program, which then has its name too.
+fn is_program(name: &str) -> bool {
+    let line = format!("name = \"{name}\"");
+    let is_its = |text: &str| text.lines().any(|it| it == line);
+    files("Cargo.toml")
+        .iter()
+        .any(|(path, text)| is_its(text) && path.with_file_name("src/main.rs").is_file())
 }
 
 /// The commands in the README's shell blocks, without what is said beside them.
