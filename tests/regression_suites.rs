@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 
 use anyhow::{Context, ensure};
 use nix::unistd::User;
-use postgres_suites::{Server, Suite, Suites};
+use postgres_suites::{Postgres, Server, Suite, Suites};
 use serde_json::{Value, json};
 
 use harness::{Cluster, amcheck, program};
@@ -48,6 +48,7 @@ async fn passes_and_outlives_the_compute(suite: Suite, tests: usize) -> anyhow::
 
     let began = Instant::now();
     let server = Server {
+        postgres: Postgres::of_this_machine()?,
         host: "127.0.0.1".to_owned(),
         port: compute.port,
         user: "postgres".to_owned(),

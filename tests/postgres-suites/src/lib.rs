@@ -2,14 +2,19 @@
 //!
 //! [`Suites::prepare`] gets the tests once: SQL, expected output and the C functions come from Debian's source package of
 //! the pinned minor, `pg_regress` and `pg_isolation_regress` from `postgresql-client-15`. [`Suites::run`] runs one suite.
-//! Nothing here starts or configures a server; [`Suite::settings`] says what a suite needs of it.
+//! [`Postgres::of_the_suites`] is a server of that minor, fetched where this machine has another. Nothing here starts or
+//! configures a server; [`Suite::settings`] says what a suite needs of it.
 
+mod apt;
 mod contrib;
+mod kept;
+mod postgres;
 mod programs;
 mod report;
 mod run;
 mod source;
 
+pub use postgres::Postgres;
 pub use report::Report;
 pub use run::Server;
 pub use source::Suites;

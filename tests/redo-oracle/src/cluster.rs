@@ -1,4 +1,5 @@
-//! A stock Postgres 15 in a temporary folder, run as an unprivileged user where this process is root.
+//! A stock Postgres 15 in a temporary folder, run as an unprivileged user where this process is root. A machine without one gets
+//! it installed.
 
 use std::{
     fs,
@@ -8,10 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use postgres_suites::Postgres;
 use wal_format::ControlFile;
 
 /// A cluster; its server is stopped and its folder removed when it goes out of scope.
 pub struct Cluster {
+    postgres: Postgres,
     folder: tempfile::TempDir,
     owner: Option<(u32, u32)>,
     running: bool,
@@ -25,8 +28,13 @@ impl Cluster {
 
     /// [`Cluster::create`] with more options for initdb.
     pub fn create_with(options: &[&str], settings: &str) -> Result<Cluster> {
+        Cluster::create_of(Postgres::of_this_machine()?, options, settings)
+    }
+
+    /// [`Cluster::create_with`], of this Postgres.
+    pub fn create_of(postgres: Postgres, options: &[&str], settings: &str) -> Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("redo-oracle").tempdir()?;
-        let cluster = Cluster { folder, owner: unprivileged_user()?, running: false };
+        let cluster = Cluster { postgres, folder, owner: unprivileged_user()?, running: false };
         if let Some((user, group)) = cluster.owner {
             chown(cluster.folder.path(), Some(user), Some(group))?;
         }
@@ -140,7 +148,9 @@ impl Cluster {
         let host = self.folder.path();
         let arguments =
             ["-X", "-q", "-A", "-t", "-U", "postgres", "-h", text(host), "-d", database];
-        let mut command = self.command("psql")?;
+        let mut command = self.command("psql");
+        // The tests of pg_stat_statements list every statement: not the oracle's own.
+        command.env("PGOPTIONS", "-c pg_stat_statements.track=none");
         command.args(arguments).args(["-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut input = child.stdin.take().context("psql's input")?;
@@ -161,7 +171,7 @@ impl Cluster {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.command(program)?;
+        let mut command = self.command(program);
         // A server that pg_ctl starts keeps its output open: it goes nowhere.
         let keeps_output = program != "pg_ctl";
         let pipe = || if keeps_output { Stdio::piped() } else { Stdio::null() };
@@ -173,16 +183,15 @@ impl Cluster {
         Ok(output)
     }
 
-    fn command(&self, program: &str) -> Result<Command> {
-        let path = Path::new("/usr/lib/postgresql/15/bin").join(program);
-        let mut command = Command::new(if path.exists() { path } else { PathBuf::from(program) });
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.postgres.program(program));
         command.current_dir(self.folder.path()).env("LC_ALL", "C");
         // Some tests have the server connect to itself.
         command.env("PGHOST", self.folder.path());
         if let Some((user, group)) = self.owner {
             command.uid(user).gid(group);
         }
-        Ok(command)
+        command
     }
 }
 

@@ -13,8 +13,9 @@ use redo_oracle::{Coverage, Suite};
 /// that Postgres uses, and at the end all pages, SLRUs, relation maps, two-phase files, databases, tablespaces, replication
 /// origins and counters must equal those of the stopped server.
 ///
-/// The first run of core, isolation or contrib downloads Postgres' tests (33 MB) and keeps them in the temporary folder. The
-/// server is the one installed: for those three it must be 15.18, because another minor's messages fail the tests.
+/// The server is this machine's Postgres 15; without one, it is installed. Core, isolation and contrib are 15.18's tests, and other
+/// minors fail some of them: a first run downloads them (33 MB), and that server where another is installed (18 MB). Both are kept
+/// in the temporary folder.
 #[derive(Parser)]
 #[command(
     name = "redo-oracle",

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use postgres_suites::{Server, Suites};
+use postgres_suites::{Postgres, Server, Suites};
 use wal_format::Lsn;
 
 use crate::{cluster::Cluster, coverage::Coverage, provoked, replay::Options, stretch};
@@ -78,12 +78,14 @@ fn regression(
     let name = suite.name();
     progress(&format!("{name}: getting Postgres' tests"));
     let suites = Suites::prepare()?;
-    let mut cluster = Cluster::create(&settings(tests, compression))?;
+    let postgres = Postgres::of_the_suites()?;
+    let mut cluster = Cluster::create_of(postgres.clone(), &[], &settings(tests, compression))?;
     cluster.start()?;
     cluster.stop()?;
     let output = cluster.folder().join("output");
     fs::create_dir(&output).with_context(|| output.display().to_string())?;
     let server = Server {
+        postgres,
         host: cluster.folder().display().to_string(),
         port: 5432,
         user: "postgres".to_owned(),
