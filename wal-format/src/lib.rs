@@ -41,7 +41,7 @@ pub use page::{
     Bounds, LinePointer, LinePointerState, PAGE_HEADER_BYTES, Page, PageError, Placement,
     flags as page_flags,
 };
-pub use reader::{RawRecord, WalReader};
+pub use reader::{LentRecord, RawRecord, Records, WalReader};
 pub use record::{
     BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record,
     record_checksum,

@@ -8,7 +8,12 @@
 #![doc = ""]
 #![doc = include_str!("../../docs/formats/wal.md")]
 
+mod records;
+
 use bytes::{Bytes, BytesMut};
+
+use records::{Found, Place};
+pub use records::{LentRecord, Records};
 
 use crate::{
     Damage, FirstRecord, Lsn, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, Version,
@@ -60,6 +65,10 @@ pub struct WalReader {
     /// How far the record after `record_end` was walked before bytes were wanting.
     walk: Option<Walk>,
     arena: BytesMut,
+    /// The last [`Records`].
+    found: Vec<Found>,
+    /// Those of them that cross pages, without the page headers.
+    across: Vec<u8>,
 }
 
 /// The way through the pages of one record.
@@ -97,6 +106,8 @@ impl WalReader {
             last_record: prev,
             walk: None,
             arena: BytesMut::new(),
+            found: Vec::new(),
+            across: Vec::new(),
         }
     }
 
@@ -127,18 +138,47 @@ impl WalReader {
     /// last page that it wrote. Bytes from there on that make no valid record yet are not damage, but wanted
     /// again: `None`.
     pub fn next_record_before(&mut self, settled: Lsn) -> Result<Option<RawRecord>, WalError> {
-        match self.find() {
+        let found = match self.find_on_page() {
+            Some(Found { start, end, bytes, .. }) => {
+                Ok(RawRecord { start, end, bytes: self.copy(start, bytes) })
+            }
+            None => self.find(),
+        };
+        match found {
             Ok(record) => {
-                assert!(self.record_end < record.end && record.end <= self.fed_to());
-                self.record_end = record.end;
-                self.last_record = Some(record.start);
-                self.walk = None;
+                self.pass(record.start, record.end);
                 Ok(Some(record))
             }
             Err(Stop::Wants) => Ok(None),
             Err(Stop::Damaged { until, .. }) if until > settled => Ok(None),
             Err(Stop::Damaged { error, .. }) => Err(error),
         }
+    }
+
+    /// The next records, at most `most` of them, without a copy where they lie on one page; none where more bytes are wanted first.
+    /// What is wrong with a later one the call after this one says. Otherwise as [`WalReader::next_record`].
+    pub fn next_records(&mut self, most: usize) -> Result<Records<'_>, WalError> {
+        self.found.clear();
+        self.across.clear();
+        self.across.shrink_to(FED_CAPACITY_KEPT);
+        while self.found.len() < most {
+            if let Some(found) = self.find_on_page() {
+                self.pass(found.start, found.end);
+                self.found.push(found);
+                continue;
+            }
+            match self.next_record() {
+                Ok(Some(RawRecord { start, end, bytes })) => {
+                    let at = Place::Across(self.across.len());
+                    self.across.extend_from_slice(&bytes);
+                    self.found.push(Found { start, end, at, bytes: bytes.len() });
+                }
+                Ok(None) => break,
+                Err(error) if self.found.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(Records::new(&self.found, &self.fed, &self.across))
     }
 
     /// Forgets the bytes fed from `to` on, which the source is about to write again. Records given out stay: of the
@@ -178,6 +218,37 @@ impl WalReader {
     fn fed_bytes(&self, begin: Lsn, count: usize) -> Result<&[u8], Stop> {
         let from = begin.since(self.fed_from) as usize;
         self.fed.get(from..from + count).ok_or(Stop::Wants)
+    }
+
+    /// Goes on after a record.
+    fn pass(&mut self, start: Lsn, end: Lsn) {
+        assert!(self.record_end < end && end <= self.fed_to());
+        self.record_end = end;
+        self.last_record = Some(start);
+        self.walk = None;
+    }
+
+    /// The record after `record_end` where it is as most are: whole, sound, and within the page that it begins on. Where it is not,
+    /// [`WalReader::find`] says what it is.
+    fn find_on_page(&self) -> Option<Found> {
+        let start = self.record_end;
+        if self.walk.is_some() || start.page_offset() == 0 {
+            return None;
+        }
+        let from = start.since(self.fed_from) as usize;
+        let fed = self.fed.get(from..)?;
+        let header = RecordHeader::read(&mut Fields::new(fed))?;
+        let bytes = header.total_bytes as usize;
+        let end = (start + bytes as u64).max_align();
+        if !(RECORD_HEADER_BYTES..=left_on_page(start) as usize).contains(&bytes)
+            || self.fed_to() < end
+        {
+            return None;
+        }
+        let is_sound = self.check_header(start, &header).is_ok()
+            && header.checksum == record_checksum(fed.get(..bytes)?)
+            && !header.is_switch();
+        is_sound.then_some(Found { start, end, at: Place::Fed(from), bytes })
     }
 
     /// The record after `record_end`.
@@ -220,7 +291,8 @@ impl WalReader {
         // A wrong record is better found now than after as many bytes as its wrong length says.
         if left_on_page(start) >= RECORD_HEADER_BYTES as u32 {
             let header = self.fed_bytes(start, RECORD_HEADER_BYTES)?;
-            self.check_header(start, header)
+            read_header(header)
+                .and_then(|header| self.check_header(start, &header))
                 .map_err(|damage| damaged(start, start + RECORD_HEADER_BYTES as u64, damage))?;
         }
         Ok(Walk { start, total_bytes, at: start, remaining: total_bytes, overwrites })
@@ -276,9 +348,7 @@ impl WalReader {
     }
 
     /// xlogreader.c: `ValidXLogRecordHeader`.
-    fn check_header(&self, start: Lsn, bytes: &[u8]) -> Result<RecordHeader, Damage> {
-        let header = RecordHeader::read(&mut Fields::new(bytes))
-            .ok_or(Damage::Malformed { part: "XLogRecord" })?;
+    fn check_header(&self, start: Lsn, header: &RecordHeader) -> Result<(), Damage> {
         if header.rmid > rmid::BUILTIN_MAX && header.rmid < rmid::CUSTOM_MIN {
             return Err(Damage::Malformed { part: "xl_rmid" });
         }
@@ -289,7 +359,7 @@ impl WalReader {
             None if header.prev >= start => {
                 Err(Damage::PreviousRecord { expected: Lsn::INVALID, found: header.prev })
             }
-            _ => Ok(header),
+            _ => Ok(()),
         }
     }
 
@@ -302,7 +372,8 @@ impl WalReader {
         }
         let bytes = self.copy(start, total_bytes as usize);
         let wrong = |damage| damaged(start, end, damage);
-        let header = self.check_header(start, &bytes).map_err(wrong)?;
+        let header = read_header(&bytes).map_err(wrong)?;
+        self.check_header(start, &header).map_err(wrong)?;
         let expected = record_checksum(&bytes);
         if header.checksum != expected {
             return Err(wrong(Damage::RecordChecksum { expected, found: header.checksum }));
@@ -310,7 +381,7 @@ impl WalReader {
         if walk.overwrites.is_some_and(|unfinished| !is_overwrite_of(unfinished, &header, &bytes)) {
             return Err(wrong(Damage::Overwritten));
         }
-        if header.rmid == rmid::XLOG && header.kind() == kind::SWITCH {
+        if header.is_switch() {
             let segment_bytes = u64::from(self.segment_bytes);
             end = Lsn(end.0.next_multiple_of(segment_bytes));
             if self.fed_to() < end {
@@ -340,6 +411,10 @@ impl WalReader {
             at += header_bytes(at, self.segment_bytes) as u64;
         }
     }
+}
+
+fn read_header(bytes: &[u8]) -> Result<RecordHeader, Damage> {
+    RecordHeader::read(&mut Fields::new(bytes)).ok_or(Damage::Malformed { part: "XLogRecord" })
 }
 
 fn damaged(at: Lsn, until: Lsn, damage: Damage) -> Stop {

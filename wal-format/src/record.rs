@@ -6,8 +6,11 @@
 use smallvec::SmallVec;
 
 use crate::{
-    BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Relation, Version, WalError,
-    fields::Fields, record_name, rmgr::INFO_MASK,
+    BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Version, WalError,
+    fields::Fields,
+    record_name,
+    rmgr::{self, INFO_MASK, xlog::kind},
+    rmid,
 };
 
 /// Bytes of a record's header (`SizeOfXLogRecord`).
@@ -151,6 +154,11 @@ impl RecordHeader {
         self.info & INFO_MASK
     }
 
+    /// Whether the rest of the segment stays empty.
+    pub(crate) fn is_switch(&self) -> bool {
+        self.rmid == rmid::XLOG && self.kind() == kind::SWITCH
+    }
+
     /// Reads the header from the front; `None` where fewer than [`RECORD_HEADER_BYTES`] are left.
     #[inline]
     pub(crate) fn read(fields: &mut Fields) -> Option<RecordHeader> {
@@ -176,7 +184,23 @@ fn decode(bytes: &[u8]) -> Result<Record<'_>, WalError> {
     if header.total_bytes as usize != bytes.len() {
         return Err(Damage::RecordLength { found: header.total_bytes }.into());
     }
-    let mut parts = Parts::default();
+    // Filled where it is: a record is large to be moved.
+    let mut record = Record {
+        xid: header.xid,
+        prev: header.prev,
+        info: header.info,
+        rmid: header.rmid,
+        origin: None,
+        top_xid: None,
+        main: &[],
+        blocks: BlockRefs::new(),
+    };
+    let mut parts = Parts {
+        record: &mut record,
+        lengths: SmallVec::new(),
+        main_bytes: None,
+        announced_bytes: 0,
+    };
     // The headers end where only the bytes that they announce are left.
     while fields.rest().len() > parts.announced_bytes {
         parts.read_header(&mut fields)?;
@@ -188,51 +212,29 @@ fn decode(bytes: &[u8]) -> Result<Record<'_>, WalError> {
         return Err(malformed("xl_tot_len").into());
     }
 
+    let Parts { lengths, main_bytes, .. } = parts;
     let mut take = |count: usize| fields.take(count).ok_or_else(|| malformed("xl_tot_len"));
-    for (block, lengths) in parts.blocks.iter_mut().zip(&parts.lengths) {
+    for (block, lengths) in record.blocks.iter_mut().zip(&lengths) {
         if let Some(image) = &mut block.image {
             image.bytes = take(usize::from(lengths.image))?;
         }
         block.data = take(usize::from(lengths.data))?;
     }
-    Ok(Record {
-        xid: header.xid,
-        prev: header.prev,
-        info: header.info,
-        rmid: header.rmid,
-        origin: parts.origin,
-        top_xid: parts.top_xid,
-        main: take(parts.main_bytes.unwrap_or(0))?,
-        blocks: parts.blocks,
-    })
+    record.main = take(main_bytes.unwrap_or(0))?;
+    Ok(record)
 }
 
 /// What a record's headers announce.
-struct Parts<'a> {
-    /// The references, whose bytes are still to come.
-    blocks: BlockRefs<'a>,
-    /// Of each of them.
-    lengths: [Lengths; BLOCK_ID_MAX as usize + 1],
-    origin: Option<u16>,
-    top_xid: Option<u32>,
+struct Parts<'r, 'a> {
+    /// With the references, whose bytes are still to come.
+    record: &'r mut Record<'a>,
+    /// Of each reference.
+    lengths: SmallVec<[Lengths; 2]>,
     main_bytes: Option<usize>,
     announced_bytes: usize,
 }
 
-impl Default for Parts<'_> {
-    fn default() -> Self {
-        Parts {
-            blocks: BlockRefs::new(),
-            lengths: [Lengths::default(); BLOCK_ID_MAX as usize + 1],
-            origin: None,
-            top_xid: None,
-            main_bytes: None,
-            announced_bytes: 0,
-        }
-    }
-}
-
-impl Parts<'_> {
+impl Parts<'_, '_> {
     fn read_header(&mut self, fields: &mut Fields) -> Result<(), Damage> {
         let id = fields.u8().ok_or_else(|| malformed("block_id"))?;
         match id {
@@ -244,8 +246,13 @@ impl Parts<'_> {
                 let bytes = fields.u32().ok_or_else(|| malformed("XLogRecordDataHeaderLong"))?;
                 self.announce_main(bytes as usize);
             }
-            ORIGIN => self.origin = Some(fields.u16().ok_or_else(|| malformed("replorigin"))?),
-            TOP_XID => self.top_xid = Some(fields.u32().ok_or_else(|| malformed("toplevel_xid"))?),
+            ORIGIN => {
+                self.record.origin = Some(fields.u16().ok_or_else(|| malformed("replorigin"))?)
+            }
+            TOP_XID => {
+                let xid = fields.u32().ok_or_else(|| malformed("toplevel_xid"))?;
+                self.record.top_xid = Some(xid);
+            }
             0..=BLOCK_ID_MAX => self.read_block(id, fields)?,
             _ => return Err(malformed("block_id")),
         }
@@ -259,12 +266,12 @@ impl Parts<'_> {
 
     /// `XLogRecordBlockHeader` and what follows it.
     fn read_block(&mut self, id: u8, fields: &mut Fields) -> Result<(), Damage> {
-        if self.blocks.last().is_some_and(|last| last.id >= id) {
+        if self.record.blocks.last().is_some_and(|last| last.id >= id) {
             return Err(malformed("block_id"));
         }
-        let short = || malformed("XLogRecordBlockHeader");
-        let flags = fields.u8().ok_or_else(short)?;
-        let data_bytes = fields.u16().ok_or_else(short)?;
+        let [flags, low, high] =
+            *fields.chunk().ok_or_else(|| malformed("XLogRecordBlockHeader"))?;
+        let data_bytes = u16::from_le_bytes([low, high]);
         let fork = Fork::from_number(flags & FORK_MASK).ok_or_else(|| malformed("fork_flags"))?;
         if (flags & HAS_DATA != 0) != (data_bytes > 0) {
             return Err(malformed("BKPBLOCK_HAS_DATA"));
@@ -277,17 +284,16 @@ impl Parts<'_> {
             lengths.image = image_bytes;
         }
         let relation = if flags & SAME_RELATION != 0 {
-            let last = self.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
+            let last = self.record.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
             last.key.fork.relation
         } else {
-            let mut number = || fields.u32().ok_or_else(|| malformed("RelFileNode"));
-            Relation { tablespace: number()?, database: number()?, number: number()? }
+            let bytes = fields.chunk::<12>().ok_or_else(|| malformed("RelFileNode"))?;
+            rmgr::relation(&mut Fields::new(bytes)).ok_or_else(|| malformed("RelFileNode"))?
         };
         let block = fields.u32().ok_or_else(|| malformed("BlockNumber"))?;
         self.announced_bytes += usize::from(lengths.image) + usize::from(lengths.data);
-        // Their numbers rise, so that there are no more of them than numbers.
-        self.lengths[self.blocks.len()] = lengths;
-        self.blocks.push(BlockRef {
+        self.lengths.push(lengths);
+        self.record.blocks.push(BlockRef {
             id,
             key: relation.fork(fork).block(block),
             will_init: flags & WILL_INIT != 0,

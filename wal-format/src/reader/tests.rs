@@ -97,6 +97,47 @@ fn records_are_found_however_the_bytes_are_cut() {
 }
 
 #[test]
+fn lent_records_are_the_same_records_in_any_number() {
+    let stream = mixed();
+    for (piece, most) in [(1 << 20, 1), (1 << 20, 3), (8192, 1000), (777, 2), (13, 5)] {
+        let mut reader = stream.reader();
+        let mut records = Vec::new();
+        for piece in stream.wal.chunks(piece) {
+            reader.feed(reader.fed_to(), piece).expect("it follows");
+            loop {
+                let lent = reader.next_records(most).expect("it is sound");
+                let before = records.len();
+                records.extend(lent.map(|LentRecord { start, end, bytes }| RawRecord {
+                    start,
+                    end,
+                    bytes: Bytes::copy_from_slice(bytes),
+                }));
+                assert!(records.len() - before <= most);
+                if records.len() == before {
+                    break;
+                }
+            }
+        }
+        assert_eq!(records, stream.records, "{most} of pieces of {piece} bytes");
+    }
+}
+
+#[test]
+fn records_before_damage_are_lent_before_it_is_told() {
+    let mut stream = mixed();
+    let damaged = stream.records.len() - 2;
+    let start = stream.records[damaged].start;
+    stream.flip(start + 20);
+    let mut reader = stream.reader();
+    reader.feed(reader.fed_to(), &stream.wal).expect("it follows");
+    assert_eq!(reader.next_records(usize::MAX).expect("there are some").len(), damaged);
+    for _ in 0..2 {
+        let error = reader.next_records(usize::MAX).expect_err("the next one is damaged");
+        assert!(matches!(error, WalError::Damaged { at, .. } if at == start), "{error}");
+    }
+}
+
+#[test]
 fn a_reader_may_start_at_any_record_end() {
     let stream = mixed();
     for (last, next) in stream.records.iter().zip(&stream.records[1..]) {
