@@ -8,12 +8,7 @@ use rustc_hash::FxHashMap;
 use serde_json::json;
 use wal_format::{Effect, Lsn, Page, RawRecord, Record, Target, Version, effects, redo, rmid};
 
-use crate::{
-    Settings, median,
-    replay::{Pages, read},
-    round,
-    wal::Recorded,
-};
+use crate::{Settings, median, pages::Pages, replay::read, round, wal::Recorded};
 
 /// Rounds over all records of a kind; the median counts.
 const ROUNDS: usize = 15;
@@ -38,7 +33,7 @@ pub struct Samples {
 
 struct Sample {
     raw: RawRecord,
-    pages: Vec<(Target, Page)>,
+    pages: Vec<(Target, Box<Page>)>,
 }
 
 /// Ends the reading.
@@ -47,23 +42,29 @@ struct Sample {
 struct Enough;
 
 impl Samples {
-    pub fn take(recorded: &Recorded, settings: Settings) -> Result<Samples> {
+    pub fn take(recorded: &Recorded, settings: Settings, pages: &mut Pages) -> Result<Samples> {
         let mut samples = Samples::default();
-        let mut pages = Pages::new(&recorded.before());
         let mut looked_at = 0;
-        let read = read(recorded, recorded.images(), |raw| {
-            let record = raw.decode(Version::V15)?;
-            // Before the clean stop the pages are not known, but images need none.
-            if raw.start < recorded.first() && record.rmid != rmid::XLOG {
-                return Ok(());
-            }
-            samples.keep(&record, &raw, &mut pages, settings.records_of_kind)?;
-            if raw.start < recorded.first() {
-                return Ok(());
-            }
-            pages.apply(&record, raw.end)?;
-            looked_at += 1;
-            if looked_at == LOOKED_AT { bail!(Enough) } else { Ok(()) }
+        let read = read(recorded, recorded.images(), |records| {
+            records.into_iter().try_for_each(|lent| {
+                let bytes = Bytes::copy_from_slice(lent.bytes);
+                let raw = RawRecord { start: lent.start, end: lent.end, bytes };
+                let record = raw.decode(Version::V15)?;
+                // Before the clean stop the pages are not known, but images need none.
+                if raw.start < recorded.first() && record.rmid != rmid::XLOG {
+                    return Ok(());
+                }
+                samples.keep(&record, &raw, pages, settings.records_of_kind)?;
+                if raw.start < recorded.first() {
+                    return Ok(());
+                }
+                for (target, will_init) in touched(&record)? {
+                    let slot = pages.slot(target, will_init)?;
+                    redo(Version::V15, &record, raw.end, target, pages.page_mut(slot))?;
+                }
+                looked_at += 1;
+                if looked_at == LOOKED_AT { bail!(Enough) } else { Ok(()) }
+            })
         });
         match read {
             Err(error) if !error.is::<Enough>() => Err(error),
@@ -87,10 +88,9 @@ impl Samples {
         }
         let kept = self.kinds.entry(kind(record)).or_default();
         if kept.len() < most {
-            let before = |(target, will_init): &(Target, bool)| -> Result<(Target, Page)> {
-                let page =
-                    if *will_init { Page::zeroed() } else { pages.page(*target, false)?.clone() };
-                Ok((*target, page))
+            let before = |(target, will_init): &(Target, bool)| -> Result<(Target, Box<Page>)> {
+                let slot = pages.slot(*target, *will_init)?;
+                Ok((*target, Box::new(pages.page(slot).clone())))
             };
             let pages = touched.iter().map(before).collect::<Result<_>>()?;
             kept.push(Sample { raw: raw.clone(), pages });
@@ -179,7 +179,7 @@ fn decode_all(samples: &[Sample]) -> f64 {
 
 /// Nanoseconds to decode all of them, to see what they do, and to do it to their pages.
 fn redo_all(samples: &[Sample]) -> f64 {
-    let mut pages: Vec<Vec<(Target, Page)>> =
+    let mut pages: Vec<Vec<(Target, Box<Page>)>> =
         samples.iter().map(|sample| sample.pages.clone()).collect();
     let began = Instant::now();
     for (sample, pages) in samples.iter().zip(&mut pages) {

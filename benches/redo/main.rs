@@ -2,18 +2,23 @@
 //! `cargo bench --bench redo`, as root. The last line is one JSON object.
 //!
 //! The WAL is pgbench's, made once by a stock Postgres with the settings of our computes and kept in a folder below `/tmp` for the
-//! next run. Recovery and our replay take turns; both start from the same files, in the page cache, and read the same WAL. Ours is run
-//! in two orders: record by record as recovery does it, and page by page as the engine does it ([`by_page`]), which is what counts.
+//! next run. Recovery and our replay take turns; both start from the same files, in the page cache, and read the same WAL. Ours is one
+//! thread that applies record after record; at its end every page must be the server's. Both sides have their memory before they begin:
+//! the server its shared buffers, ours from the round before.
 //! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything.
 
-mod by_page;
+mod compare;
+mod files;
+mod in_order;
 mod kinds;
+mod pages;
 mod recovery;
 mod replay;
 mod server;
 mod wal;
 
-use replay::Order;
+use files::Files;
+use pages::Pages;
 use serde_json::json;
 
 /// How much is made, and how often everything runs.
@@ -44,35 +49,34 @@ fn main() -> anyhow::Result<()> {
     let recorded = wal::Recorded::load_or_make(settings)?;
     println!("{recorded}");
 
-    let samples = kinds::Samples::take(&recorded, settings)?;
+    let mut pages = Pages::new(Files::new(&recorded.before()))?;
+    let samples = kinds::Samples::take(&recorded, settings, &mut pages)?;
     samples.measure_kinds();
     let chain100_us = samples.measure_chain()?;
     println!("{}", json!({ "what": "page from 100 heap inserts", "us": round(chain100_us) }));
 
     let (mut stock_mb_s, mut our_mb_s, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..settings.rounds {
-        let (stock, ours);
+        let (stock, (ours, pages_equal));
         if number % 2 == 0 {
             stock = recovery::run(&recorded)?;
-            ours = replay::run(&recorded, Order::Page)?;
+            (ours, pages_equal) = replay::run(&recorded, &mut pages)?;
         } else {
-            ours = replay::run(&recorded, Order::Page)?;
+            (ours, pages_equal) = replay::run(&recorded, &mut pages)?;
             stock = recovery::run(&recorded)?;
         }
-        let in_wal_order = replay::run(&recorded, Order::Wal)?;
         let mb_s = |took: Took| recorded.bytes() as f64 / 1e6 / took.seconds;
         println!(
             "{}",
             json!({
                 "what": "whole WAL",
                 "redo_mb_s": round(mb_s(ours)),
-                "redo_in_wal_order_mb_s": round(mb_s(in_wal_order)),
                 "stock_recovery_mb_s": round(mb_s(stock)),
                 "ratio": round(stock.seconds / ours.seconds),
                 "redo_cpu_s": round(ours.cpu_seconds),
-                "redo_in_wal_order_cpu_s": round(in_wal_order.cpu_seconds),
                 "stock_recovery_cpu_s": round(stock.cpu_seconds),
                 "cpu_ratio": round(stock.cpu_seconds / ours.cpu_seconds),
+                "pages_equal_to_the_servers": pages_equal,
             })
         );
         stock_mb_s.push(mb_s(stock));

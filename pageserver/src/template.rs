@@ -142,7 +142,7 @@ impl Cluster {
     /// What Postgres checks when it reads a page (bufpage.c: `PageIsVerifiedExtended`), and that
     /// the page is not from a future that its WAL does not have.
     fn check_page(&self, fork: RelationFork, block: u32, bytes: &Bytes) -> Result<(), String> {
-        let page = Page::from_slice(bytes).ok_or("it is not a whole page")?;
+        let page = Page::from_bytes(bytes).ok_or("it is not a whole page")?;
         if page.is_new() {
             let rest = "its header is empty, the rest is not";
             return if page.is_zero() { Ok(()) } else { Err(rest.to_owned()) };

@@ -177,7 +177,7 @@ impl Pages {
         Ok(())
     }
 
-    fn compare_page(&self, key: PageKey, stock: Page, served: Page, report: &mut Report) {
+    fn compare_page(&self, key: PageKey, stock: Box<Page>, served: Box<Page>, report: &mut Report) {
         report.blocks += 1;
         let kind = kind_of(key.fork.fork, &stock);
         let has_items = stock.bounds().is_ok_and(|bounds| bounds.upper < bounds.special);

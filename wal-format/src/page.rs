@@ -19,6 +19,7 @@ mod items;
 mod line_pointer;
 
 use bytes::Bytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use items::Placement;
 pub use line_pointer::{LinePointer, LinePointerState};
@@ -89,18 +90,46 @@ pub struct Bounds {
 }
 
 /// Eight KiB that a relation or an SLRU holds at one block.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Page(Box<[u8; PAGE_BYTES]>);
+///
+/// It is its bytes and nothing else, wherever they lie: one page is a `Box<Page>`; in a buffer of many, any 8192 bytes are a page
+/// ([`Page::from_array_mut`]).
+#[derive(Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(transparent)]
+pub struct Page([u8; PAGE_BYTES]);
+
+/// A page that is given away as bytes.
+struct Owned(Box<Page>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
 
 impl Page {
     /// A page of zeros: what stands where nothing was written.
-    pub fn zeroed() -> Page {
-        Page(Box::new([0; PAGE_BYTES]))
+    pub fn zeroed() -> Box<Page> {
+        Box::new(Page([0; PAGE_BYTES]))
     }
 
     /// A copy of these bytes, where they are as many as a page has.
-    pub fn from_slice(bytes: &[u8]) -> Option<Page> {
-        <[u8; PAGE_BYTES]>::try_from(bytes).ok().map(|array| Page(Box::new(array)))
+    pub fn from_slice(bytes: &[u8]) -> Option<Box<Page>> {
+        Page::from_bytes(bytes).map(|page| Box::new(page.clone()))
+    }
+
+    /// These bytes as a page, where they are as many as a page has.
+    pub fn from_bytes(bytes: &[u8]) -> Option<&Page> {
+        bytes.try_into().ok().map(Page::from_array)
+    }
+
+    /// These bytes as a page.
+    pub fn from_array(bytes: &[u8; PAGE_BYTES]) -> &Page {
+        zerocopy::transmute_ref!(bytes)
+    }
+
+    /// These bytes as a page that is changed where it lies.
+    pub fn from_array_mut(bytes: &mut [u8; PAGE_BYTES]) -> &mut Page {
+        zerocopy::transmute_mut!(bytes)
     }
 
     /// The page's bytes.
@@ -114,8 +143,8 @@ impl Page {
     }
 
     /// The page's bytes without a copy.
-    pub fn into_bytes(self) -> Bytes {
-        Bytes::from(self.0 as Box<[u8]>)
+    pub fn into_bytes(self: Box<Page>) -> Bytes {
+        Bytes::from_owner(Owned(self))
     }
 
     /// Fills the whole page with zeros.

@@ -31,7 +31,7 @@ const SHOWN: usize = 20;
 
 /// All pages that are served, and the sizes of forks.
 struct ServedState {
-    pages: BTreeMap<Target, Page>,
+    pages: BTreeMap<Target, Box<Page>>,
     sizes: BTreeMap<RelationFork, u32>,
 }
 

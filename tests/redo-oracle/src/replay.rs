@@ -337,7 +337,7 @@ pub(crate) fn difference(record: &Record, index: usize, page: &Page) -> Option<S
     }
     masks::mask(record.rmid, block.key.block, &mut ours);
     masks::mask(record.rmid, block.key.block, &mut theirs);
-    (ours != theirs).then(|| comparison::describe(&ours, &theirs))
+    (ours != *theirs).then(|| comparison::describe(&ours, &theirs))
 }
 
 /// The file that has the WAL at this position: of the newest Postgres timeline that has it.

@@ -19,9 +19,9 @@ pub type Place = (u32, u32);
 #[derive(Clone, Default)]
 pub struct State {
     /// The pages of each fork that exists; a fork may be empty.
-    pub forks: HashMap<RelationFork, HashMap<u32, Page>>,
+    pub forks: HashMap<RelationFork, HashMap<u32, Box<Page>>>,
     /// The SLRUs' pages.
-    pub slrus: HashMap<(Slru, u32), Page>,
+    pub slrus: HashMap<(Slru, u32), Box<Page>>,
     /// `pg_filenode.map` of each database.
     pub relation_maps: HashMap<Place, Vec<u8>>,
     /// The files of prepared transactions.
@@ -96,8 +96,8 @@ impl State {
     /// The page, where it exists.
     pub fn page(&self, target: &Target) -> Option<&Page> {
         match target {
-            Target::Page(key) => self.forks.get(&key.fork)?.get(&key.block),
-            Target::Slru(slru, page) => self.slrus.get(&(*slru, *page)),
+            Target::Page(key) => self.forks.get(&key.fork)?.get(&key.block).map(Box::as_ref),
+            Target::Slru(slru, page) => self.slrus.get(&(*slru, *page)).map(Box::as_ref),
         }
     }
 
@@ -118,10 +118,10 @@ impl State {
     pub fn pages(&self) -> impl Iterator<Item = (Target, &Page)> {
         let of_fork = |(fork, pages): (&RelationFork, _)| {
             let fork = *fork;
-            let pages: &HashMap<u32, Page> = pages;
-            pages.iter().map(move |(block, page)| (Target::Page(fork.block(*block)), page))
+            let pages: &HashMap<u32, Box<Page>> = pages;
+            pages.iter().map(move |(block, page)| (Target::Page(fork.block(*block)), &**page))
         };
-        let slrus = self.slrus.iter().map(|((slru, page), it)| (Target::Slru(*slru, *page), it));
+        let slrus = self.slrus.iter().map(|((slru, page), it)| (Target::Slru(*slru, *page), &**it));
         self.forks.iter().flat_map(of_fork).chain(slrus)
     }
 
@@ -149,7 +149,7 @@ impl State {
             (relation.tablespace, relation.database) = to;
             is_here.then_some(fork)
         };
-        let copies: Vec<(RelationFork, HashMap<u32, Page>)> = self
+        let copies: Vec<(RelationFork, HashMap<u32, Box<Page>>)> = self
             .forks
             .iter()
             .filter_map(|(fork, pages)| Some((moved(*fork)?, pages.clone())))
@@ -171,7 +171,7 @@ fn entries(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
 }
 
 /// The pages of a file, by their number in it.
-fn pages(path: &Path) -> Result<impl Iterator<Item = (u32, Page)> + use<>> {
+fn pages(path: &Path) -> Result<impl Iterator<Item = (u32, Box<Page>)> + use<>> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     ensure!(bytes.len().is_multiple_of(PAGE_BYTES), "{} ends within a page", path.display());
     let count = (bytes.len() / PAGE_BYTES) as u32;

@@ -38,7 +38,7 @@ fn main() -> Result<()> {
 
 #[derive(Default)]
 struct Seeds {
-    pages: HashMap<Target, Page>,
+    pages: HashMap<Target, Box<Page>>,
     /// By kind, then by shape.
     kept: BTreeMap<(u8, String), BTreeMap<String, Vec<u8>>>,
     /// Of the reader: by compression of an image, or none.
@@ -177,7 +177,7 @@ impl Seeds {
 }
 
 /// The case of a real record; `before` is the page at a block before it.
-fn case(record: &Record, before: impl Fn(PageKey) -> Page) -> Case {
+fn case(record: &Record, before: impl Fn(PageKey) -> Box<Page>) -> Case {
     let block = |block: &BlockRef| Block {
         id: block.id,
         fork: block.key.fork.fork as u8,

@@ -1,6 +1,6 @@
 //! Line pointers (Postgres: `src/include/storage/itemid.h`): offset 15 bits, state 2 bits, length 15 bits.
 
-use super::{LINE_POINTER_BYTES, PAGE_HEADER_BYTES, Page, PageError};
+use super::{LINE_POINTER_BYTES, PAGE_HEADER_BYTES, Page, PageError, align8};
 use crate::PAGE_BYTES;
 
 /// What a line pointer stands for (`lp_flags`).
@@ -52,12 +52,12 @@ impl LinePointer {
 
     /// Whether it is in use in any way (`ItemIdIsUsed`).
     pub fn is_used(self) -> bool {
-        self.state() != LinePointerState::Unused
+        self.0 & 3 << 15 != 0
     }
 
     /// Whether it points at an ordinary item (`ItemIdIsNormal`).
     pub fn is_normal(self) -> bool {
-        self.state() == LinePointerState::Normal
+        self.0 >> 15 & 3 == LinePointerState::Normal as u32
     }
 
     /// Whether there is an item behind it (`ItemIdHasStorage`).
@@ -70,12 +70,17 @@ impl LinePointer {
         LinePointer(self.0 & !0x7FFF | offset as u32 & 0x7FFF)
     }
 
-    pub(crate) fn from_bits(bits: u32) -> LinePointer {
-        LinePointer(bits)
+    /// Where its item ends with the padding after it.
+    pub(super) fn aligned_end(self) -> usize {
+        self.offset() + align8(self.length())
     }
 
-    pub(crate) fn bits(self) -> u32 {
-        self.0
+    pub(super) fn from_bytes(bytes: [u8; LINE_POINTER_BYTES]) -> LinePointer {
+        LinePointer(u32::from_le_bytes(bytes))
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; LINE_POINTER_BYTES] {
+        self.0.to_le_bytes()
     }
 }
 
@@ -104,17 +109,25 @@ impl Page {
 
     /// The line pointer of an item whose number the caller has checked.
     pub(super) fn line_pointer_at(&self, offset: u16) -> LinePointer {
-        LinePointer::from_bits(self.u32_at(line_pointer_position(offset)))
+        LinePointer(self.u32_at(line_pointer_position(offset)))
     }
 
     /// Writes the line pointer of an item whose number the caller has checked.
     pub(super) fn put_line_pointer(&mut self, offset: u16, pointer: LinePointer) {
-        self.put_u32(line_pointer_position(offset), pointer.bits());
+        self.put_u32(line_pointer_position(offset), pointer.0);
     }
 
     /// The position of an item with storage, checked to lie in the page.
     pub fn item_range(&self, offset: u16) -> Result<std::ops::Range<usize>, PageError> {
-        let pointer = self.line_pointer(offset)?;
+        self.range_of(offset, self.line_pointer(offset)?)
+    }
+
+    /// Likewise, for one who has its line pointer.
+    pub(crate) fn range_of(
+        &self,
+        offset: u16,
+        pointer: LinePointer,
+    ) -> Result<std::ops::Range<usize>, PageError> {
         let end = pointer.offset() + pointer.length();
         if !pointer.has_storage() || pointer.offset() < PAGE_HEADER_BYTES || end > PAGE_BYTES {
             return Err(PageError::LinePointer { offset });

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn page_with(items: &[&[u8]]) -> Page {
+fn page_with(items: &[&[u8]]) -> Box<Page> {
     let mut page = Page::zeroed();
     page.init(16);
     for (index, item) in items.iter().enumerate() {
@@ -49,6 +49,44 @@ fn an_overwritten_item_may_grow_and_shrink() {
         assert_eq!(page.item(1).expect("an item"), b"aaaa");
         assert_eq!(page.item(3).expect("an item"), b"cccc");
         assert_eq!(page.item(2).expect("an item"), new);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_repair_puts_items_in_the_order_of_their_line_pointers_wherever_they_lay(
+        items in proptest::collection::vec((1usize..120, any::<bool>(), any::<u32>()), 1..60),
+    ) {
+        let mut page = Page::zeroed();
+        page.init(16);
+        let lower = PAGE_HEADER_BYTES + items.len() * LINE_POINTER_BYTES;
+        page.set_lower(lower);
+        // They lie in any order, and some are gone.
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by_key(|index| items[*index].2);
+        let mut upper = 8192 - 16;
+        for index in order {
+            let (bytes, stays, _) = items[index];
+            upper -= align8(bytes);
+            let offset = index as u16 + 1;
+            if stays {
+                let pointer = LinePointer::new(LinePointerState::Normal, upper, bytes);
+                page.set_line_pointer(offset, pointer).expect("it is there");
+                page.item_mut(offset).expect("it is there").fill(offset as u8);
+            }
+        }
+        page.set_upper(upper);
+        page.repair_fragmentation().expect("sound");
+
+        let mut upper = 8192 - 16;
+        for (offset, (bytes, stays, _)) in (1..).zip(items) {
+            if stays {
+                upper -= align8(bytes);
+                prop_assert_eq!(page.item_range(offset), Ok(upper..upper + bytes));
+                prop_assert!(page.item(offset).expect("it is there").iter().all(|byte| *byte == offset as u8));
+            }
+        }
+        prop_assert_eq!(page.bounds().expect("sound").upper, upper);
     }
 }
 

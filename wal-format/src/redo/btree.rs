@@ -232,7 +232,7 @@ impl Opaque {
 }
 
 /// An empty page with the special space of this one (bufpage.c, `PageGetTempPageCopySpecial`).
-fn emptied(page: &Page) -> Result<Page, PageError> {
+fn emptied(page: &Page) -> Result<Box<Page>, PageError> {
     let special = page.special(SPECIAL_BYTES)?;
     let mut empty = Page::zeroed();
     empty.init(special.len());

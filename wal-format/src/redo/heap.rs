@@ -69,30 +69,27 @@ fn insert_tuple(record: &Record, block: &BlockRef, insert: Insert, page: &mut Pa
     let mut fields = Fields::new(block.data);
     let header = TupleHeader::read(&mut fields).ok_or(Fault::Malformed)?;
     let place = TupleId { block: block.key.block, offset: insert.offset };
-    add_tuple(page, place, header, record.xid, 0, &[fields.rest()])?;
+    add_tuple(page, place, header, record.xid, 0, fields.rest())?;
     if insert.all_visible_cleared {
         page.set_flag(page_flags::ALL_VISIBLE, false);
     }
     Ok(())
 }
 
-/// Adds a tuple whose bytes after the fixed header are these parts.
+/// Adds a tuple whose bytes after the fixed header are these.
 pub(super) fn add_tuple(
     page: &mut Page,
     place: TupleId,
     header: TupleHeader,
     xmin: u32,
     xmax: u32,
-    parts: &[&[u8]],
+    rest: &[u8],
 ) -> Outcome {
-    let bytes = HEADER_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
-    let item = page.reserve_item(place.offset, bytes, Placement::Heap)?;
-    let mut at = HEADER_BYTES;
-    for part in parts {
-        item[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    Tuple::make(item, header, xmin, xmax, place);
+    let start = page.reserve_place(place.offset, HEADER_BYTES + rest.len(), Placement::Heap)?;
+    let (to, _) = page.bytes_mut()[start..].split_at_mut(HEADER_BYTES + rest.len());
+    let (fixed, to) = to.split_first_chunk_mut().expect("it has room for the header");
+    to.copy_from_slice(rest);
+    Tuple::make(fixed, header, xmin, xmax, place);
     Ok(())
 }
 
@@ -167,7 +164,7 @@ fn add_new_version(
     let header = TupleHeader::read(&mut fields).ok_or(Fault::Malformed)?;
 
     if prefix_bytes == 0 && suffix_bytes == 0 {
-        add_tuple(page, new, header, record.xid, update.new_xmax, &[fields.rest()])?;
+        add_tuple(page, new, header, record.xid, update.new_xmax, fields.rest())?;
     } else {
         // The null bitmap and the padding stand before the prefix.
         let before = match prefix_bytes {
@@ -177,8 +174,8 @@ fn add_new_version(
         let bitmap = before.and_then(|bytes| fields.take(bytes)).ok_or(Fault::Malformed)?;
         let borrowed = (update.old_offset, prefix_bytes, suffix_bytes);
         let at = add_borrowing(page, new, borrowed, bitmap, fields.rest())?;
-        let tuple = &mut page.bytes_mut()[at..at + HEADER_BYTES];
-        Tuple::make(tuple, header, record.xid, update.new_xmax, new);
+        let fixed = page.bytes_mut()[at..].first_chunk_mut().expect("it has room for the header");
+        Tuple::make(fixed, header, record.xid, update.new_xmax, new);
     }
     if update.new_all_visible_cleared {
         page.set_flag(page_flags::ALL_VISIBLE, false);

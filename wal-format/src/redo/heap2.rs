@@ -138,7 +138,7 @@ fn insert_tuples(
         let place = TupleId { block: block.key.block, offset: offset.ok_or(Fault::Malformed)? };
         let total = block.data.len();
         let tuple = MultiInsertTuple::read(&mut fields, total).ok_or(Fault::Malformed)?;
-        add_tuple(page, place, tuple.header, record.xid, 0, &[tuple.data])?;
+        add_tuple(page, place, tuple.header, record.xid, 0, tuple.data)?;
     }
     if !fields.rest().is_empty() {
         return Err(Fault::Malformed);

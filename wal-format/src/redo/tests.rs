@@ -58,7 +58,7 @@ fn relation() -> Relation {
 }
 
 /// A page with some items, any special space, and random bytes over it; or all random.
-fn page() -> impl Strategy<Value = Page> {
+fn page() -> impl Strategy<Value = Box<Page>> {
     let special = prop_oneof![Just(0), Just(4), Just(8), Just(16), Just(24)];
     let items =
         vec(vec(prop_oneof![2 => 0u8..4, 1 => 0x20u8..0x40, 1 => any::<u8>()], 8..90), 0..12);

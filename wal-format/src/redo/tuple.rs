@@ -7,6 +7,8 @@
 //! | 8 | `t_cid`, or `t_xvac` | | 20 | `t_infomask` |
 //! | | | | 22 | `t_hoff` |
 
+use std::ops::Range;
+
 use crate::{
     Page, PageError,
     rmgr::heap::{TupleHeader, XmaxBits},
@@ -47,51 +49,60 @@ impl TupleId {
     pub(super) const MOVED_PARTITION: TupleId = TupleId { block: u32::MAX, offset: 0xFFFD };
 }
 
-/// A tuple on a page, at least as long as its header.
-pub(super) struct Tuple<'a>(&'a mut [u8]);
+/// A tuple on a page.
+pub(super) struct Tuple<'a> {
+    header: &'a mut [u8; HEADER_BYTES],
+    /// What follows the fixed header: the null bitmap, padding and data.
+    rest: &'a mut [u8],
+}
 
 impl<'a> Tuple<'a> {
     /// The tuple of this item, which must be an ordinary one.
     pub(super) fn of(page: &'a mut Page, offset: u16) -> Result<Tuple<'a>, PageError> {
-        if !page.line_pointer(offset)?.is_normal() {
+        let range = Tuple::range(page, offset)?;
+        let short = PageError::Content("the tuple is shorter than its header");
+        let (header, rest) = page.bytes_mut()[range].split_first_chunk_mut().ok_or(short)?;
+        Ok(Tuple { header, rest })
+    }
+
+    /// Where it stands in the page.
+    fn range(page: &Page, offset: u16) -> Result<Range<usize>, PageError> {
+        let pointer = page.line_pointer(offset)?;
+        if !pointer.is_normal() {
             return Err(PageError::LinePointer { offset });
         }
-        let bytes = page.item_mut(offset)?;
-        if bytes.len() < HEADER_BYTES {
-            return Err(PageError::Content("the tuple is shorter than its header"));
-        }
-        Ok(Tuple(bytes))
+        page.range_of(offset, pointer)
     }
 
     /// Where the data of an item's tuple stand in the page: after its header, its padding and the null bitmap.
-    pub(super) fn data_range(
-        page: &mut Page,
-        offset: u16,
-    ) -> Result<std::ops::Range<usize>, PageError> {
-        let from = usize::from(Tuple::of(page, offset)?.0[22]);
-        let tuple = page.item_range(offset)?;
+    pub(super) fn data_range(page: &Page, offset: u16) -> Result<Range<usize>, PageError> {
+        let range = Tuple::range(page, offset)?;
+        let tuple = &page.bytes()[range.clone()];
+        let header = tuple
+            .first_chunk::<HEADER_BYTES>()
+            .ok_or(PageError::Content("the tuple is shorter than its header"))?;
+        let from = usize::from(header[22]);
         if from > tuple.len() {
             return Err(PageError::Content("the tuple ends before its data"));
         }
-        Ok(tuple.start + from..tuple.end)
+        Ok(range.start + from..range.end)
     }
 
-    /// Writes the header of a tuple that redo makes: its command is the first one. `bytes` has room for it.
+    /// Writes the header of a tuple that redo makes: its command is the first one.
     pub(super) fn make(
-        bytes: &'a mut [u8],
+        to: &mut [u8; HEADER_BYTES],
         header: TupleHeader,
         xmin: u32,
         xmax: u32,
         place: TupleId,
-    ) -> Tuple<'a> {
-        bytes[..HEADER_BYTES].fill(0);
-        let mut tuple = Tuple(bytes);
+    ) {
+        *to = [0; HEADER_BYTES];
+        let mut tuple = Tuple { header: to, rest: &mut [] };
         tuple.set_infomasks(header.infomask2, header.infomask & !infomask::COMBOCID);
-        tuple.0[22] = header.data_offset;
+        tuple.header[22] = header.data_offset;
         tuple.set_xmin(xmin);
         tuple.set_xmax(xmax);
         tuple.set_ctid(place);
-        tuple
     }
 
     pub(super) fn set_xmin(&mut self, xid: u32) {
@@ -150,19 +161,20 @@ impl<'a> Tuple<'a> {
 
     /// What follows the header, its padding and the null bitmap.
     pub(super) fn data_mut(&mut self) -> Result<&mut [u8], PageError> {
-        let from = usize::from(self.0[22]);
-        self.0.get_mut(from..).ok_or(PageError::Content("the tuple ends before its data"))
+        let short = PageError::Content("the tuple ends before its data");
+        let from = usize::from(self.header[22]).checked_sub(HEADER_BYTES);
+        from.and_then(|from| self.rest.get_mut(from..)).ok_or(short)
     }
 
     fn u16_at(&self, at: usize) -> u16 {
-        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+        u16::from_le_bytes([self.header[at], self.header[at + 1]])
     }
 
     fn put_u16(&mut self, at: usize, value: u16) {
-        self.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        self.header[at..at + 2].copy_from_slice(&value.to_le_bytes());
     }
 
     fn put_u32(&mut self, at: usize, value: u32) {
-        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        self.header[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 }

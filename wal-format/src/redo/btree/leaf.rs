@@ -50,7 +50,7 @@ pub(super) fn deduplicate(block: &BlockRef, count: u16, page: &mut Page) -> Outc
     if interval.is_some() {
         return Err(Fault::Malformed);
     }
-    std::mem::swap(page, &mut merged);
+    page.clone_from(&merged);
     clear_garbage(page)
 }
 

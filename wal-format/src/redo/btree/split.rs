@@ -70,6 +70,6 @@ pub(super) fn left(record: &Record, block: &BlockRef, split: Split, page: &mut P
     opaque.flags = page_flag::INCOMPLETE_SPLIT | leaf;
     opaque.next = right;
     opaque.write(&mut left)?;
-    std::mem::swap(page, &mut left);
+    page.clone_from(&left);
     Ok(())
 }

@@ -104,7 +104,7 @@ impl Case {
     }
 
     /// The page before redo.
-    pub fn page(&self, target: Target) -> Page {
+    pub fn page(&self, target: Target) -> Box<Page> {
         let named = self.blocks.iter().find(|block| target == Target::Page(block.key()));
         named.map_or(&self.elsewhere, |block| &block.before).page()
     }

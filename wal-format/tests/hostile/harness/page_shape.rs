@@ -90,7 +90,7 @@ impl PageShape {
         }
     }
 
-    pub fn page(&self) -> Page {
+    pub fn page(&self) -> Box<Page> {
         let mut page = Page::zeroed();
         match self.base {
             Base::Zeros => {}

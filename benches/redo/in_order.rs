@@ -1,0 +1,213 @@
+//! Redo in the order of the WAL, looking ahead: while a few records wait, all that they need of their pages is on its way from memory.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use wal_format::{
+    ControlState, Effect, Fork, Lsn, PAGE_BYTES, PAGE_HEADER_BYTES, Page, Record, Records, Target,
+    Version, list_effects, redo,
+    rmgr::{heap::Heap, heap2::Heap2},
+    rmid,
+};
+
+use crate::pages::{Pages, Slot};
+
+/// Touches of pages between a look at the header and line pointers, and the change itself.
+const FAR: usize = 48;
+/// Touches of pages between a look at the items and the change.
+const NEAR: usize = 24;
+/// Pages that are known to have been touched of late.
+const RECENT: usize = 256;
+/// What the processor takes from memory at once.
+const LINE_BYTES: usize = 64;
+/// Line pointers of a page that are looked at when items go: all that pgbench's have.
+const POINTERS_BYTES: usize = 512;
+/// A new item is expected to be no longer.
+const ITEM_BYTES: usize = 128;
+
+/// The cluster as the records leave it.
+pub struct InOrder<'a> {
+    control: ControlState,
+    pages: &'a mut Pages,
+    /// Of one record; its room serves the next.
+    effects: Vec<Effect>,
+    /// Pages that were touched of late, each in its place.
+    recent: [Option<Slot>; RECENT],
+    /// What is still to be done.
+    touches: Vec<Touch>,
+}
+
+/// A record that changes a page.
+struct Touch {
+    /// Its place among those at hand.
+    record: usize,
+    target: Target,
+    slot: Slot,
+    needs: Needs,
+}
+
+impl<'a> InOrder<'a> {
+    pub fn new(control: ControlState, pages: &'a mut Pages) -> InOrder<'a> {
+        InOrder { control, pages, recent: [None; RECENT], effects: Vec::new(), touches: Vec::new() }
+    }
+
+    /// Decodes the next records, and applies them.
+    pub fn apply(&mut self, lent: Records) -> Result<()> {
+        let mut records = Vec::with_capacity(lent.len());
+        for lent in lent {
+            let record = lent.decode(Version::V15)?;
+            self.control.apply(&record, lent.end)?;
+            records.push((record, lent.end));
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        for (index, (record, _)) in records.iter().enumerate() {
+            list_effects(Version::V15, record, &mut effects)?;
+            for effect in &effects {
+                match *effect {
+                    Effect::Touch { target, will_init } => {
+                        let slot = self.pages.slot(target, will_init)?;
+                        let recent = &mut self.recent[slot.number() % RECENT];
+                        let is_recent = recent.replace(slot) == Some(slot);
+                        let needs = if is_recent { Needs::Nothing } else { Needs::of(record) };
+                        self.touches.push(Touch { record: index, target, slot, needs });
+                    }
+                    Effect::TouchExisting { target } => {
+                        self.apply_touches(&records)?;
+                        let slot = self.pages.slot(target, false)?;
+                        if !self.pages.page(slot).is_new() {
+                            let needs = Needs::Nothing;
+                            self.touches.push(Touch { record: index, target, slot, needs });
+                        }
+                    }
+                    // What is done to whole forks waits for what was done to their pages.
+                    Effect::TruncateFork { fork, blocks } => {
+                        self.apply_touches(&records)?;
+                        self.pages.cut(fork, blocks);
+                    }
+                    Effect::DropRelation(relation) => {
+                        self.apply_touches(&records)?;
+                        for fork in Fork::ALL {
+                            self.pages.cut(relation.fork(fork), 0);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            effects.clear();
+        }
+        self.effects = effects;
+        self.apply_touches(&records)
+    }
+
+    fn apply_touches(&mut self, records: &[(Record, Lsn)]) -> Result<()> {
+        for touch in self.touches.iter().take(FAR) {
+            touch.look_at_pointers(self.pages);
+        }
+        for touch in self.touches.iter().take(NEAR) {
+            touch.look_at_items(self.pages);
+        }
+        for (index, touch) in self.touches.iter().enumerate() {
+            if let Some(touch) = self.touches.get(index + FAR) {
+                touch.look_at_pointers(self.pages);
+            }
+            if let Some(touch) = self.touches.get(index + NEAR) {
+                touch.look_at_items(self.pages);
+            }
+            let (record, end) = &records[touch.record];
+            redo(Version::V15, record, *end, touch.target, self.pages.page_mut(touch.slot))?;
+        }
+        self.touches.clear();
+        Ok(())
+    }
+}
+
+/// What a record needs of its page beside the header.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// The page was needed a moment ago.
+    Nothing,
+    /// The place of a new item.
+    Place,
+    /// Likewise, and an item.
+    Item(u16),
+    /// All items below one that goes.
+    ItemsBelow(u16),
+}
+
+impl Needs {
+    fn of(record: &Record) -> Needs {
+        let needs = match record.rmid {
+            rmid::HEAP => match Heap::parse(record.info, record.main) {
+                Some(Heap::Update(update)) => Some(Needs::Item(update.old_offset)),
+                Some(Heap::Delete(delete)) => Some(Needs::Item(delete.offset)),
+                Some(Heap::Lock(lock)) => Some(Needs::Item(lock.offset)),
+                _ => None,
+            },
+            rmid::HEAP2 => match Heap2::parse(record.info, record.main) {
+                Some(Heap2::Prune(prune)) => {
+                    let items = record.blocks.first().and_then(|block| prune.items(block.data));
+                    let gone =
+                        items.and_then(|items| items.unused.get(0).or(items.redirected.get(0)));
+                    gone.map(Needs::ItemsBelow)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        needs.unwrap_or(Needs::Place)
+    }
+}
+
+impl Touch {
+    /// Fetches the header, and the line pointers that are needed.
+    fn look_at_pointers(&self, pages: &Pages) {
+        let page = pages.page(self.slot);
+        match self.needs {
+            Needs::Nothing => {}
+            Needs::Place => fetch(page, 0..PAGE_HEADER_BYTES),
+            Needs::Item(item) => {
+                let pointer = (PAGE_HEADER_BYTES + usize::from(item) * 4) % PAGE_BYTES;
+                fetch(page, 0..PAGE_HEADER_BYTES);
+                fetch(page, pointer..pointer + 1);
+            }
+            Needs::ItemsBelow(_) => fetch(page, 0..POINTERS_BYTES),
+        }
+    }
+
+    /// Fetches the items that the line pointers point at, and where a new one goes.
+    fn look_at_items(&self, pages: &Pages) {
+        if matches!(self.needs, Needs::Nothing) {
+            return;
+        }
+        let page = pages.page(self.slot);
+        let Ok(bounds) = page.bounds() else { return };
+        let place = bounds.upper.saturating_sub(ITEM_BYTES)..bounds.upper;
+        match self.needs {
+            Needs::Nothing => {}
+            Needs::Place => fetch(page, place),
+            Needs::Item(item) => {
+                fetch(page, place);
+                fetch(page, page.item_range(item).unwrap_or(0..0));
+            }
+            Needs::ItemsBelow(item) => {
+                let end = page.item_range(item).map_or(bounds.upper, |range| range.end);
+                fetch(page, bounds.upper..end);
+            }
+        }
+    }
+}
+
+/// Lets these bytes of a page come from memory, without waiting for them.
+fn fetch(page: &Page, range: Range<usize>) {
+    page.bytes()[range].chunks(LINE_BYTES).for_each(fetch_line);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "the instruction takes a pointer; it reads nothing: any is right")]
+fn fetch_line(line: &[u8]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fetch_line(_: &[u8]) {}
