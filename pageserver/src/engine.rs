@@ -7,11 +7,14 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX};
+use crate::{cache::Cache, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX, work::Work};
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
 /// CPU that page requests want too.
 const FLUSHES_MAX: usize = 2;
+
+/// How many merges of layers compute at once, of all timelines; others read, write or wait.
+const MERGES_MAX: usize = 1;
 
 /// The store, the cache, and what bounds background work.
 pub struct Engine {
@@ -27,6 +30,10 @@ pub struct Engine {
     pub uploads: Uploads,
     /// Taken while blocks are read that nobody has asked for yet.
     pub reads_ahead: Arc<Semaphore>,
+    /// Taken by a merge while it computes.
+    pub merge_permits: Arc<Semaphore>,
+    /// Timelines whose layers wait to be merged.
+    pub work: Work,
     /// Cancelled when the pageserver stops.
     pub stop: CancellationToken,
 }
@@ -41,6 +48,8 @@ impl Engine {
             flush_permits: Semaphore::new(FLUSHES_MAX),
             uploads: Uploads::default(),
             reads_ahead: Arc::new(Semaphore::new(READS_AHEAD_MAX)),
+            merge_permits: Arc::new(Semaphore::new(MERGES_MAX)),
+            work: Work::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -23,6 +23,16 @@ pub enum Error {
         /// The oldest that can be read.
         oldest: Lsn,
     },
+    /// The moment is before the retained history.
+    #[error("{asked} is before the retained history, which begins at {oldest}, LSN {lsn}")]
+    GoneTime {
+        /// What was asked for.
+        asked: String,
+        /// The oldest moment that can be found.
+        oldest: String,
+        /// The oldest LSN that can be read.
+        lsn: Lsn,
+    },
     /// Ingest has not reached the LSN.
     #[error("{asked} is beyond the end: ingest is at {ingested}")]
     NotYet {
@@ -88,7 +98,9 @@ impl From<Error> for PageError {
     fn from(error: Error) -> PageError {
         match error {
             Error::NotFound(_) => PageError::NotFound(error.to_string()),
-            Error::Exists(_) | Error::Invalid(_) => PageError::Invalid(error.to_string()),
+            Error::Exists(_) | Error::Invalid(_) | Error::GoneTime { .. } => {
+                PageError::Invalid(error.to_string())
+            }
             Error::Gone { asked, oldest } => PageError::Gone { asked, oldest },
             Error::NotYet { asked, ingested } => PageError::NotYet { asked, ingested },
             Error::TermFenced { asked, known } => PageError::Fenced { asked, known },

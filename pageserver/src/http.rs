@@ -50,7 +50,10 @@ fn router(api: Api) -> Router {
         .route("/metrics", get(metrics::show))
         .route("/v1/status", get(status::show))
         .route("/v1/tenants", get(tenants::list).post(tenants::create))
-        .route("/v1/tenants/{tenant}", get(tenants::show).delete(tenants::delete))
+        .route(
+            "/v1/tenants/{tenant}",
+            get(tenants::show).patch(tenants::change).delete(tenants::delete),
+        )
         .route("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create))
         .route(branch, get(branches::show).delete(branches::delete))
         .route(&format!("{branch}/restore"), post(branches::restore))

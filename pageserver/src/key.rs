@@ -4,7 +4,7 @@
 
 use std::{fmt, ops::Range};
 
-use wal_format::{Fork, PageKey, Relation, RelationFork, Slru, Target};
+use wal_format::{Fork, Lsn, PageKey, Relation, RelationFork, Slru, Target};
 
 /// Bytes of an encoded [`Key`].
 pub const KEY_BYTES: usize = 18;
@@ -33,10 +33,13 @@ pub enum KeyKind {
     Control = 9,
     /// The template's own `pg_control`.
     ControlFile = 10,
+    /// Where records begin and end, and when transactions committed:
+    /// [`History`](crate::layer::history::History).
+    History = 11,
 }
 
 impl KeyKind {
-    const ALL: [KeyKind; 10] = [
+    const ALL: [KeyKind; 11] = [
         KeyKind::Page,
         KeyKind::ForkSize,
         KeyKind::Slru,
@@ -47,6 +50,7 @@ impl KeyKind {
         KeyKind::ReplicationOrigin,
         KeyKind::Control,
         KeyKind::ControlFile,
+        KeyKind::History,
     ];
 
     /// The kind of this number, where there is one.
@@ -136,6 +140,29 @@ impl Key {
     /// A replication origin.
     pub fn replication_origin(origin: u16) -> Key {
         Key { kind: KeyKind::ReplicationOrigin as u8, block: u32::from(origin), ..Key::MIN }
+    }
+
+    /// A piece of history: the end of its last record, and the latest commit's time up to there
+    /// since the beginning of the run of layers, in microseconds since 2000.
+    pub fn history(end: Lsn, latest_commit: i64) -> Key {
+        // The sign bit is turned over: the order of the numbers is the order of the times.
+        let time = (latest_commit as u64) ^ (1 << 63);
+        Key {
+            kind: KeyKind::History as u8,
+            tablespace: (end.0 >> 32) as u32,
+            database: end.0 as u32,
+            relation: (time >> 32) as u32,
+            block: time as u32,
+            ..Key::MIN
+        }
+    }
+
+    /// The end of a piece of history, and the latest commit's time; `None` for other keys.
+    pub fn as_history(self) -> Option<(Lsn, i64)> {
+        let is_history = self.kind == KeyKind::History as u8;
+        let joined = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let time = joined(self.relation, self.block) ^ (1 << 63);
+        is_history.then(|| (Lsn(joined(self.tablespace, self.database)), time as i64))
     }
 
     /// The pages of a fork from `first` to its end.
@@ -367,6 +394,18 @@ mod tests {
             prop_assume!(a != Key::MAX);
             prop_assert!(a.next() > a);
             prop_assert!(b <= a || b >= a.next());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_history_are_ordered_by_lsn_then_by_time(
+            a in any::<(u64, i64)>(), b in any::<(u64, i64)>()
+        ) {
+            let key = |(end, time)| Key::history(Lsn(end), time);
+            prop_assert_eq!(key(a).cmp(&key(b)), a.cmp(&b));
+            prop_assert_eq!(key(a).as_history(), Some((Lsn(a.0), a.1)));
+            prop_assert!(KeyKind::History.all().contains(&key(a)));
         }
     }
 

@@ -1,10 +1,13 @@
 //! Layers: what happened to a range of keys in a range of LSNs. One is open, in memory; a few are
 //! frozen and on their way to the object store; the rest are immutable objects there.
 
+pub mod cursor;
+pub mod filter;
 pub mod format;
 pub mod history;
 pub mod memory;
 pub mod name;
+mod past;
 pub mod reader;
 pub mod writer;
 

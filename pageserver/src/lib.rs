@@ -27,5 +27,6 @@ mod server;
 mod simulation;
 mod template;
 mod wal_receiver;
+mod work;
 
 pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

@@ -57,6 +57,8 @@ impl Pageserver {
         };
         let options = options(config.store, config.cache.memory_bytes, &receivers);
         let tenants = Arc::new(Tenants::with_disk_cache(options, disk));
+        // It ends when the tenants are shut down, after everything that is tracked.
+        tokio::spawn(Arc::clone(&tenants).work());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let page_service = PageService {
             tenants: Arc::clone(&tenants),

@@ -6,7 +6,9 @@ mod crashes;
 mod faulty_store;
 mod histories;
 mod isolation;
+mod merging;
 mod model;
+mod retention;
 mod weather;
 mod world;
 

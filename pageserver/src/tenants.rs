@@ -8,7 +8,9 @@ mod branches;
 mod loaded;
 mod names;
 mod removal;
+mod retention;
 mod template;
+mod work;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,6 +18,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineOrigin};
+use tokio::sync::Notify;
 
 use crate::{
     cache::{Cache, CacheStatus, Disk},
@@ -23,7 +26,7 @@ use crate::{
     error::Error,
     manifest::{BranchEntry, TenantKind, TenantManifest},
     redo::Redo,
-    timeline::Timeline,
+    timeline::{Timeline, Window},
 };
 
 pub use names::NAME_BYTES_MAX;
@@ -84,6 +87,8 @@ pub struct Tenant {
     pub is_template: bool,
     /// When it was made, in microseconds since 2000.
     pub created_at: i64,
+    /// How much history it keeps.
+    pub history: Window,
     /// Its branches, [`MAIN_BRANCH`] first, then by age.
     pub branches: Vec<Branch>,
 }
@@ -107,6 +112,8 @@ pub struct Tenants {
     manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
     names: names::Names,
     timelines: Mutex<HashMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
+    /// Wakes whoever moves cutoffs: a window was changed.
+    window_changed: Notify,
 }
 
 impl Tenants {
@@ -125,6 +132,7 @@ impl Tenants {
             on_load,
             manifests: Mutex::default(),
             timelines: Mutex::default(),
+            window_changed: Notify::new(),
         }
     }
 
@@ -214,6 +222,7 @@ impl Tenants {
             name: manifest.name.clone(),
             is_template: manifest.kind == TenantKind::Template,
             created_at: manifest.created_at,
+            history: manifest.history,
             branches,
         })
     }

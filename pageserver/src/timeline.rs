@@ -5,18 +5,26 @@
 //! - Every version is in exactly one of: the open layer, a frozen layer, a layer that the newest
 //!   manifest names. It moves to the next of them under the write lock, so a reader that takes its
 //!   view under the read lock misses nothing and sees nothing twice.
+//! - The stored layers are changed only by whoever holds the sequence of manifests.
 //! - All versions of the timeline's own layers are above its origin; what is at or below it is the
 //!   ancestor's.
 
 mod ahead;
+mod compact;
 mod flush;
 mod images;
+mod lease;
 mod past;
 mod read;
 mod reconstruct;
+mod retain;
+mod retention;
 
 pub use ahead::READS_AHEAD_MAX;
+pub use compact::{BytesWritten, FAN_IN, runs_max};
 pub use images::RECORDS_PER_IMAGE;
+pub use lease::Lease;
+pub use retention::{Cutoff, Retained, Window};
 
 use std::{
     collections::VecDeque,
@@ -27,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use object_store::path::Path;
 use parking_lot::{Mutex, RwLock};
 use protocol::{BranchPoint, TenantTimeline, Term, TimelineOrigin};
 use tokio::{
@@ -41,7 +50,11 @@ use crate::{
     engine::{Engine, timeline_folder},
     error::Error,
     key::KeyKind,
-    layer::{memory::MemoryLayer, reader::Layer},
+    layer::{
+        memory::MemoryLayer,
+        name::{LayerName, LayerSummary},
+        reader::Layer,
+    },
     manifest::{Sequence, TimelineManifest},
     metrics::METRICS,
 };
@@ -92,8 +105,22 @@ pub struct Timeline {
     remote_consistent_lsn: watch::Sender<Lsn>,
     /// Wakes the flush task: the open layer got its first record, or a layer was frozen.
     flush_wanted: Notify,
-    /// Wakes ingest: a frozen layer was written.
+    /// Wakes ingest: a frozen layer was written, or layers were merged.
     room: Notify,
+    /// Taken by a merge: there is one at a time.
+    merging: tokio::sync::Mutex<()>,
+    /// The last merge failed: ingest does not wait for one.
+    merge_failed: AtomicBool,
+    /// Taken while the cutoff is moved.
+    pub(crate) retaining: tokio::sync::Mutex<()>,
+    leases: lease::Leases,
+    /// Whether it is in the queue for merges, or has its turn.
+    is_queued: AtomicBool,
+    /// Merged layers that readers may still hold.
+    retired: Mutex<Vec<Arc<Layer>>>,
+    loaded_at: Lsn,
+    bytes_flushed: AtomicU64,
+    bytes_merged: AtomicU64,
     fenced: OnceLock<Error>,
     stop: CancellationToken,
     is_ingesting: AtomicBool,
@@ -107,8 +134,12 @@ struct State {
     open_since: Option<Instant>,
     /// Oldest first.
     frozen: VecDeque<Frozen>,
-    /// By rising LSN.
+    /// By rising LSN, those of one range of LSNs by rising key.
     layers: Arc<Vec<Arc<Layer>>>,
+    /// Whether merging does not keep up.
+    is_behind: bool,
+    retained: Retained,
+    announced: Option<Lsn>,
     last_record: BranchPoint,
 }
 
@@ -132,18 +163,17 @@ impl Timeline {
     /// layers, which ends with [`Timeline::stop`].
     pub async fn load(engine: Arc<Engine>, facts: TimelineFacts) -> Result<Arc<Timeline>, Error> {
         let folder = timeline_folder(facts.id);
-        let opened = Sequence::open(engine.store.clone(), folder.clone()).await?;
-        let (sequence, manifest) = opened;
+        let opened = Sequence::open(engine.store.clone(), folder).await?;
+        let (sequence, manifest): (_, Option<TimelineManifest>) = opened;
         let manifest = manifest.unwrap_or_else(|| TimelineManifest {
             last_record: facts.origin.point,
             term: Term::default(),
+            retained: Retained::default(),
+            announced: None,
             layers: Vec::new(),
         });
-        let layers = folder.join("layers");
-        let layer = |summary: crate::layer::name::LayerSummary| {
-            let path = layers.clone().join(summary.name.to_string());
-            Arc::new(Layer::new(summary, path, engine.store.clone(), engine.cache.clone()))
-        };
+        let layer = |summary| Arc::new(open_layer(&engine, facts.id, summary));
+        let layers: Vec<Arc<Layer>> = manifest.layers.into_iter().map(layer).collect();
         let last_record = manifest.last_record;
         let flushed = FlushStatus { last_record, term: manifest.term, failures: 0, failure: None };
         let timeline = Arc::new(Timeline {
@@ -151,7 +181,10 @@ impl Timeline {
                 open: MemoryLayer::new(last_record.lsn),
                 open_since: None,
                 frozen: VecDeque::new(),
-                layers: Arc::new(manifest.layers.into_iter().map(layer).collect()),
+                is_behind: compact::is_behind(&layers),
+                layers: Arc::new(layers),
+                retained: manifest.retained,
+                announced: manifest.announced,
                 last_record,
             }),
             last_record_lsn: AtomicU64::new(last_record.lsn.0),
@@ -162,6 +195,15 @@ impl Timeline {
             remote_consistent_lsn: watch::Sender::new(last_record.lsn),
             flush_wanted: Notify::new(),
             room: Notify::new(),
+            merging: tokio::sync::Mutex::default(),
+            merge_failed: AtomicBool::new(false),
+            retaining: tokio::sync::Mutex::default(),
+            leases: lease::Leases::default(),
+            is_queued: AtomicBool::new(false),
+            retired: Mutex::default(),
+            loaded_at: last_record.lsn,
+            bytes_flushed: AtomicU64::new(0),
+            bytes_merged: AtomicU64::new(0),
             fenced: OnceLock::new(),
             stop: engine.stop.child_token(),
             is_ingesting: AtomicBool::new(false),
@@ -171,6 +213,7 @@ impl Timeline {
         });
         if !timeline.is_read_only() {
             tokio::spawn(timeline.clone().write_layers());
+            timeline.want_work();
         }
         Ok(timeline)
     }
@@ -241,6 +284,7 @@ impl Timeline {
     /// Waits until memory has room: the back-pressure on ingest. Fails when the timeline was
     /// fenced or stopped.
     pub async fn ready_for_more(&self) -> Result<(), Error> {
+        let mut was_behind = false;
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -251,13 +295,20 @@ impl Timeline {
             if self.stop.is_cancelled() {
                 return Err(Error::ShuttingDown);
             }
-            {
+            let is_full = {
                 let state = self.state.read();
                 let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
-                if !is_full || state.frozen.len() < FROZEN_LAYERS_MAX {
-                    return Ok(());
-                }
+                is_full && state.frozen.len() >= FROZEN_LAYERS_MAX
+            };
+            let is_behind = self.is_behind();
+            if !is_full && !is_behind {
+                return Ok(());
             }
+            if is_behind && !was_behind {
+                let (timeline, runs) = (self.id(), self.runs());
+                tracing::warn!(%timeline, runs, "ingest waits for layers to be merged");
+            }
+            was_behind = is_behind;
             tokio::select! {
                 () = room => {}
                 () = self.stop.cancelled() => {}
@@ -356,13 +407,53 @@ impl Timeline {
         self.fenced.get().is_some()
     }
 
+    /// Asks for a merge, where one is due.
+    pub(crate) fn want_work(self: &Arc<Self>) {
+        let may_write = self.fenced.get().is_none() && !self.stop.is_cancelled();
+        if may_write && self.merge_due().is_some() && !self.is_queued.swap(true, Ordering::AcqRel) {
+            self.engine.work.want(self);
+        }
+    }
+
+    /// The turn is over: it may be asked for again.
+    pub(crate) fn end_turn(self: &Arc<Self>) {
+        self.is_queued.store(false, Ordering::Release);
+        self.want_work();
+    }
+
+    fn layer_path(&self, name: LayerName) -> Path {
+        layer_path(self.id(), name)
+    }
+
+    fn layer(&self, summary: LayerSummary) -> Layer {
+        open_layer(&self.engine, self.id(), summary)
+    }
+
+    fn note_merged(&self, bytes: u64) {
+        self.bytes_merged.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes of the timeline's own layers in the object store.
     pub fn stored_bytes(&self) -> u64 {
         self.state.read().layers.iter().map(|layer| layer.summary().bytes).sum()
     }
 }
 
+fn layer_path(id: TenantTimeline, name: LayerName) -> Path {
+    timeline_folder(id).join("layers").join(name.to_string())
+}
+
+fn open_layer(engine: &Engine, id: TenantTimeline, summary: LayerSummary) -> Layer {
+    let path = layer_path(id, summary.name);
+    Layer::new(summary, path, engine.store.clone(), engine.cache.clone())
+}
+
 impl State {
+    fn set_layers(&mut self, layers: Vec<Arc<Layer>>) {
+        self.is_behind = compact::is_behind(&layers);
+        self.layers = Arc::new(layers);
+    }
+
     /// Closes the open layer; there must be something in it.
     fn freeze(&mut self) {
         let next = MemoryLayer::new(self.last_record.lsn);

@@ -15,7 +15,6 @@ use crate::{
     key::Key,
     layer::{
         format::LayerKind,
-        history::History,
         name::{LayerName, LayerSummary},
         reader::Layer,
         writer::LayerWriter,
@@ -48,7 +47,7 @@ fn object() -> (LayerSummary, Bytes) {
     for number in 0..KEYS {
         writer.add(key(number), Lsn(8), &Value::Image(value(number))).expect("it compresses");
     }
-    let written = writer.finish(&[], &History::default()).expect("it compresses");
+    let written = writer.finish(&[]).expect("it compresses");
     let written = written.expect("there is something in it");
     (written.summary, written.object)
 }

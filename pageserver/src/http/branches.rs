@@ -131,6 +131,7 @@ impl Api {
             "timeline_id": branch.timeline.timeline,
             "ancestor": ancestor,
             "branch_point": branch.origin.point.lsn,
+            "oldest_lsn": timeline.retained().cutoff.map(|cutoff| cutoff.point.lsn),
             "created_at": timestamp::format(branch.created_at),
             "last_record_lsn": last_record_lsn,
             "logical_size_bytes": timeline.logical_size(last_record_lsn).await?,

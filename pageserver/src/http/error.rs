@@ -57,7 +57,9 @@ impl From<Error> for ApiError {
             Error::NotFound(_) => ApiError::not_found(message),
             Error::Exists(_) => ApiError::new(StatusCode::CONFLICT, "exists", message),
             Error::Invalid(_) => ApiError::bad_request(message),
-            Error::Gone { .. } => ApiError::new(StatusCode::GONE, "gone", message),
+            Error::Gone { .. } | Error::GoneTime { .. } => {
+                ApiError::new(StatusCode::GONE, "gone", message)
+            }
             Error::NotYet { .. } => ApiError::new(StatusCode::CONFLICT, "not_yet", message),
             Error::TermFenced { .. }
             | Error::Fenced { .. }

@@ -9,12 +9,21 @@ use crate::{cache::CacheStatus, wal_receiver::ReceiverStatus};
 pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
     let timelines = api.tenants.loaded().into_iter().map(|timeline| {
         let id = timeline.id();
+        let written = timeline.bytes_written();
         json!({
             "tenant_id": id.tenant,
             "timeline_id": id.timeline,
             "last_record_lsn": timeline.last_record_lsn(),
             "remote_consistent_lsn": timeline.remote_consistent_lsn(),
             "term": timeline.term(),
+            "runs": timeline.runs(),
+            "is_merged": timeline.merge_due().is_none(),
+            "waits_for_merges": timeline.is_behind(),
+            "written_bytes": {
+                "wal": written.wal,
+                "flushed": written.flushed,
+                "merged": written.merged,
+            },
             "ingest": ingest(api.receivers.status(id)),
         })
     });

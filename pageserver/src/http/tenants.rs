@@ -1,4 +1,4 @@
-//! Tenants: create, list, delete.
+//! Tenants: create, list, change, delete.
 
 use axum::{
     Json,
@@ -14,7 +14,7 @@ use super::{
     request::{Body, check_name, to_the_end},
     timestamp,
 };
-use crate::tenants::Tenant;
+use crate::{tenants::Tenant, timeline::Window};
 
 /// The template of a tenant that names none.
 const DEFAULT_TEMPLATE: &str = "default";
@@ -24,6 +24,14 @@ const DEFAULT_TEMPLATE: &str = "default";
 pub(super) struct CreateTenant {
     name: String,
     template: Option<String>,
+    #[serde(default)]
+    history: Window,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeTenant {
+    history: Window,
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
@@ -46,9 +54,23 @@ pub(super) async fn create(
     check_name("tenant", &create.name)?;
     let created = to_the_end(async move {
         let template = create.template.as_deref().unwrap_or(DEFAULT_TEMPLATE);
-        Ok(api.tenants.create_tenant(&create.name, template).await?)
+        Ok(api.tenants.create_tenant_with(&create.name, template, create.history).await?)
     });
     Ok((StatusCode::CREATED, Json(describe(&created.await?))))
+}
+
+pub(super) async fn change(
+    State(api): State<Api>,
+    Path(tenant): Path<String>,
+    Body(change): Body<ChangeTenant>,
+) -> Result<Json<Value>, ApiError> {
+    let changed = to_the_end(async move {
+        let tenant = api.tenants.tenant(&tenant).await?;
+        let id = tenant.id.to_string();
+        api.tenants.set_history(tenant.id, change.history).await?;
+        Ok(api.tenants.tenant(&id).await?)
+    });
+    Ok(Json(describe(&changed.await?)))
 }
 
 pub(super) async fn delete(
@@ -72,6 +94,7 @@ fn describe(tenant: &Tenant) -> Value {
         "id": tenant.id,
         "name": tenant.name,
         "created_at": timestamp::format(tenant.created_at),
+        "history": tenant.history,
         "branches": branches.collect::<Vec<Value>>(),
     })
 }

@@ -1,4 +1,4 @@
-//! The parts of a layer object: blocks, index, clears, footer.
+//! The parts of a layer object: blocks, clears, index, footer; the filter is in `filter.rs`.
 #![doc = include_str!("../../../docs/formats/layer.md")]
 
 use std::cell::RefCell;
@@ -177,10 +177,10 @@ pub struct Footer {
     pub from: Lsn,
     /// Versions are at most this.
     pub to: Lsn,
-    /// The record ends and commit times.
-    pub history: Locator,
     /// The clears.
     pub clears: Locator,
+    /// The filter.
+    pub filter: Locator,
     /// The index.
     pub index: Locator,
 }
@@ -194,7 +194,7 @@ impl Footer {
         out.extend_from_slice(&(self.kind as u32).to_le_bytes());
         out.extend_from_slice(&self.from.0.to_le_bytes());
         out.extend_from_slice(&self.to.0.to_le_bytes());
-        for part in [self.history, self.clears, self.index] {
+        for part in [self.clears, self.filter, self.index] {
             part.encode(&mut out);
         }
         out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
@@ -230,11 +230,11 @@ impl Footer {
             kind,
             from: Lsn(u64_at(body, 16)),
             to: Lsn(u64_at(body, 24)),
-            history: Locator::decode(&body[32..]),
-            clears: Locator::decode(&body[52..]),
+            clears: Locator::decode(&body[32..]),
+            filter: Locator::decode(&body[52..]),
             index: Locator::decode(&body[72..]),
         };
-        let parts = [footer.history, footer.clears, footer.index];
+        let parts = [footer.clears, footer.filter, footer.index];
         let ordered = parts.is_sorted_by(|a, b| a.end() == b.offset);
         if !ordered || footer.index.end() != offset || footer.from > footer.to {
             let found = format!("{parts:?}, {}..{}", footer.from, footer.to);

@@ -4,6 +4,12 @@
 use protocol::BranchPoint;
 use wal_format::Lsn;
 
+use crate::{change::Value, key::Key};
+
+/// Records of a piece of history, so that one is some 30 KiB. Few in tests, whose histories are
+/// short.
+const PIECE_RECORDS: usize = if cfg!(test) { 3 } else { 8192 };
+
 /// The bytes that a record takes in WAL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
@@ -38,6 +44,15 @@ impl History {
         self.spans.push(span);
     }
 
+    /// Adds the records of a later piece.
+    #[cfg(test)]
+    pub fn extend(&mut self, piece: History) {
+        let before = self.spans.len() as u32;
+        let later = |commit: Commit| Commit { record: commit.record + before, ..commit };
+        self.commits.extend(piece.commits.into_iter().map(later));
+        self.spans.extend(piece.spans);
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -62,14 +77,37 @@ impl History {
 
     /// The first commit, among records that end at or before `limit`, that is later than `time`.
     pub fn first_commit_after(&self, time: i64, limit: Lsn) -> Option<Span> {
+        self.first_later_than(time).filter(|span| span.end <= limit)
+    }
+
+    /// The first commit that is later than `time`.
+    pub fn first_later_than(&self, time: i64) -> Option<Span> {
         let commit = self.commits.iter().find(|commit| commit.time > time)?;
-        let span = self.spans.get(commit.record as usize)?;
-        (span.end <= limit).then_some(*span)
+        self.spans.get(commit.record as usize).copied()
     }
 
     /// The latest commit's time.
     pub fn last_commit_time(&self) -> Option<i64> {
         self.commits.iter().map(|commit| commit.time).max()
+    }
+
+    /// The history in pieces, as a layer stores them: each under a key that says where it ends and
+    /// when the latest commit was.
+    pub fn pieces(&self) -> impl Iterator<Item = (Key, Lsn, Value)> {
+        let (mut commits, mut latest) = (self.commits.as_slice(), i64::MIN);
+        self.spans.chunks(PIECE_RECORDS).enumerate().filter_map(move |(number, spans)| {
+            let first = number * PIECE_RECORDS;
+            let end = first + spans.len();
+            let count = commits.partition_point(|commit| (commit.record as usize) < end);
+            let (own, later) = commits.split_at(count);
+            commits = later;
+            let own =
+                own.iter().map(|commit| Commit { record: commit.record - first as u32, ..*commit });
+            let piece = History { spans: spans.to_vec(), commits: own.collect() };
+            latest = piece.last_commit_time().map_or(latest, |time| latest.max(time));
+            let lsn = spans.last()?.end;
+            Some((Key::history(lsn, latest), lsn, Value::Image(piece.encode().into())))
+        })
     }
 
     /// The stored form, before compression.
@@ -186,6 +224,23 @@ mod tests {
         fn any_bytes_are_a_history_or_refused(raw in prop::collection::vec(any::<u8>(), 0..64)) {
             History::decode(&raw);
         }
+    }
+
+    #[test]
+    fn the_pieces_of_a_history_are_the_history() {
+        let records: Vec<_> =
+            (0..20).map(|at| (at, 8, (at % 3 == 0).then_some(1_000 - at as i64))).collect();
+        let history = history(&records);
+        let mut joined = History::default();
+        let mut latest = i64::MIN;
+        for (key, lsn, value) in history.pieces() {
+            let piece = History::decode(value.bytes()).expect("it was just made");
+            latest = latest.max(piece.last_commit_time().unwrap_or(i64::MIN));
+            assert_eq!(key.as_history(), Some((lsn, latest)));
+            assert_eq!(piece.at_or_before(Lsn::MAX).map(|point| point.lsn), Some(lsn));
+            joined.extend(piece);
+        }
+        assert_eq!(joined, history);
     }
 
     #[test]

@@ -86,6 +86,41 @@ pub struct LayerSummary {
     /// The latest commit's time, in microseconds since 2000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_commit_time: Option<i64>,
+    /// At and below this only kept points were thought of when it was written; 0 where all LSNs.
+    #[serde(default = "unfolded", skip_serializing_if = "is_unfolded")]
+    pub folded_to: Lsn,
+    /// So many points below that were kept in the layer's range of LSNs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept_points: u64,
+}
+
+fn unfolded() -> Lsn {
+    Lsn::INVALID
+}
+
+fn is_unfolded(lsn: &Lsn) -> bool {
+    *lsn == Lsn::INVALID
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+#[cfg(test)]
+impl LayerSummary {
+    /// A delta layer of these LSNs, without a byte.
+    pub fn of_nothing(from: Lsn, to: Lsn) -> LayerSummary {
+        LayerSummary {
+            name: LayerName { kind: LayerKind::Delta, from, to, nonce: 1 },
+            bytes: 0,
+            clears_at: 0,
+            first_key: Key::MIN,
+            last_key: Key::MAX,
+            last_commit_time: None,
+            folded_to: Lsn::INVALID,
+            kept_points: 0,
+        }
+    }
 }
 
 /// Keys as 36 hexadecimal digits.
@@ -127,14 +162,7 @@ mod tests {
         {
             assert!(bad.parse::<LayerName>().is_err(), "{bad} was taken for a layer");
         }
-        let summary = LayerSummary {
-            name,
-            bytes: 10,
-            clears_at: 5,
-            first_key: Key::MIN,
-            last_key: Key::MAX,
-            last_commit_time: None,
-        };
+        let summary = LayerSummary { name, bytes: 10, ..LayerSummary::of_nothing(Lsn(1), Lsn(2)) };
         let json = serde_json::to_string(&summary).expect("a summary is JSON");
         assert_eq!(serde_json::from_str::<LayerSummary>(&json).expect("ours"), summary);
     }

@@ -9,8 +9,8 @@ use wal_format::Lsn;
 
 use super::{
     Clear,
+    filter::Filter,
     format::{Block, Damage, FOOTER_BYTES, Footer, IndexRow, Locator, decode_clears, decode_index},
-    history::History,
     name::LayerSummary,
 };
 use crate::{
@@ -25,7 +25,7 @@ pub const READ_BLOCKS_MAX: usize = 64;
 /// What is cached of layers.
 #[derive(Clone)]
 pub enum Cached {
-    /// Index and clears.
+    /// Index, filter and clears.
     Contents(Arc<Contents>),
     /// A block.
     Block(Block),
@@ -33,8 +33,8 @@ pub enum Cached {
 
 /// A layer's table of contents.
 pub struct Contents {
-    footer: Footer,
     index: Vec<IndexRow>,
+    filter: Filter,
     clears: Vec<Clear>,
 }
 
@@ -42,6 +42,16 @@ impl Contents {
     /// The clears that touch a range of keys.
     pub fn clears_in(&self, range: &Range<Key>) -> impl Iterator<Item = &Clear> {
         self.clears.iter().filter(move |clear| clear.overlaps(range))
+    }
+
+    /// All clears, by rising LSN.
+    pub fn clears(&self) -> &[Clear] {
+        &self.clears
+    }
+
+    /// Whether the layer may have versions of this key; where not, it has none.
+    pub fn may_have(&self, key: Key) -> bool {
+        self.filter.may_have(key)
     }
 
     /// The blocks that may hold versions of a range of keys.
@@ -59,8 +69,16 @@ impl Contents {
 
     /// The last block that may hold versions of a key at or below an LSN.
     pub fn last_block_of(&self, key: Key, at: Lsn) -> Option<usize> {
+        if !self.may_have(key) {
+            return None;
+        }
         let before = self.index.partition_point(|row| (row.first, row.first_lsn) <= (key, at));
         before.checked_sub(1).filter(|last| self.index[*last].last >= key)
+    }
+
+    /// How many blocks there are.
+    pub fn block_count(&self) -> usize {
+        self.index.len()
     }
 
     /// What the index says of a block.
@@ -69,7 +87,8 @@ impl Contents {
     }
 
     fn bytes(&self) -> usize {
-        self.index.len() * size_of::<IndexRow>() + self.clears.len() * size_of::<Clear>()
+        let (rows, clears) = (self.index.len(), self.clears.len());
+        rows * size_of::<IndexRow>() + clears * size_of::<Clear>() + self.filter.bytes()
     }
 }
 
@@ -110,6 +129,11 @@ impl Layer {
         self.summary.name.to
     }
 
+    /// Where it is in the object store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the layer can say anything of a range of keys.
     pub fn may_hold(&self, range: &Range<Key>) -> bool {
         self.summary.first_key < range.end && range.start <= self.summary.last_key
@@ -135,20 +159,6 @@ impl Layer {
             Some(Cached::Contents(contents)) => Ok(contents),
             _ => Err(Error::Unavailable(format!("{} gave no contents", self.path))),
         }
-    }
-
-    /// The record ends and commit times; not cached.
-    pub async fn history(&self) -> Result<History, Error> {
-        let locator = self.contents().await?.footer.history;
-        let stored = self.read(locator.offset..locator.end()).await?;
-        let raw = locator.open(&stored).map_err(|damage| self.corrupt(damage))?;
-        History::decode(&raw).ok_or_else(|| {
-            self.corrupt(Damage {
-                offset: locator.offset,
-                expected: "record ends and commit times".to_owned(),
-                found: format!("{} other bytes", raw.len()),
-            })
-        })
     }
 
     /// Blocks by their numbers in the index, which rise: from the cache, and in one request those
@@ -226,6 +236,30 @@ impl Layer {
         CacheKey { layer: self.identity, offset }
     }
 
+    /// Blocks that adjoin, in one request, past the cache: for whoever reads a whole layer once.
+    pub async fn blocks_past_cache(
+        &self,
+        contents: &Contents,
+        numbers: Range<usize>,
+    ) -> Result<Vec<Block>, Error> {
+        let rows = &contents.index[numbers];
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+        let start = first.locator.offset;
+        let stored = self.read(start..last.locator.end()).await?;
+        let block = |row: &IndexRow| {
+            let from = (row.locator.offset - start) as usize;
+            let to = (row.locator.end() - start) as usize;
+            self.open_block(row.locator, &stored[from..to])
+        };
+        rows.iter().map(block).collect()
+    }
+
+    fn open_block(&self, locator: Locator, stored: &[u8]) -> Result<Block, Error> {
+        let raw = locator.open(stored);
+        let block = raw.and_then(|raw| Block::parse(raw, locator.offset));
+        block.map_err(|damage| self.corrupt(damage))
+    }
+
     fn parse_tail(&self, tail: &[u8]) -> Result<Contents, Damage> {
         let at = self.summary.clears_at;
         let footer_at = tail.len().saturating_sub(FOOTER_BYTES);
@@ -245,8 +279,9 @@ impl Layer {
         };
         let clears = decode_clears(&part(footer.clears)?, footer.clears.offset)?;
         let index_at = footer.index.offset;
-        let index = decode_index(&part(footer.index)?, index_at, footer.history.offset)?;
-        Ok(Contents { footer, index, clears })
+        let index = decode_index(&part(footer.index)?, index_at, at)?;
+        let filter = Filter::new(part(footer.filter)?);
+        Ok(Contents { index, filter, clears })
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
@@ -281,7 +316,7 @@ impl Layer {
         }
     }
 
-    fn corrupt(&self, damage: Damage) -> Error {
+    pub(super) fn corrupt(&self, damage: Damage) -> Error {
         Error::Corrupt {
             object: self.path.to_string(),
             offset: damage.offset,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use wal_format::{Fork, Relation};
 
 use super::{
+    cursor::Cursor,
     format::LayerKind,
     history::{History, Span},
     name::{LayerName, LayerSummary},
@@ -63,7 +64,10 @@ fn write(content: &Content) -> WrittenLayer {
     for (key, lsn, value) in &content.versions {
         writer.add(*key, *lsn, value).expect("it can be compressed");
     }
-    let written = writer.finish(&content.clears, &content.history).expect("it can be compressed");
+    for (key, lsn, value) in content.history.pieces() {
+        writer.add(key, lsn, &value).expect("it can be compressed");
+    }
+    let written = writer.finish(&content.clears).expect("it can be compressed");
     written.expect("there is something in it")
 }
 
@@ -79,13 +83,33 @@ async fn read_all(layer: &Layer) -> Result<Content, Error> {
     let all = Key::MIN..Key::MAX;
     let numbers: Vec<usize> = contents.blocks_in(&all).collect();
     let mut versions = Vec::new();
+    let mut history = History::default();
     for block in layer.blocks(&contents, &numbers).await? {
         for at in 0..block.len() {
-            versions.push((block.key(at), block.lsn(at), block.value(at)));
+            let (key, value) = (block.key(at), block.value(at));
+            assert!(contents.may_have(key));
+            match key.as_history() {
+                Some(_) => history.extend(History::decode(value.bytes()).expect("it is ours")),
+                None => versions.push((key, block.lsn(at), value)),
+            }
         }
     }
-    let clears = contents.clears_in(&all).cloned().collect();
-    Ok(Content { versions, clears, history: layer.history().await? })
+    Ok(Content { versions, clears: contents.clears().to_vec(), history })
+}
+
+/// The cursor reads the same, past the cache.
+async fn read_through(layer: Layer) -> Result<Vec<Version>, Error> {
+    let mut cursor = Cursor::new([Arc::new(layer)]);
+    let mut versions = Vec::new();
+    cursor.fill().await?;
+    while let Some(key) = cursor.key() {
+        let (lsn, value) = cursor.take().expect("there is a key");
+        versions.push((key, lsn, value));
+        if cursor.must_fill() {
+            cursor.fill().await?;
+        }
+    }
+    Ok(versions)
 }
 
 #[tokio::test]
@@ -166,7 +190,43 @@ proptest! {
         runtime.block_on(async {
             let written = write(&content);
             let layer = layer_of(&written.summary, written.object).await;
-            prop_assert_eq!(read_all(&layer).await, Ok(content));
+            prop_assert_eq!(read_all(&layer).await, Ok(content.clone()));
+            let mut through = read_through(layer).await.expect("it is there");
+            through.retain(|(key, ..)| key.as_history().is_none());
+            prop_assert_eq!(through, content.versions);
+            Ok(())
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn places_in_a_stored_history_are_those_of_the_history(
+        records in prop::collection::vec((0..30_u64, 1..300_u64, any::<Option<u8>>()), 1..60),
+        asked in prop::collection::vec((0..12_000_u64, any::<u8>()), 20),
+    ) {
+        let mut history = History::default();
+        let mut at = 0x28;
+        for (gap, length, time) in records {
+            let start = at + gap;
+            at = start + length;
+            history.push(Span { start: Lsn(start), end: Lsn(at) }, time.map(i64::from));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it starts");
+        runtime.block_on(async {
+            let content = Content { history: history.clone(), ..small() };
+            let written = write(&content);
+            prop_assert_eq!(written.summary.last_commit_time, history.last_commit_time());
+            let layer = layer_of(&written.summary, written.object).await;
+            for (lsn, time) in asked {
+                let found = layer.at_or_before(Lsn(lsn)).await;
+                prop_assert_eq!(found, Ok(history.at_or_before(Lsn(lsn))));
+                let time = i64::from(time);
+                let found = layer.first_commit_after(time, Lsn(lsn)).await;
+                prop_assert_eq!(found, Ok(history.first_commit_after(time, Lsn(lsn))));
+            }
             Ok(())
         })?;
     }

@@ -5,11 +5,11 @@ use wal_format::Lsn;
 
 use super::{
     Clear,
+    filter::FilterBuilder,
     format::{
         BLOCK_BYTES, BlockBuilder, FOOTER_BYTES, Footer, IndexRow, LayerKind, encode_clears,
         encode_index, seal,
     },
-    history::History,
     memory::{MemoryLayer, Versions},
     name::{LayerName, LayerSummary},
 };
@@ -29,6 +29,7 @@ pub struct LayerWriter {
     out: Vec<u8>,
     block: BlockBuilder,
     index: Vec<IndexRow>,
+    filter: FilterBuilder,
     versions: Option<(Key, Key)>,
 }
 
@@ -40,17 +41,26 @@ impl LayerWriter {
             out: Vec::new(),
             block: BlockBuilder::default(),
             index: Vec::new(),
+            filter: FilterBuilder::default(),
             versions: None,
         }
     }
 
-    /// The object's length so far.
+    /// The object's length so far, about: what is not compressed yet counts for a quarter.
     pub fn bytes(&self) -> usize {
-        self.out.len()
+        self.out.len() + self.block.bytes() / 4
+    }
+
+    /// The last key that was added.
+    pub fn last_key(&self) -> Option<Key> {
+        self.versions.map(|(_, last)| last)
     }
 
     /// Adds a version; keys and, within a key, LSNs must rise.
     pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) -> Result<(), Error> {
+        if self.last_key() != Some(key) {
+            self.filter.add(key);
+        }
         let first = self.versions.map_or(key, |(first, _)| first);
         self.versions = Some((first, key));
         self.block.add(key, lsn, value);
@@ -58,13 +68,9 @@ impl LayerWriter {
     }
 
     /// Closes the object. `None` where nothing at all was added: there is no layer to store.
-    pub fn finish(
-        mut self,
-        clears: &[Clear],
-        history: &History,
-    ) -> Result<Option<WrittenLayer>, Error> {
+    pub fn finish(mut self, clears: &[Clear]) -> Result<Option<WrittenLayer>, Error> {
         self.close_block()?;
-        if self.versions.is_none() && clears.is_empty() && history.is_empty() {
+        if self.versions.is_none() && clears.is_empty() {
             return Ok(None);
         }
         let starts = clears.iter().map(|clear| clear.range.start);
@@ -72,15 +78,15 @@ impl LayerWriter {
         let first = self.versions.map(|(first, _)| first).into_iter().chain(starts).min();
         let last = self.versions.map(|(_, last)| last).into_iter().chain(ends).max();
 
-        let history_part = self.seal(&history.encode())?;
         let clears_part = self.seal(&encode_clears(clears))?;
+        let filter_part = self.seal(&self.filter.finish())?;
         let index_part = self.seal(&encode_index(&self.index))?;
         let footer = Footer {
             kind: self.name.kind,
             from: self.name.from,
             to: self.name.to,
-            history: history_part,
             clears: clears_part,
+            filter: filter_part,
             index: index_part,
         };
         self.out.extend_from_slice(&footer.encode());
@@ -91,7 +97,9 @@ impl LayerWriter {
             clears_at: clears_part.offset,
             first_key: first.unwrap_or(Key::MAX),
             last_key: last.unwrap_or(Key::MIN),
-            last_commit_time: history.last_commit_time(),
+            last_commit_time: self.versions.and_then(|(_, last)| last_commit_time(last)),
+            folded_to: Lsn::INVALID,
+            kept_points: 0,
         };
         Ok(Some(WrittenLayer { summary, object: Bytes::from(self.out) }))
     }
@@ -107,6 +115,12 @@ impl LayerWriter {
         let offset = self.out.len() as u64;
         seal(raw, offset, &mut self.out).map_err(cannot_compress)
     }
+}
+
+/// The latest commit's time, where a layer's last key is a piece of history with a commit.
+fn last_commit_time(last: Key) -> Option<i64> {
+    let (_, latest) = last.as_history()?;
+    (latest != i64::MIN).then_some(latest)
 }
 
 fn cannot_compress(error: std::io::Error) -> Error {
@@ -129,6 +143,9 @@ pub fn write_delta(
             writer.add(key, *lsn, value)?;
         }
     }
-    let written = writer.finish(layer.clears(), layer.history())?;
+    for (key, lsn, value) in layer.history().pieces() {
+        writer.add(key, lsn, &value)?;
+    }
+    let written = writer.finish(layer.clears())?;
     written.ok_or_else(|| Error::Invalid("an empty layer is not written".to_owned()))
 }

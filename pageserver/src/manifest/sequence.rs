@@ -246,6 +246,16 @@ impl Sequence {
         Ok(())
     }
 
+    /// Whether no other writer has come: asked before what older manifests name is removed.
+    /// [`Error::Fenced`] where one has.
+    pub async fn confirm_newest(&self) -> Result<(), Error> {
+        let highest = self.highest().await?;
+        if self.has_written && highest == self.newest {
+            return Ok(());
+        }
+        Err(Error::Fenced { object: self.path(highest).to_string() })
+    }
+
     /// Removes this writer's manifests that are no longer among the newest, nor what those change.
     /// What fails to be removed stays: it does no harm.
     pub async fn collect(&mut self) {

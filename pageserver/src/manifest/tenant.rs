@@ -6,6 +6,7 @@ use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin
 use serde::{Deserialize, Serialize};
 
 use super::Body;
+use crate::timeline::Window;
 
 /// Whether a tenant has a customer, or is what others are made from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct TenantManifest {
     pub created_at: i64,
     /// Whether its pages have data checksums.
     pub checksums: bool,
+    /// How much history it keeps.
+    #[serde(default)]
+    pub history: Window,
     /// Its objects are being removed: it exists no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,

@@ -2,9 +2,10 @@
 
 use protocol::{BranchPoint, Term};
 use serde::{Deserialize, Serialize};
+use wal_format::Lsn;
 
 use super::{Body, NoChange};
-use crate::layer::name::LayerSummary;
+use crate::{layer::name::LayerSummary, timeline::Retained};
 
 /// A timeline's layers. A timeline without a manifest has none of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -13,7 +14,13 @@ pub struct TimelineManifest {
     pub last_record: BranchPoint,
     /// The highest term seen.
     pub term: Term,
-    /// The layers, by rising LSN.
+    /// What can be read of it, and is not dropped.
+    #[serde(default, skip_serializing_if = "Retained::is_everything")]
+    pub retained: Retained,
+    /// The cutoff that is about to be: no branch is made below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<Lsn>,
+    /// The layers, by rising LSN, those of one range of LSNs by rising key.
     pub layers: Vec<LayerSummary>,
 }
 

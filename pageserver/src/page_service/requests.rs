@@ -12,7 +12,7 @@ use protocol::{
         ResponseFrame,
     },
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use wal_format::{Lsn, PageKey, RelationFork, Target};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
     metrics::METRICS,
-    timeline::Timeline,
+    timeline::{Lease, Timeline},
     wal_receiver::Use,
 };
 
@@ -35,6 +35,8 @@ const BACKUP_FILES_AHEAD: usize = 4;
 /// A connection's view of its timeline.
 pub(super) struct Reader {
     receiving: Use,
+    /// What is read is not given up meanwhile.
+    lease: Lease,
     term: Option<Term>,
     scans: Scans,
 }
@@ -54,7 +56,8 @@ type Served = Result<(Response, Vec<Bytes>), PageError>;
 
 impl Reader {
     pub fn new(receiving: Use, term: Option<Term>) -> Reader {
-        Reader { receiving, term, scans: Scans::default() }
+        let lease = receiving.timeline().lease();
+        Reader { receiving, lease, term, scans: Scans::default() }
     }
 
     /// Answers one request, which is not for a base backup.
@@ -117,7 +120,9 @@ impl Reader {
             )));
         }
         self.receiving.wait_for(at.not_modified_since, INGEST_WAIT).await?;
-        Ok(at.request_lsn.min(self.timeline().last_record_lsn()))
+        let lsn = at.request_lsn.min(self.timeline().last_record_lsn());
+        self.lease.renew(lsn, Instant::now());
+        Ok(lsn)
     }
 
     async fn range(&self, at: ReadAt, fork: RelationFork, first: u32, count: u32) -> Served {
@@ -181,6 +186,7 @@ impl Reader {
     async fn send_backup(&self, id: u64, lsn: Lsn, answers: &Answers) -> Result<(), PageError> {
         self.check_term()?;
         self.receiving.wait_for(lsn, INGEST_WAIT).await?;
+        self.lease.renew(lsn, Instant::now());
         let backup = BaseBackup::at(self.timeline(), lsn).await?;
         let head = Answer::head(id, Response::BackupHead(backup.head.clone()));
         if answers.send((head, false)).await.is_err() {

@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     change::{Change, Value},
+    clock,
     error::Error,
     key::Key,
-    timeline::OPEN_LAYER_BYTES_MAX,
+    timeline::{OPEN_LAYER_BYTES_MAX, Window},
 };
 
 /// What was acknowledged: branches by tenant and name, as long as nobody tried to change them.
@@ -72,6 +73,12 @@ async fn tell(
         world.write(id).await?;
         world.timeline(id).await?.flush().await?;
     }
+    for _ in 0..4 {
+        world.write(main).await?;
+        world.timeline(main).await?.flush().await?;
+    }
+    let timeline = world.timeline(main).await?;
+    assert!(timeline.compact().await?, "so many layers are to be merged");
     let point = world.model.points(main)[4];
     acknowledged.remove(&(one.clone(), "main".to_owned()));
     let (new, kept) = world.tenants.restore(tenant.id, "main", point, Some("old")).await?;
@@ -80,8 +87,18 @@ async fn tell(
     acknowledged.insert((one.clone(), kept.name), kept.timeline);
     world.write(new.timeline).await?;
     world.timeline(new.timeline).await?.flush().await?;
+    let window = Window { seconds: None, bytes: Some(0) };
+    world.tenants.set_history(tenant.id, window).await?;
+    let timeline = world.timeline(main).await?;
+    world.tenants.retain(&timeline, clock::now()).await?;
+    assert!(timeline.compact().await?, "all layers are below the cutoff");
+    let gone = timeline.scan(Key::MIN..Key::MAX, point.lsn + 8).await;
+    assert!(gone.is_err(), "it is below the cutoff");
     acknowledged.remove(&(one.clone(), "dev".to_owned()));
     world.tenants.delete_branch(tenant.id, "dev").await?;
+    // The point at which it began is given up, too.
+    world.tenants.retain(&timeline, clock::now()).await?;
+    while timeline.compact().await? {}
 
     let tenant = world.tenant(&two, &base).await?;
     world.write(main_of(&tenant)).await?;

@@ -18,6 +18,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Operations that still succeed while nothing is wrong.
 const UNLIMITED: i64 = i64::MAX / 2;
@@ -41,6 +42,8 @@ pub struct FaultyStore {
     last_succeeds_unseen: bool,
     /// Whether it takes a second create of a name for an overwrite.
     ignores_create: bool,
+    /// How long operations take: others go on meanwhile.
+    pauses: Option<Arc<Mutex<StdRng>>>,
 }
 
 impl FaultyStore {
@@ -53,6 +56,7 @@ impl FaultyStore {
             accesses: Arc::default(),
             last_succeeds_unseen: false,
             ignores_create: false,
+            pauses: None,
         }
     }
 
@@ -68,6 +72,20 @@ impl FaultyStore {
     pub fn ignore_create(mut self) -> FaultyStore {
         self.ignores_create = true;
         self
+    }
+
+    /// Lets others go on for a while before an operation; how long is random.
+    pub fn pause(mut self, seed: u64) -> FaultyStore {
+        self.pauses = Some(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))));
+        self
+    }
+
+    async fn passes(&self) {
+        let Some(pauses) = &self.pauses else { return };
+        let turns = pauses.lock().random_range(0..8);
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Takes the store down, or up again.
@@ -125,6 +143,7 @@ impl ObjectStore for FaultyStore {
         payload: PutPayload,
         mut options: PutOptions,
     ) -> Result<PutResult> {
+        self.passes().await;
         let outcome = self.take(Access::Write, location);
         if self.ignores_create {
             options.mode = PutMode::Overwrite;
@@ -148,6 +167,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.passes().await;
         match self.take(Access::Read, location) {
             Outcome::Works => self.inner.get_opts(location, options).await,
             _ => Err(down()),
@@ -194,6 +214,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.passes().await;
         match self.take(Access::Read, &folder(prefix)) {
             Outcome::Works => self.inner.list_with_delimiter(prefix).await,
             _ => Err(down()),

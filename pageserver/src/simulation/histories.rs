@@ -1,7 +1,11 @@
-//! Random histories of writes, flushes, branches, restores, deletions and restarts; every read is
-//! compared with the model.
+//! Random histories of writes, flushes, merges, moved cutoffs, branches, restores, deletions and
+//! restarts; every read is compared with the model.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
 use protocol::{BranchPoint, TenantId, TenantTimeline};
 use rand::Rng;
 use wal_format::{Lsn, PAGE_BYTES};
@@ -12,18 +16,25 @@ use super::{
 };
 use crate::{
     clock,
+    engine::timeline_folder,
+    error::Error,
     key::{Key, KeyKind},
+    timeline::{Timeline, Window, runs_max},
 };
 
+/// More of them with `OFFSHOOT_HISTORIES`.
 const HISTORIES: u64 = 60;
 const STEPS: usize = 150;
 const BRANCHES_MAX: usize = 8;
 
 #[tokio::test]
 async fn every_read_of_every_history_equals_the_model() {
-    for seed in 0..HISTORIES {
-        History::new(seed).await.run().await;
+    let histories = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|count| count.parse().ok());
+    let mut gone = 0;
+    for seed in 0..histories.unwrap_or(HISTORIES) {
+        gone += History::new(seed).await.run().await;
     }
+    assert!(gone > 0, "no history ever ended");
 }
 
 /// A tenant's branches, by name.
@@ -32,6 +43,9 @@ struct History {
     tenant: TenantId,
     branches: Vec<(String, TenantTimeline)>,
     names: usize,
+    cutoffs: HashMap<TenantTimeline, Lsn>,
+    /// Reads that were refused because the LSN was gone.
+    gone: usize,
 }
 
 impl History {
@@ -40,14 +54,16 @@ impl History {
         world.template("base").await.expect("the store works");
         let tenant = world.tenant("one", "base").await.expect("the store works");
         let branches = vec![("main".to_owned(), main_of(&tenant))];
-        History { world, tenant: tenant.id, branches, names: 0 }
+        History { world, tenant: tenant.id, branches, names: 0, cutoffs: HashMap::new(), gone: 0 }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> usize {
         for _ in 0..STEPS {
             match self.world.random.random_range(0..100) {
-                0..60 => self.write().await,
-                60..68 => self.flush().await,
+                0..52 => self.write().await,
+                52..62 => self.flush().await,
+                62..65 => self.compact().await,
+                65..68 => self.retain().await,
                 68..72 => self.branch().await,
                 72..74 => self.restore().await,
                 74..76 => self.delete().await,
@@ -59,6 +75,7 @@ impl History {
         for (_, id) in self.branches.clone() {
             self.compare_all(id, self.world.model.end(id).lsn).await;
         }
+        self.gone
     }
 
     fn any_branch(&mut self) -> (String, TenantTimeline) {
@@ -86,6 +103,79 @@ impl History {
         assert_eq!(timeline.remote_consistent_lsn(), end);
     }
 
+    /// Merges all that is due, while somebody reads.
+    async fn compact(&mut self) {
+        let (_, id) = self.any_branch();
+        let timeline = self.world.timeline(id).await.expect("the timeline loads");
+        loop {
+            let at = self.any_point(id).lsn;
+            let scan = timeline.scan(Key::MIN..Key::MAX, at);
+            let (merged, scanned) = tokio::join!(timeline.compact(), scan);
+            self.compare(id, scanned, at);
+            if !merged.expect("the store works") {
+                break;
+            }
+        }
+        assert!(timeline.runs() <= runs_max(timeline.stored_bytes()));
+        assert_eq!(timeline.merge_due(), None);
+        timeline.remove_retired().await;
+        let folder = timeline_folder(id).join("layers");
+        let objects: Vec<_> =
+            self.world.store.list(Some(&folder)).try_collect().await.expect("the store works");
+        let stored: u64 = objects.iter().map(|object| object.size).sum();
+        assert_eq!(stored, timeline.stored_bytes(), "objects that nobody names");
+    }
+
+    /// Gives up what is behind a random window.
+    async fn retain(&mut self) {
+        let (_, id) = self.any_branch();
+        let random = &mut self.world.random;
+        let bytes = random.random_bool(0.7).then(|| random.random_range(0..8_000));
+        let window = Window { seconds: bytes.is_none().then_some(0), bytes };
+        let now = clock::now() + random.random_range(0..1_500_000);
+        let set = self.world.tenants.set_history(self.tenant, window).await;
+        set.expect("the store works");
+        let timeline = self.world.timeline(id).await.expect("the timeline loads");
+        self.world.tenants.retain(&timeline, now).await.expect("the store works");
+        let (before, cutoff) = (self.cutoff(id), timeline.retained().cutoff_lsn());
+        assert!(before <= cutoff && cutoff <= timeline.remote_consistent_lsn());
+        self.cutoffs.insert(id, cutoff);
+    }
+
+    fn cutoff(&self, id: TenantTimeline) -> Lsn {
+        self.cutoffs.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The timeline's line, each with the LSN as of which it is read.
+    fn line(&self, id: TenantTimeline, at: Lsn) -> Vec<(TenantTimeline, Lsn)> {
+        let mut line = vec![(id, at)];
+        let (mut id, mut at) = (id, at);
+        while let Some((ancestor, lsn)) = self.world.model.ancestor(id) {
+            (id, at) = (ancestor, at.min(lsn));
+            line.push((id, at));
+        }
+        line
+    }
+
+    /// Whether a read must be answered.
+    fn is_kept(&self, id: TenantTimeline, at: Lsn) -> bool {
+        self.line(id, at).into_iter().all(|(id, at)| {
+            let begins_there = |(_, child): &(String, TenantTimeline)| {
+                *child != id && self.line(*child, Lsn::MAX).contains(&(id, at))
+            };
+            at >= self.cutoff(id) || self.branches.iter().any(begins_there)
+        })
+    }
+
+    /// Whether a branch may begin there.
+    fn may_begin(&self, parent: TenantTimeline, at: Lsn) -> bool {
+        let is_gone = |(id, _): &&(TenantTimeline, Lsn)| at < self.cutoff(*id);
+        let line = self.line(parent, Lsn::MAX);
+        // What is above a timeline's origin is not looked for in its ancestor.
+        let own = line.iter().position(|(id, _)| at >= self.world.model.origin(*id));
+        !line.iter().take(own.map_or(line.len(), |own| own + 1)).any(|entry| is_gone(&entry))
+    }
+
     async fn branch(&mut self) {
         if self.branches.len() >= BRANCHES_MAX {
             return;
@@ -95,6 +185,10 @@ impl History {
         self.names += 1;
         let name = format!("branch-{}", self.names);
         let branch = self.world.tenants.create_branch(self.tenant, &name, &from, point).await;
+        if !self.may_begin(parent, point.lsn) {
+            assert!(matches!(branch, Err(Error::Gone { .. })), "{branch:?}");
+            return;
+        }
         let branch = branch.expect("the name is free");
         self.world.model.add(branch.timeline, Some(parent), point);
         self.branches.push((name, branch.timeline));
@@ -107,6 +201,10 @@ impl History {
         let (name, old) = self.any_branch();
         let point = self.any_point(old);
         let restored = self.world.tenants.restore(self.tenant, &name, point, None).await;
+        if !self.may_begin(old, point.lsn) {
+            assert!(matches!(restored, Err(Error::Gone { .. })), "{restored:?}");
+            return;
+        }
         let (new, kept) = restored.expect("the branch is there");
         assert_eq!((new.name.as_str(), kept.timeline), (name.as_str(), old));
         self.world.model.add(new.timeline, Some(old), point);
@@ -127,6 +225,7 @@ impl History {
         if deleted.is_ok() {
             self.world.model.remove(id);
             self.branches.retain(|(_, known)| *known != id);
+            self.cutoffs.remove(&id);
             assert!(self.world.timeline(id).await.is_err());
         }
     }
@@ -142,10 +241,14 @@ impl History {
 
     async fn compare_all(&mut self, id: TenantTimeline, at: Lsn) {
         let timeline = self.world.timeline(id).await.expect("the timeline loads");
+        assert_eq!(timeline.retained().cutoff_lsn(), self.cutoff(id));
+        let scanned = timeline.scan(Key::MIN..Key::MAX, at).await;
+        if !self.compare(id, scanned, at) {
+            let pages = timeline.pages(forks()[0], 0, BLOCKS, at).await;
+            assert!(matches!(pages, Err(Error::Gone { .. })), "{pages:?}");
+            return;
+        }
         let model = self.world.model.state(id, at);
-        let scanned = timeline.scan(Key::MIN..Key::MAX, at).await.expect("the store works");
-        assert_same(&scanned, &model.clone().into_iter().collect::<Vec<_>>(), at);
-
         let fork = self.world.fork();
         let range = Key::relation_pages(fork.relation);
         let scanned = timeline.scan(range.clone(), at).await.expect("the store works");
@@ -173,6 +276,24 @@ impl History {
         assert_eq!(size, blocks * PAGE_BYTES as u64);
     }
 
+    /// Compares a scan of everything; false where it was refused, and might be.
+    fn compare(
+        &mut self,
+        id: TenantTimeline,
+        scanned: Result<Vec<(Key, Bytes)>, Error>,
+        at: Lsn,
+    ) -> bool {
+        if let Err(Error::Gone { .. }) = scanned
+            && !self.is_kept(id, at)
+        {
+            self.gone += 1;
+            return false;
+        }
+        let model: Vec<_> = self.world.model.state(id, at).into_iter().collect();
+        assert_same(&scanned.expect("the LSN is kept"), &model, at);
+        true
+    }
+
     /// Rounding down, and points in time.
     async fn look_back(&mut self) {
         let (_, id) = self.any_branch();
@@ -181,13 +302,29 @@ impl History {
         let (first, last) = (points[0].lsn.0, self.world.model.end(id).lsn.0);
         let lsn = Lsn(self.world.random.random_range(first..=last));
         let expected = points.iter().rfind(|point| point.lsn <= lsn).copied();
-        assert_eq!(timeline.round_down(lsn).await.ok().map(|p| p.lsn), expected.map(|p| p.lsn));
+        let rounded = timeline.round_down(lsn).await;
+        if self.may_begin(id, lsn) {
+            assert_eq!(rounded.ok().map(|p| p.lsn), expected.map(|p| p.lsn));
+        } else {
+            assert!(matches!(rounded, Err(Error::Gone { .. })), "{rounded:?}");
+        }
+        self.look_back_in_time(id, &timeline).await;
+    }
 
+    async fn look_back_in_time(&mut self, id: TenantTimeline, timeline: &Timeline) {
         let tenant = self.world.tenants.tenant("one").await.expect("the tenant is there");
         let future = clock::now() + 2_000_000;
         let time = self.world.random.random_range(tenant.created_at..future);
-        let point = timeline.point_at_time_as_of(time, future).await.expect("the time is past");
-        assert_eq!(point.lsn, self.world.model.point_at_time(id, time).lsn);
+        let expected = self.world.model.point_at_time(id, time).lsn;
+        match timeline.point_at_time_as_of(time, future).await {
+            Err(Error::Gone { .. }) => assert!(!self.may_begin(id, expected)),
+            // Some commit that is given up, here or in an ancestor, may be later than the time.
+            Err(Error::GoneTime { .. }) => {
+                let line = self.line(id, Lsn::MAX);
+                assert!(line.iter().any(|(id, _)| self.cutoff(*id) > Lsn::INVALID));
+            }
+            found => assert_eq!(found.expect("the time is past").lsn, expected),
+        }
     }
 }
 

@@ -83,6 +83,16 @@ impl Model {
         timeline.changes.last().map_or(timeline.origin, point_of)
     }
 
+    /// Where a timeline came from, and as of which LSN.
+    pub fn ancestor(&self, id: TenantTimeline) -> Option<(TenantTimeline, Lsn)> {
+        self.timeline(id).ancestor
+    }
+
+    /// Where a timeline begins.
+    pub fn origin(&self, id: TenantTimeline) -> Lsn {
+        self.timeline(id).origin.lsn
+    }
+
     /// The changes after `lsn`, as WAL would bring them again; none where the model does not know
     /// the timeline.
     pub fn changes_after(&self, id: TenantTimeline, lsn: Lsn) -> Vec<Change> {

@@ -27,7 +27,7 @@ const CACHE_BYTES: u64 = 300_000;
 /// The engine, the model, and what would be the safekeepers: WAL can always be had again.
 pub struct World {
     pub store: Arc<dyn ObjectStore>,
-    pub tenants: Tenants,
+    pub tenants: Arc<Tenants>,
     pub model: Model,
     pub random: StdRng,
     pub redo: Arc<ModelRedo>,
@@ -223,12 +223,12 @@ fn open(
     store: Arc<dyn ObjectStore>,
     redo: Arc<ModelRedo>,
     loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>,
-) -> Tenants {
+) -> Arc<Tenants> {
     let loaded = loaded.clone();
-    Tenants::new(Options {
+    Arc::new(Tenants::new(Options {
         store,
         redo,
         cache_bytes: CACHE_BYTES,
         on_load: Box::new(move |timeline| loaded.lock().push(timeline)),
-    })
+    }))
 }

@@ -8,18 +8,31 @@ use super::{
     Branch, MAIN_BRANCH, Tenant, Tenants,
     loaded::LoadedTenant,
     names::{NAME_BYTES_MAX, check_name, taken},
+    retention::check_window,
 };
 use crate::{
     clock,
     engine::tenant_folder,
     error::Error,
     manifest::{AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest},
+    timeline::Window,
 };
 
 impl Tenants {
     /// A new tenant, whose branch `main` begins as the template is.
     pub async fn create_tenant(&self, name: &str, template: &str) -> Result<Tenant, Error> {
+        self.create_tenant_with(name, template, Window::default()).await
+    }
+
+    /// A new tenant that keeps this much history.
+    pub async fn create_tenant_with(
+        &self,
+        name: &str,
+        template: &str,
+        history: Window,
+    ) -> Result<Tenant, Error> {
         check_name(name)?;
+        check_window(history)?;
         let template = self.find(TenantKind::Template, template).await?;
         let source = template.branches.first().filter(|_| template.kind == TenantKind::Template);
         let source =
@@ -43,6 +56,7 @@ impl Tenants {
             kind: TenantKind::Tenant,
             created_at: now,
             checksums: template.checksums,
+            history,
             deleted: false,
             branches: vec![Arc::new(main)],
         };
@@ -97,16 +111,21 @@ impl Tenants {
         check_name(name)?;
         let now = clock::now();
         let timeline = TimelineId::from_bits(rand::random());
+        let mut parent_timeline = timeline;
         let manifest = self
             .change(tenant, |manifest| {
                 refuse_template(manifest)?;
                 refuse_taken(manifest, name)?;
                 let parent = find_branch(manifest, from)?;
+                parent_timeline = parent.timeline;
                 let entry = child(manifest, parent, name, timeline, point, now);
                 manifest.branches.push(Arc::new(entry));
                 Ok(())
             })
             .await?;
+        if let Err(error) = self.check_announced(&manifest, parent_timeline, point).await {
+            return Err(self.take_back(tenant, timeline, None, error).await);
+        }
         self.describe_branch(&manifest, find_timeline(&manifest, timeline)?).await
     }
 
@@ -145,12 +164,44 @@ impl Tenants {
                 Ok(())
             })
             .await?;
+        if let Err(error) = self.check_announced(&manifest, old_timeline, point).await {
+            return Err(self.take_back(tenant, timeline, Some(old_timeline), error).await);
+        }
         let new = find_timeline(&manifest, timeline)?;
         let old = find_timeline(&manifest, old_timeline)?;
         Ok((
             self.describe_branch(&manifest, new).await?,
             self.describe_branch(&manifest, old).await?,
         ))
+    }
+}
+
+impl Tenants {
+    /// Takes back a branch that was published and may not be; `restored` gets its name back. The
+    /// reason, which the caller is told. Where taking back fails, the branch stays and says of
+    /// itself that its history is gone.
+    async fn take_back(
+        &self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        restored: Option<TimelineId>,
+        reason: Error,
+    ) -> Error {
+        let taken_back = self
+            .change(tenant, |manifest| {
+                let name = find_timeline(manifest, timeline)?.name.clone();
+                manifest.branches.retain(|entry| entry.timeline != timeline);
+                let is_restored = |entry: &&mut Arc<BranchEntry>| Some(entry.timeline) == restored;
+                if let Some(entry) = manifest.branches.iter_mut().find(is_restored) {
+                    Arc::make_mut(entry).name = name;
+                }
+                Ok(())
+            })
+            .await;
+        if let Err(error) = taken_back {
+            tracing::warn!(%tenant, %timeline, %error, "a refused branch could not be taken back");
+        }
+        reason
     }
 }
 

@@ -18,11 +18,11 @@ use crate::{
     key::Key,
     layer::{
         format::LayerKind,
-        history::History,
         name::{LayerName, LayerSummary},
         writer::LayerWriter,
     },
     manifest::{BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest},
+    timeline::{Retained, Window},
 };
 
 /// An image layer holds this many bytes of values, before compression.
@@ -93,6 +93,8 @@ impl TemplateWriter<'_> {
         let manifest = TimelineManifest {
             last_record: origin.point,
             term: Term::default(),
+            retained: Retained::default(),
+            announced: None,
             layers: self.layers,
         };
         sequence.publish(sequence.prepare(&manifest)?).await?;
@@ -111,6 +113,7 @@ impl TemplateWriter<'_> {
             kind: TenantKind::Template,
             created_at: now,
             checksums: self.source.checksums,
+            history: Window::default(),
             deleted: false,
             branches: vec![Arc::new(main)],
         };
@@ -133,7 +136,7 @@ impl TemplateWriter<'_> {
             for (key, value) in values {
                 writer.add(key, lsn, &Value::Image(value))?;
             }
-            writer.finish(&[], &History::default())
+            writer.finish(&[])
         });
         let Some(written) = written.await.map_err(|_| Error::ShuttingDown)?? else { return Ok(()) };
         let path = timeline_folder(self.id).join("layers").join(name.to_string());

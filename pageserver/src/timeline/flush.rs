@@ -10,7 +10,10 @@
 //! ingest waits when there is too much of it, and reads from memory go on. A crash loses only
 //! memory, which ingest fills again from WAL that safekeepers keep until step 4.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -23,12 +26,8 @@ use super::{
     images::with_images,
 };
 use crate::{
-    engine::timeline_folder,
     error::Error,
-    layer::{
-        reader::Layer,
-        writer::{WrittenLayer, write_delta},
-    },
+    layer::{reader::Layer, writer::write_delta},
     manifest::{Prepared, Sequence, TimelineManifest},
     metrics::METRICS,
     store::unavailable,
@@ -78,7 +77,7 @@ impl Timeline {
     }
 
     /// Waits until the newest manifest is so; fails at the first new failure to write one.
-    async fn until(
+    pub(super) async fn until(
         &self,
         is_so: impl Fn(&FlushStatus) -> bool,
         mut status: watch::Receiver<FlushStatus>,
@@ -115,12 +114,13 @@ impl Timeline {
                 if let Err(error) = self.write_frozen(frozen).await {
                     return self.give_up(error);
                 }
+                self.want_work();
             }
         }
     }
 
     /// Nothing more can be written: the timeline is fenced, or stopped.
-    fn give_up(&self, error: Error) {
+    pub(super) fn give_up(&self, error: Error) {
         if error != Error::ShuttingDown {
             tracing::error!(timeline = %self.id(), %error, "the timeline takes no more WAL");
             _ = self.fenced.set(error.clone());
@@ -148,7 +148,7 @@ impl Timeline {
         if now.term >= term {
             return Ok(());
         }
-        let manifest = self.manifest(now.last_record, None);
+        let manifest = self.manifest(now.last_record, &self.state.read().layers);
         let prepared = sequence.prepare(&manifest)?;
         self.publish(&mut sequence, prepared).await?;
         self.note_success(now.last_record, manifest.term);
@@ -177,27 +177,34 @@ impl Timeline {
         })??;
         drop(permit);
 
-        let name = written.summary.name.to_string();
-        let path = timeline_folder(self.id()).join("layers").join(name);
+        let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
         METRICS.uploaded_bytes.inc_by(written.summary.bytes);
+        self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
         let mut sequence = self.sequence.lock().await;
-        let manifest = self.manifest(frozen.last_record, Some(&written));
+        let mut layers = self.state.read().layers.to_vec();
+        layers.push(Arc::new(self.layer(written.summary)));
+        let manifest = self.manifest(frozen.last_record, &layers);
         let prepared = sequence.prepare(&manifest)?;
         self.publish(&mut sequence, prepared).await?;
-        let store = self.engine.store.clone();
-        let layer = Layer::new(written.summary, path, store, self.engine.cache.clone());
-        self.replace_frozen(Arc::new(layer));
+        self.replace_frozen(layers);
         self.note_success(frozen.last_record, manifest.term);
         sequence.collect().await;
         Ok(())
     }
 
-    fn manifest(&self, last_record: BranchPoint, added: Option<&WrittenLayer>) -> TimelineManifest {
-        let layers = self.state.read().layers.clone();
-        let mut summaries: Vec<_> = layers.iter().map(|layer| layer.summary().clone()).collect();
-        summaries.extend(added.map(|written| written.summary.clone()));
-        TimelineManifest { last_record, term: self.term(), layers: summaries }
+    /// The next manifest, with these layers.
+    pub(super) fn manifest(
+        &self,
+        last_record: BranchPoint,
+        layers: &[Arc<Layer>],
+    ) -> TimelineManifest {
+        let (retained, announced) = {
+            let state = self.state.read();
+            (state.retained.clone(), state.announced)
+        };
+        let layers = layers.iter().map(|layer| layer.summary().clone()).collect();
+        TimelineManifest { last_record, term: self.term(), retained, announced, layers }
     }
 
     async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
@@ -211,7 +218,11 @@ impl Timeline {
         }
     }
 
-    async fn publish(&self, sequence: &mut Sequence, manifest: Prepared) -> Result<(), Error> {
+    pub(super) async fn publish(
+        &self,
+        sequence: &mut Sequence,
+        manifest: Prepared,
+    ) -> Result<(), Error> {
         let mut backoff = BACKOFF_MIN;
         loop {
             match sequence.publish(manifest.clone()).await {
@@ -242,9 +253,9 @@ impl Timeline {
         });
     }
 
-    fn replace_frozen(&self, layer: Arc<Layer>) {
+    fn replace_frozen(&self, layers: Vec<Arc<Layer>>) {
         let mut state = self.state.write();
-        Arc::make_mut(&mut state.layers).push(layer);
+        state.set_layers(layers);
         state.frozen.pop_front();
         let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
         if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
@@ -252,7 +263,7 @@ impl Timeline {
         }
     }
 
-    fn note_success(&self, last_record: BranchPoint, term: Term) {
+    pub(super) fn note_success(&self, last_record: BranchPoint, term: Term) {
         self.flushed.send_modify(|status| {
             *status = FlushStatus { last_record, term, failure: None, ..*status };
         });

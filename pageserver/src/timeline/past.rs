@@ -10,7 +10,6 @@ use crate::{
     clock,
     error::Error,
     layer::{
-        format::LayerKind,
         history::{History, Span},
         memory::MemoryLayer,
         reader::Layer,
@@ -29,12 +28,17 @@ impl Timeline {
     /// Fails with [`Error::Gone`] before the oldest, with [`Error::NotYet`] beyond the end.
     pub async fn round_down(&self, lsn: Lsn) -> Result<BranchPoint, Error> {
         let mut timeline = self;
+        timeline.check_cutoff(lsn)?;
         while lsn < timeline.facts.origin.point.lsn {
             timeline = timeline
                 .ancestor_in_tenant()
                 .ok_or(Error::Gone { asked: lsn, oldest: timeline.facts.origin.point.lsn })?;
+            timeline.check_cutoff(lsn)?;
         }
-        timeline.round_down_here(lsn).await
+        let point = timeline.round_down_here(lsn).await?;
+        // Again: what was looked into may have been given up meanwhile.
+        timeline.check_cutoff(lsn)?;
+        Ok(point)
     }
 
     /// The state before the first commit later than `time` (microseconds since 2000); the end
@@ -68,12 +72,16 @@ impl Timeline {
             timeline = ancestor;
         }
         for (timeline, limit) in line.into_iter().rev() {
+            timeline.check_time(time)?;
             if limit != Lsn::MAX && limit > timeline.last_record_lsn() {
                 let ingested = timeline.last_record_lsn();
                 return Err(Error::NotYet { asked: limit, ingested });
             }
-            if let Some(commit) = timeline.first_commit_after(time, limit).await? {
-                return timeline.round_down(commit.start).await;
+            let commit = timeline.first_commit_after(time, limit).await?;
+            // Again: what was looked into may have been given up meanwhile.
+            timeline.check_time(time)?;
+            if let Some(commit) = commit {
+                return self.round_down(commit.start).await;
             }
         }
         Ok(self.last_record())
@@ -84,8 +92,29 @@ impl Timeline {
         (ancestor.timeline.id().tenant == self.id().tenant).then_some(&*ancestor.timeline)
     }
 
-    async fn round_down_here(&self, lsn: Lsn) -> Result<BranchPoint, Error> {
-        let origin = self.facts.origin.point;
+    /// Refuses an LSN below the cutoff, also one at which others begin: no branch is made there.
+    fn check_cutoff(&self, lsn: Lsn) -> Result<(), Error> {
+        let oldest = self.state.read().retained.cutoff_lsn();
+        if lsn < oldest { Err(Error::Gone { asked: lsn, oldest }) } else { Ok(()) }
+    }
+
+    /// Refuses a time whose first later commit may be below the cutoff.
+    fn check_time(&self, time: i64) -> Result<(), Error> {
+        let cutoff = self.state.read().retained.cutoff;
+        let oldest = cutoff.and_then(|cutoff| cutoff.last_commit_time);
+        match (cutoff, oldest) {
+            (Some(cutoff), Some(oldest)) if time < oldest => Err(Error::GoneTime {
+                asked: clock::text(time),
+                oldest: clock::text(oldest),
+                lsn: cutoff.point.lsn,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn round_down_here(&self, lsn: Lsn) -> Result<BranchPoint, Error> {
+        let cutoff = self.state.read().retained.cutoff.map(|cutoff| cutoff.point);
+        let origin = cutoff.unwrap_or(self.facts.origin.point);
         if lsn == origin.lsn {
             return Ok(origin);
         }
@@ -101,25 +130,26 @@ impl Timeline {
                 return Ok(point);
             }
         }
-        for layer in view.layers.iter().rev().filter(|layer| is_delta(layer)) {
-            if layer.from() < lsn
-                && let Some(point) = layer.history().await?.at_or_before(lsn)
-            {
+        for layer in history_before(&view.layers, lsn).into_iter().rev() {
+            if let Some(point) = layer.at_or_before(lsn).await? {
                 return Ok(point);
             }
         }
         Ok(origin)
     }
 
-    async fn first_commit_after(&self, time: i64, limit: Lsn) -> Result<Option<Span>, Error> {
+    pub(super) async fn first_commit_after(
+        &self,
+        time: i64,
+        limit: Lsn,
+    ) -> Result<Option<Span>, Error> {
         let (view, from_memory) = self.view(|open| open.first_commit_after(time, limit));
-        for layer in view.layers.iter().filter(|layer| is_delta(layer)) {
+        for layer in view.layers.iter() {
             if layer.from() >= limit {
                 return Ok(None);
             }
             let may_have = layer.summary().last_commit_time.is_some_and(|last| last > time);
-            if may_have && let Some(commit) = layer.history().await?.first_commit_after(time, limit)
-            {
+            if may_have && let Some(commit) = layer.first_commit_after(time, limit).await? {
                 return Ok(Some(commit));
             }
         }
@@ -129,6 +159,20 @@ impl Timeline {
             }
         }
         Ok(from_memory)
+    }
+
+    /// The latest commit's time among stored records up to `lsn`, or a little behind.
+    pub(super) async fn latest_commit_at(&self, lsn: Lsn) -> Result<Option<i64>, Error> {
+        let layers = self.state.read().layers.clone();
+        let mut latest = None;
+        for layer in history_before(&layers, lsn) {
+            let is_whole = layer.summary().last_key.as_history().is_some_and(|(end, _)| end <= lsn);
+            latest = latest.max(match is_whole {
+                true => layer.summary().last_commit_time,
+                false => layer.latest_commit_at(lsn).await?,
+            });
+        }
+        Ok(latest)
     }
 
     /// The layers as of now, and what `ask` finds in the open layer at the same moment.
@@ -141,6 +185,17 @@ impl Timeline {
     }
 }
 
-fn is_delta(layer: &Layer) -> bool {
-    layer.summary().name.kind == LayerKind::Delta
+/// The layers with history, but for those whose records all end behind `lsn`.
+fn history_before(layers: &[Arc<Layer>], lsn: Lsn) -> Vec<&Arc<Layer>> {
+    let mut before: Option<&Arc<Layer>> = None;
+    let mut found = Vec::new();
+    for layer in layers.iter().filter(|layer| layer.may_have_history()) {
+        let same_run = before.filter(|before| before.to() == layer.to());
+        let begins = same_run.and_then(|before| before.summary().last_key.as_history());
+        if begins.map_or(layer.from(), |(end, _)| end) < lsn {
+            found.push(layer);
+        }
+        before = Some(layer);
+    }
+    found
 }

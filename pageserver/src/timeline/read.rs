@@ -9,7 +9,7 @@ use wal_format::{Lsn, PAGE_BYTES, Page, RelationFork, Target};
 use super::{Timeline, reconstruct::Chain};
 use crate::{
     error::Error,
-    key::Key,
+    key::{Key, KeyKind},
     layer::{
         Clear, cleared_at,
         format::{Block, LayerKind},
@@ -97,10 +97,12 @@ impl Timeline {
     /// are in memory together: the range is the caller's to bound.
     pub async fn scan(&self, range: Range<Key>, at: Lsn) -> Result<Vec<(Key, Bytes)>, Error> {
         self.check_readable(at)?;
+        // History is kept by key too, but it is not the database's.
+        let range = range.start..range.end.min(KeyKind::History.all().start);
         let mut found = Scan { range, chains: BTreeMap::new(), clears: Vec::new() };
         let (mut timeline, mut at) = (self, at);
         loop {
-            for layer in timeline.scan_memory(&mut found, at).iter().rev() {
+            for layer in timeline.scan_memory(&mut found, at)?.iter().rev() {
                 if holds_versions_at(layer, at) && layer.may_hold(&found.range) {
                     found.scan_layer(layer, at).await?;
                 }
@@ -118,10 +120,28 @@ impl Timeline {
     /// What is known of these keys, which are sorted, back to where nothing older matters.
     pub(super) async fn collect(&self, keys: &[Key], at: Lsn) -> Result<Vec<Chain>, Error> {
         self.check_readable(at)?;
+        self.collect_any(keys, at, Refuses::WhatIsGone).await
+    }
+
+    /// A key's value as of the beginning of one of the timeline's runs. Such an LSN may be one
+    /// that reads are refused at; but of what is at or below it, the newest version of each key is
+    /// kept whenever runs are merged.
+    pub(super) async fn value_before(&self, key: Key, run: Lsn) -> Result<Option<Bytes>, Error> {
+        let chains = self.collect_any(&[key], run, Refuses::Nothing).await?;
+        let redo = self.engine.redo.as_ref();
+        chains.first().map_or(Ok(None), |chain| chain.value(key, redo))
+    }
+
+    async fn collect_any(
+        &self,
+        keys: &[Key],
+        at: Lsn,
+        refuses: Refuses,
+    ) -> Result<Vec<Chain>, Error> {
         let mut wanted = Wanted::new(keys);
         let (mut timeline, mut at) = (self, at);
         loop {
-            let layers = timeline.collect_memory(&mut wanted, at);
+            let layers = timeline.collect_memory(&mut wanted, at, refuses)?;
             if wanted.is_complete() {
                 break;
             }
@@ -142,7 +162,8 @@ impl Timeline {
         Ok(wanted.chains)
     }
 
-    /// Refuses LSNs that ingest has not reached, and those before all history.
+    /// Refuses LSNs that ingest has not reached, and those before all history; what is not retained
+    /// is refused by each timeline in the moment in which its layers are looked up.
     fn check_readable(&self, at: Lsn) -> Result<(), Error> {
         let ingested = self.last_record_lsn();
         if at > ingested {
@@ -168,23 +189,39 @@ impl Timeline {
     }
 
     /// Reads the layers in memory, and gives those in the object store as of the same moment.
-    fn collect_memory(&self, wanted: &mut Wanted<'_>, at: Lsn) -> Arc<Vec<Arc<Layer>>> {
+    fn collect_memory(
+        &self,
+        wanted: &mut Wanted<'_>,
+        at: Lsn,
+        refuses: Refuses,
+    ) -> Result<Arc<Vec<Arc<Layer>>>, Error> {
         let state = self.state.read();
+        if refuses == Refuses::WhatIsGone {
+            state.retained.check(at)?;
+        }
         wanted.collect_memory(&state.open, at);
         for frozen in state.frozen.iter().rev() {
             wanted.collect_memory(&frozen.layer, at);
         }
-        state.layers.clone()
+        Ok(state.layers.clone())
     }
 
-    fn scan_memory(&self, found: &mut Scan, at: Lsn) -> Arc<Vec<Arc<Layer>>> {
+    fn scan_memory(&self, found: &mut Scan, at: Lsn) -> Result<Arc<Vec<Arc<Layer>>>, Error> {
         let state = self.state.read();
+        state.retained.check(at)?;
         found.scan_memory(&state.open, at);
         for frozen in state.frozen.iter().rev() {
             found.scan_memory(&frozen.layer, at);
         }
-        state.layers.clone()
+        Ok(state.layers.clone())
     }
+}
+
+/// Which LSNs are not read.
+#[derive(Clone, Copy, PartialEq)]
+enum Refuses {
+    WhatIsGone,
+    Nothing,
 }
 
 /// Whether a layer has versions at or below `at`.
@@ -282,7 +319,7 @@ impl<'a> Wanted<'a> {
         let mut keys = self.keys.len();
         while keys > 0 && numbers.len() < READ_BLOCKS_MAX {
             let key = self.keys[keys - 1];
-            if self.chains[keys - 1].is_complete() {
+            if self.chains[keys - 1].is_complete() || !contents.may_have(key) {
                 keys -= 1;
                 continue;
             }

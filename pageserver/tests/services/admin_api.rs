@@ -10,6 +10,7 @@ use crate::world::World;
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
+const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
 /// A cluster with two moments of history: the end of a first and of a second transaction.
@@ -91,6 +92,34 @@ async fn a_tenant_is_created_shown_listed_and_deleted() -> Result<()> {
     assert_eq!(world.ok(GET, "/v1/tenants", None).await?, json!({ "tenants": [other] }));
     // The name is free again.
     world.ok(POST, "/v1/tenants", Some(json!({ "name": "acme" }))).await?;
+    world.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_says_how_much_history_it_keeps_and_is_told_another_window() -> Result<()> {
+    let world = World::new().await?;
+    let cluster = Cluster::create("")?;
+    world.import("default", &cluster.data()).await?;
+    let acme = world.ok(POST, "/v1/tenants", Some(json!({ "name": "acme" }))).await?;
+    assert_eq!(acme["history"], json!({ "seconds": 7 * 24 * 3600 }));
+    let history = json!({ "seconds": 60, "bytes": 1_000_000 });
+    let body = json!({ "name": "other", "history": history });
+    assert_eq!(world.ok(POST, "/v1/tenants", Some(body)).await?["history"], history);
+
+    let shorter = json!({ "history": { "bytes": 5 } });
+    let changed = world.ok(PATCH, "/v1/tenants/acme", Some(shorter.clone())).await?;
+    assert_eq!(changed["history"], shorter["history"]);
+    assert_eq!(world.ok(GET, "/v1/tenants/acme", None).await?, changed);
+    let main = world.ok(GET, &format!("{BRANCHES}/main"), None).await?;
+    assert_eq!(main["oldest_lsn"], Value::Null, "nothing was written that could be given up");
+
+    let patch = (PATCH, "/v1/tenants/acme");
+    for nothing in [json!({ "history": {} }), json!({ "history": { "days": 1 } }), json!({})] {
+        world.refused(patch.clone(), Some(nothing), 400, "bad_request").await?;
+    }
+    let unknown = (PATCH, "/v1/tenants/nobody");
+    world.refused(unknown, Some(shorter), 404, "not_found").await?;
     world.stop().await;
     Ok(())
 }

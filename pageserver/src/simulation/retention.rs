@@ -1,0 +1,150 @@
+//! The end of history: what is given up goes, what somebody may read stays.
+
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+use protocol::TenantTimeline;
+use wal_format::Lsn;
+
+use super::{FaultyStore, World, world::main_of};
+use crate::{
+    clock,
+    error::Error,
+    key::Key,
+    timeline::{Timeline, Window},
+};
+
+const NOTHING: Window = Window { seconds: None, bytes: Some(0) };
+
+/// Layers of eight records each.
+pub async fn grow(world: &mut World, id: TenantTimeline, flushes: usize) {
+    for _ in 0..flushes {
+        for _ in 0..8 {
+            world.write(id).await.expect("the store works");
+        }
+        world.timeline(id).await.expect("it loads").flush().await.expect("the store works");
+    }
+}
+
+pub async fn merge_all(timeline: &Arc<Timeline>) {
+    while timeline.compact().await.expect("the store works") {}
+}
+
+/// Whether a read gives what the model has.
+pub async fn is_right(world: &World, id: TenantTimeline, at: Lsn) -> bool {
+    let timeline = world.timeline(id).await.expect("it loads");
+    let found = timeline.scan(Key::MIN..Key::MAX, at).await;
+    found.is_ok_and(|found| found.into_iter().eq(world.model.state(id, at)))
+}
+
+#[tokio::test]
+async fn what_a_window_leaves_behind_is_removed_but_for_where_branches_begin() {
+    let mut world = World::new(12);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let main = main_of(&tenant);
+    grow(&mut world, main, 20).await;
+    let point = world.model.points(main)[70];
+    let dev = world.tenants.create_branch(tenant.id, "dev", "main", point).await;
+    let dev = dev.expect("the name is free").timeline;
+    world.model.add(dev, Some(main), point);
+    grow(&mut world, main, 20).await;
+    let timeline = world.timeline(main).await.expect("it loads");
+    merge_all(&timeline).await;
+    let all = timeline.stored_bytes();
+
+    world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    let end = timeline.last_record_lsn();
+    assert_eq!(timeline.retained().cutoff_lsn(), end);
+    assert_eq!(timeline.retained().points, [point.lsn]);
+    merge_all(&timeline).await;
+    let two_states = timeline.stored_bytes();
+    assert!(two_states * 2 < all, "{all} bytes became {two_states}");
+    assert_eq!(timeline.runs(), 1);
+    assert!(is_right(&world, main, end).await);
+    assert!(is_right(&world, dev, point.lsn).await);
+    let gone = Error::Gone { asked: Lsn(end.0 - 8), oldest: end };
+    assert_eq!(timeline.get(Key::CONTROL, Lsn(end.0 - 8)).await, Err(gone.clone()));
+    assert_eq!(timeline.round_down(Lsn(end.0 - 8)).await, Err(gone));
+    let refused = world.tenants.create_branch(tenant.id, "late", "main", point).await;
+    assert_eq!(refused, Err(Error::Gone { asked: point.lsn, oldest: end }));
+
+    // With the branch, the state at its point goes; both are found again after a restart.
+    world.restart();
+    assert!(is_right(&world, main, end).await);
+    assert!(is_right(&world, dev, point.lsn).await);
+    world.tenants.delete_branch(tenant.id, "dev").await.expect("it has no children");
+    let timeline = world.timeline(main).await.expect("it loads");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    assert_eq!(timeline.retained().points, []);
+    merge_all(&timeline).await;
+    assert!(timeline.stored_bytes() < two_states);
+    assert!(is_right(&world, main, end).await);
+}
+
+#[tokio::test]
+async fn a_branch_made_while_the_cutoff_passes_has_its_whole_history_or_is_refused() {
+    let (mut made, mut refused) = (0, 0);
+    for seed in 0..60 {
+        let store = FaultyStore::new(Arc::new(InMemory::new())).pause(seed);
+        let mut world = World::on(Arc::new(store), seed);
+        world.template("base").await.expect("the store works");
+        let tenant = world.tenant("one", "base").await.expect("the name is free");
+        let main = main_of(&tenant);
+        grow(&mut world, main, 4).await;
+        world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
+        let point = world.model.points(main)[9];
+        let timeline = world.timeline(main).await.expect("it loads");
+        let retaining = async {
+            world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+            merge_all(&timeline).await;
+        };
+        let branching = async {
+            for _ in 0..seed % 6 {
+                tokio::task::yield_now().await;
+            }
+            world.tenants.create_branch(tenant.id, "dev", "main", point).await
+        };
+        let ((), branch) = tokio::join!(retaining, branching);
+        match branch {
+            Ok(branch) => {
+                made += 1;
+                world.model.add(branch.timeline, Some(main), point);
+                // The next passes keep it too.
+                grow(&mut world, main, 2).await;
+                let timeline = world.timeline(main).await.expect("it loads");
+                world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+                merge_all(&timeline).await;
+                assert!(is_right(&world, branch.timeline, point.lsn).await, "seed {seed}");
+                world.restart();
+                assert!(is_right(&world, branch.timeline, point.lsn).await, "seed {seed}");
+            }
+            Err(Error::Gone { .. }) => {
+                refused += 1;
+                let names = world.tenants.tenant("one").await.expect("it is there").branches;
+                assert_eq!(names.len(), 1, "a refused branch is not there");
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert!(made > 5 && refused > 5, "{made} were made, {refused} refused");
+}
+
+#[tokio::test]
+async fn what_a_reader_holds_a_lease_of_stays_readable() {
+    let mut world = World::new(13);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let main = main_of(&tenant);
+    grow(&mut world, main, 6).await;
+    let timeline = world.timeline(main).await.expect("it loads");
+    let held = world.model.points(main)[10].lsn;
+    let lease = timeline.lease();
+    lease.renew(held, tokio::time::Instant::now());
+    world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    merge_all(&timeline).await;
+    assert_eq!(timeline.retained().cutoff_lsn(), held);
+    assert!(is_right(&world, main, held).await);
+}

@@ -1,0 +1,126 @@
+//! What of a tenant's history is kept, and how a branch and the end of history never cross.
+
+use std::sync::Arc;
+
+use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId};
+use wal_format::Lsn;
+
+use super::{Tenants, branches::refuse_template};
+use crate::{
+    engine::{tenant_folder, timeline_folder},
+    error::Error,
+    manifest::{Sequence, TenantManifest, TimelineManifest},
+    timeline::{Timeline, Window},
+};
+
+impl Tenants {
+    /// Sets how much history a tenant keeps from now on: what was given up stays so.
+    pub async fn set_history(&self, tenant: TenantId, window: Window) -> Result<(), Error> {
+        check_window(window)?;
+        self.change(tenant, |manifest| {
+            refuse_template(manifest)?;
+            manifest.history = window;
+            Ok(())
+        })
+        .await?;
+        self.window_changed.notify_one();
+        Ok(())
+    }
+
+    /// Gives up the history of a loaded timeline that its tenant's window has left behind, but for
+    /// what branches begin at.
+    pub async fn retain(&self, timeline: &Arc<Timeline>, now: i64) -> Result<(), Error> {
+        if timeline.is_read_only() {
+            return Ok(());
+        }
+        let id = timeline.id();
+        let _one_at_a_time = timeline.retaining.lock().await;
+        let window = self.manifest(id.tenant).await?.history;
+        let before = timeline.retained();
+        let cutoff = match timeline.next_cutoff(window, now).await? {
+            Some(cutoff) => {
+                timeline.announce(cutoff.point.lsn).await?;
+                cutoff
+            }
+            None => match before.cutoff {
+                Some(cutoff) => cutoff,
+                None => return Ok(()),
+            },
+        };
+        // From the store, and after the announcement: a branch that is not among them now will
+        // read the announcement, also where another pageserver makes it.
+        let branches = self.stored_manifest(id.tenant).await?;
+        if branches.deleted || branches.branch_of(id.timeline).is_none() {
+            return Ok(());
+        }
+        let retained = before.next(cutoff, branches.points_on(id.timeline));
+        if retained != before { timeline.retain(retained).await } else { Ok(()) }
+    }
+
+    /// Refuses a branch from `parent` at `point` where retention has passed it. The branch is in
+    /// the tenant's newest manifest already: retention either sees it there, or is seen here.
+    pub(super) async fn check_announced(
+        &self,
+        manifest: &TenantManifest,
+        parent: TimelineId,
+        point: BranchPoint,
+    ) -> Result<(), Error> {
+        let mut next = Some(parent);
+        while let Some(timeline) = next {
+            let folder = timeline_folder(TenantTimeline { tenant: manifest.tenant, timeline });
+            let opened = Sequence::open::<TimelineManifest>(self.engine.store.clone(), folder);
+            if let (_, Some(newest)) = opened.await? {
+                let oldest = newest.retained.cutoff_lsn().max(newest.announced.unwrap_or_default());
+                if point.lsn < oldest {
+                    return Err(Error::Gone { asked: point.lsn, oldest });
+                }
+            }
+            // A point before the timeline's own beginning is in its ancestor's history.
+            let entry = manifest.branch_of(timeline);
+            let before = entry.filter(|entry| point.lsn < entry.origin.point.lsn);
+            next = before
+                .and_then(|entry| entry.ancestor)
+                .filter(|from| from.tenant == manifest.tenant)
+                .map(|from| from.timeline);
+        }
+        Ok(())
+    }
+
+    async fn stored_manifest(&self, tenant: TenantId) -> Result<TenantManifest, Error> {
+        let folder = tenant_folder(tenant);
+        let opened = Sequence::open(self.engine.store.clone(), folder).await?;
+        opened.1.ok_or_else(|| Error::NotFound(format!("tenant {tenant}")))
+    }
+}
+
+/// Refuses a window that says nothing: history without an end is a window that is long.
+pub(super) fn check_window(window: Window) -> Result<(), Error> {
+    if window.seconds.is_none() && window.bytes.is_none() {
+        return Err(Error::Invalid(
+            "a history window has seconds, bytes or both: say how much is kept".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+impl TenantManifest {
+    /// The LSNs of a timeline's own history, or before it, at which other branches begin.
+    pub fn points_on(&self, timeline: TimelineId) -> Vec<Lsn> {
+        let by_timeline: std::collections::HashMap<TimelineId, _> =
+            self.branches.iter().map(|entry| (entry.timeline, entry)).collect();
+        let point = |mut at: Lsn, mut from: TimelineId| {
+            // Each step goes to an older timeline, so that there is an end.
+            for _ in 0..self.branches.len() {
+                let ancestor = by_timeline.get(&from)?.ancestor;
+                if from == timeline {
+                    return Some(at);
+                }
+                let ancestor = ancestor.filter(|ancestor| ancestor.tenant == self.tenant)?;
+                (at, from) = (at.min(ancestor.point.lsn), ancestor.timeline);
+            }
+            None
+        };
+        let begin = self.branches.iter().filter_map(|entry| entry.ancestor);
+        begin.filter_map(|ancestor| point(ancestor.point.lsn, ancestor.timeline)).collect()
+    }
+}

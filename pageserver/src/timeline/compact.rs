@@ -1,0 +1,177 @@
+//! Merges runs of layers, in the background, one merge at a time for each timeline.
+//!
+//! 1. What is merged is planned from what the manifest says.
+//! 2. The runs are read block by block, past the cache, and written as one run; its layers are put
+//!    as they are finished.
+//! 3. The manifest that names them instead of the merged ones is created.
+//! 4. They take the place of the merged ones, under the write lock.
+//! 5. The merged ones are removed when no reader holds them any more, and this process is still
+//!    the timeline's writer.
+//!
+//! A crash leaves at worst objects that no manifest names.
+
+mod fold;
+mod merge;
+mod output;
+mod plan;
+
+pub use plan::{FAN_IN, runs_max};
+
+use std::sync::{Arc, atomic::Ordering};
+
+use object_store::ObjectStoreExt;
+
+use self::plan::Job;
+use super::{Retained, Timeline};
+use crate::{
+    error::Error,
+    layer::{name::LayerSummary, reader::Layer},
+};
+
+/// Ingest waits when there are so many more runs than there are when no merge is due: merging does
+/// not keep up, and reads would suffer.
+const RUNS_BEHIND_MAX: usize = 16;
+
+/// Bytes that a timeline caused since it was loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BytesWritten {
+    /// WAL that was ingested.
+    pub wal: u64,
+    /// Layers that were flushed.
+    pub flushed: u64,
+    /// Layers that were written by merges.
+    pub merged: u64,
+}
+
+impl Timeline {
+    /// Merges some runs, where that is due; whether it was. Where the object store fails, says so
+    /// at the first failure; a manifest that was begun goes on being tried.
+    pub async fn compact(self: &Arc<Self>) -> Result<bool, Error> {
+        let mut status = self.flushed.subscribe();
+        let known_failures = status.borrow_and_update().failures;
+        let timeline = Arc::clone(self);
+        let merging = tokio::spawn(async move { timeline.merge_next().await });
+        tokio::select! {
+            merged = merging => merged.map_err(|_| Error::ShuttingDown)?,
+            failed = self.until(|_| false, status, known_failures) => failed.map(|_| false),
+        }
+    }
+
+    /// Bytes that the next merge reads; `None` where none is due.
+    pub fn merge_due(&self) -> Option<u64> {
+        let state = self.state.read();
+        let job = self.plan(&state.layers, &state.retained)?;
+        Some(state.layers[job].iter().map(|layer| layer.summary().bytes).sum())
+    }
+
+    /// How many runs of layers a read may have to look into.
+    pub fn runs(&self) -> usize {
+        plan::runs(self.state.read().layers.iter().map(|layer| layer.summary())).len()
+    }
+
+    /// Whether ingest waits for merges.
+    pub fn is_behind(&self) -> bool {
+        self.engine.work.has_worker() && self.is_merging_well() && self.state.read().is_behind
+    }
+
+    fn is_merging_well(&self) -> bool {
+        !self.merge_failed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were ingested and written since the timeline was loaded.
+    pub fn bytes_written(&self) -> BytesWritten {
+        BytesWritten {
+            wal: self.last_record_lsn().0 - self.loaded_at.0,
+            flushed: self.bytes_flushed.load(Ordering::Relaxed),
+            merged: self.bytes_merged.load(Ordering::Relaxed),
+        }
+    }
+
+    fn plan(&self, layers: &[Arc<Layer>], retained: &Retained) -> Option<Job> {
+        plan::plan(&plan::runs(layers.iter().map(|layer| layer.summary())), retained)
+    }
+
+    async fn merge_next(self: Arc<Self>) -> Result<bool, Error> {
+        let _one_at_a_time = self.merging.lock().await;
+        let (layers, retained) = {
+            let state = self.state.read();
+            (state.layers.clone(), state.retained.clone())
+        };
+        let Some(job) = self.plan(&layers, &retained) else { return Ok(false) };
+        let inputs = layers[job.clone()].to_vec();
+        drop(layers);
+        let merge = merge::Merge::new(Arc::clone(&self), inputs, retained);
+        let merged = tokio::task::spawn_blocking(move || merge.run()).await;
+        let merged = merged.map_err(|error| Error::Unavailable(format!("a merge ended: {error}")));
+        let merged = merged.and_then(|merged| merged);
+        self.merge_failed.store(merged.is_err(), Ordering::Relaxed);
+        self.room.notify_waiters();
+        if let Err(error) = self.publish_merged(job, merged?).await {
+            self.give_up(error.clone());
+            return Err(error);
+        }
+        self.remove_retired().await;
+        Ok(true)
+    }
+
+    /// Fails only where trying again cannot help: fenced, or stopped.
+    async fn publish_merged(&self, job: Job, merged: Vec<LayerSummary>) -> Result<(), Error> {
+        let mut sequence = self.sequence.lock().await;
+        let now = self.flushed.borrow().clone();
+        let merged: Vec<Arc<Layer>> =
+            merged.into_iter().map(|summary| Arc::new(self.layer(summary))).collect();
+        // Flushes add layers behind those of the job; nothing else changes them meanwhile.
+        let mut layers = self.state.read().layers.to_vec();
+        let replaced: Vec<_> = layers.splice(job, merged).collect();
+        let manifest = self.manifest(now.last_record, &layers);
+        let prepared = sequence.prepare(&manifest)?;
+        self.publish(&mut sequence, prepared).await?;
+        self.state.write().set_layers(layers);
+        self.retired.lock().extend(replaced);
+        self.note_success(now.last_record, manifest.term);
+        sequence.collect().await;
+        Ok(())
+    }
+
+    /// Removes merged layers that no reader holds any more. What fails to be removed is tried
+    /// again at the next merge; what a crash leaves, no manifest names.
+    pub(crate) async fn remove_retired(&self) {
+        let mut unused = Vec::new();
+        self.retired.lock().retain(|layer| {
+            // Nobody can get hold of it anew: it is in no state any more.
+            let is_unused = Arc::strong_count(layer) == 1;
+            if is_unused {
+                unused.push(layer.clone());
+            }
+            !is_unused
+        });
+        if unused.is_empty() {
+            return;
+        }
+        let confirmed = self.sequence.lock().await.confirm_newest().await;
+        match confirmed {
+            Ok(()) => {}
+            Err(error @ Error::Fenced { .. }) => return self.give_up(error),
+            Err(error) => {
+                tracing::debug!(timeline = %self.id(), %error, "merged layers are removed later");
+                return self.retired.lock().extend(unused);
+            }
+        }
+        for layer in unused {
+            match self.engine.store.delete(layer.path()).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => {
+                    tracing::debug!(path = %layer.path(), %error, "a merged layer stays for now");
+                    self.retired.lock().push(layer);
+                }
+            }
+        }
+    }
+}
+
+/// Whether there are so many runs that ingest should wait.
+pub(super) fn is_behind(layers: &[Arc<Layer>]) -> bool {
+    let runs = plan::runs(layers.iter().map(|layer| layer.summary()));
+    let bytes = runs.iter().map(|run| run.bytes).sum();
+    runs.len() > runs_max(bytes) + RUNS_BEHIND_MAX
+}
