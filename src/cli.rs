@@ -10,7 +10,9 @@ pub use cache::CacheArgs;
 pub use roles::{
     ComputeRunArgs, ControlPlaneArgs, PageserverArgs, PostgresArgs, SafekeeperArgs, UpArgs,
 };
-pub use verbs::{BranchVerb, ComputeVerb, PsqlArgs, TemplateVerb, TenantVerb};
+pub use verbs::{
+    BranchVerb, ComputeVerb, HistoryArgs, PsqlArgs, ScrubArgs, TemplateVerb, TenantVerb,
+};
 
 /// Where the control plane of `offshoot up` listens, unless it is told otherwise.
 pub const CONTROL_PLANE_DEFAULT: &str = "127.0.0.1:6400";
@@ -82,6 +84,8 @@ pub enum Command {
     Psql(PsqlArgs),
     /// Say what runs where.
     Status,
+    /// Look for damage in the object store, and for what no manifest names.
+    Scrub(ScrubArgs),
     /// Run one safekeeper: a member of the quorum that makes WAL durable.
     Safekeeper(SafekeeperArgs),
     /// Run the pageserver: it turns WAL into layers in the object store, and serves pages.

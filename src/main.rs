@@ -76,5 +76,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Template(verb) => verbs::template(&api, voice, verb).await,
         Command::Psql(args) => verbs::psql(&api, args).await,
         Command::Status => verbs::status(&api, voice).await,
+        Command::Scrub(args) => verbs::scrub(voice, args).await,
     }
 }

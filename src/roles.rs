@@ -12,5 +12,5 @@ mod up;
 
 pub use compute::compute;
 pub use control_plane::control_plane;
-pub use storage::{pageserver, safekeeper};
+pub use storage::{open_store, pageserver, safekeeper};
 pub use up::up;

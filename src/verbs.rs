@@ -1,8 +1,9 @@
-//! The verbs that talk to a running `offshoot up`.
+//! The verbs: all but `scrub` talk to a running `offshoot up`.
 
 mod branch;
 mod compute;
 mod psql;
+mod scrub;
 mod status;
 mod template;
 mod tenant;
@@ -10,6 +11,7 @@ mod tenant;
 pub use branch::branch;
 pub use compute::compute;
 pub use psql::psql;
+pub use scrub::scrub;
 pub use status::status;
 pub use template::template;
 pub use tenant::tenant;

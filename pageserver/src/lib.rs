@@ -9,6 +9,7 @@ pub mod key;
 pub mod layer;
 pub mod manifest;
 pub mod redo;
+pub mod scrub;
 pub mod store;
 pub mod tenants;
 pub mod timeline;

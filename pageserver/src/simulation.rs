@@ -9,6 +9,7 @@ mod isolation;
 mod merging;
 mod model;
 mod retention;
+mod scrub;
 mod weather;
 mod world;
 

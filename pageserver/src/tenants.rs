@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub use names::NAME_BYTES_MAX;
+pub(crate) use names::Names;
 pub use template::{TemplateSource, TemplateWriter};
 
 /// The branch that every tenant has, made with it and deleted only with it.
@@ -110,7 +111,7 @@ pub struct Tenants {
     engine: Arc<Engine>,
     on_load: Box<dyn Fn(Arc<Timeline>) + Send + Sync>,
     manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
-    names: names::Names,
+    names: Names,
     timelines: Mutex<HashMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
     /// Wakes whoever moves cutoffs: a window was changed.
     window_changed: Notify,
@@ -127,7 +128,7 @@ impl Tenants {
         let Options { store, redo, cache_bytes, on_load } = options;
         let cache = Cache::new(cache_bytes, disk);
         Tenants {
-            names: names::Names::new(store.clone()),
+            names: Names::new(store.clone()),
             engine: Arc::new(Engine::new(store, redo, cache)),
             on_load,
             manifests: Mutex::default(),

@@ -21,9 +21,25 @@ Examples:
         /// The template that its first branch, main, begins as; `default` where none is said.
         #[arg(long)]
         template: Option<String>,
+        /// How much history is kept.
+        #[command(flatten)]
+        history: HistoryArgs,
     },
     /// List all tenants.
     List,
+    /// Say how much history a tenant keeps. What a shorter window leaves behind is given up for
+    /// ever; what branches begin at is kept as long as they are there.
+    #[command(after_help = "\
+Examples:
+  offshoot tenant keep acme --days 30                     every moment of the last 30 days
+  offshoot tenant keep acme --days 1 --wal-bytes 10000000000    the more of both")]
+    Keep {
+        /// Its name or id.
+        tenant: String,
+        /// How much.
+        #[command(flatten)]
+        history: HistoryArgs,
+    },
     /// Show one tenant and its branches.
     Show {
         /// Its name or id.
@@ -37,6 +53,40 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// A window of history.
+#[derive(Args, Clone, Copy)]
+pub struct HistoryArgs {
+    /// Keep every moment of so many days; a week where nothing is said.
+    #[arg(long, value_name = "N")]
+    pub days: Option<u64>,
+    /// Keep so many bytes of WAL until the last record.
+    #[arg(long, value_name = "N")]
+    pub wal_bytes: Option<u64>,
+}
+
+/// Compare the object store with what manifests name, and read every layer.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  offshoot scrub --store s3://bucket/prefix
+  offshoot scrub --store file:///var/lib/offshoot/store --remove-unnamed
+
+It finds objects that no manifest names, as a crash leaves them; objects that one names and that are
+not there; and damage in any part of any layer. It mends nothing. It may run beside a pageserver.
+The exit code is 1 where something is missing or damaged.")]
+pub struct ScrubArgs {
+    /// The object store: s3://bucket/prefix or file:///folder.
+    #[arg(long, value_name = "URL", env = "OFFSHOOT_STORE")]
+    pub store: String,
+    /// Remove the objects that no manifest names.
+    #[arg(long)]
+    pub remove_unnamed: bool,
+    /// Of those, only such as are older than so many hours: a younger one may still get its name.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, requires = "remove_unnamed",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub older_than: u64,
 }
 
 /// What can be done to branches.

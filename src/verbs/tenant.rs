@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Voice, branch::branch_table, list, text};
 use crate::{
     api::{Api, milliseconds},
-    cli::TenantVerb,
+    cli::{HistoryArgs, TenantVerb},
     failure::Failure,
     output::{self, say},
 };
@@ -18,7 +18,10 @@ const NO_BODY: Option<&()> = None;
 /// Carries a verb out.
 pub async fn tenant(api: &Api, voice: Voice, verb: TenantVerb) -> Result<(), Failure> {
     match verb {
-        TenantVerb::Create { name, template } => create(api, voice, name, template).await,
+        TenantVerb::Create { name, template, history } => {
+            create(api, voice, name, template, history).await
+        }
+        TenantVerb::Keep { tenant, history } => keep(api, voice, &tenant, history).await,
         TenantVerb::List => list_all(api, voice).await,
         TenantVerb::Show { tenant } => show(api, voice, &tenant).await,
         TenantVerb::Delete { tenant, yes } => delete(api, voice, &tenant, yes).await,
@@ -30,8 +33,12 @@ async fn create(
     voice: Voice,
     name: String,
     template: Option<String>,
+    history: HistoryArgs,
 ) -> Result<(), Failure> {
     let mut body = json!({ "name": name });
+    if let Some(window) = window(history) {
+        body["history"] = window;
+    }
     if let Some(template) = template {
         body["template"] = template.into();
     }
@@ -43,6 +50,44 @@ async fn create(
     say!("tenant {name} created in {} ms", milliseconds(answer.took));
     say!("connect to it: offshoot psql {name}");
     Ok(())
+}
+
+async fn keep(api: &Api, voice: Voice, tenant: &str, history: HistoryArgs) -> Result<(), Failure> {
+    let window = window(history)
+        .ok_or_else(|| Failure::new("say how much history is kept: --days, --wal-bytes or both"))?;
+    let body = json!({ "history": window });
+    let answer = api.pageserver(Method::PATCH, &["tenants", tenant], Some(&body)).await?;
+    if voice.json {
+        output::json(&answer.with_time());
+    } else {
+        say!("tenant {tenant} keeps {}", kept(&answer.value));
+    }
+    Ok(())
+}
+
+/// The window as the API takes it; `None` where nothing was said.
+fn window(history: HistoryArgs) -> Option<Value> {
+    let HistoryArgs { days, wal_bytes } = history;
+    let seconds = days.map(|days| days.saturating_mul(24 * 3600));
+    (days.is_some() || wal_bytes.is_some()).then(|| {
+        let mut window = json!({});
+        if let Some(seconds) = seconds {
+            window["seconds"] = seconds.into();
+        }
+        if let Some(bytes) = wal_bytes {
+            window["bytes"] = bytes.into();
+        }
+        window
+    })
+}
+
+/// A tenant's window of history, for people.
+fn kept(tenant: &Value) -> String {
+    let seconds = tenant.pointer("/history/seconds").and_then(Value::as_u64);
+    let bytes = tenant.pointer("/history/bytes").and_then(Value::as_u64);
+    let days = seconds.map(|seconds| format!("{} days of history", seconds / (24 * 3600)));
+    let bytes = bytes.map(|bytes| format!("{} of WAL", output::size(bytes)));
+    days.into_iter().chain(bytes).collect::<Vec<_>>().join(" and ")
 }
 
 async fn list_all(api: &Api, voice: Voice) -> Result<(), Failure> {
@@ -66,6 +111,7 @@ async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
         return Ok(());
     }
     say!("tenant {}, id {}", text(&shown, "/name"), text(&shown, "/id"));
+    say!("keeps {}", kept(&shown));
     let branches = api.pageserver(Method::GET, &["tenants", tenant, "branches"], NO_BODY).await?;
     output::text(&branch_table(list(&branches.value, "branches")));
     Ok(())

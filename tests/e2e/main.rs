@@ -19,6 +19,7 @@ mod pageserver_loss;
 mod restore;
 mod s3;
 mod safekeeper_loss;
+mod scrub;
 mod starts;
 mod templates;
 mod up;

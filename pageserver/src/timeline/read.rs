@@ -97,6 +97,14 @@ impl Timeline {
     /// are in memory together: the range is the caller's to bound.
     pub async fn scan(&self, range: Range<Key>, at: Lsn) -> Result<Vec<(Key, Bytes)>, Error> {
         self.check_readable(at)?;
+        match self.scan_once(range.clone(), at).await {
+            // As in `collect`.
+            Err(Error::Missing { .. }) => self.scan_once(range, at).await,
+            scanned => scanned,
+        }
+    }
+
+    async fn scan_once(&self, range: Range<Key>, at: Lsn) -> Result<Vec<(Key, Bytes)>, Error> {
         // History is kept by key too, but it is not the database's.
         let range = range.start..range.end.min(KeyKind::History.all().start);
         let mut found = Scan { range, chains: BTreeMap::new(), clears: Vec::new() };
@@ -120,14 +128,19 @@ impl Timeline {
     /// What is known of these keys, which are sorted, back to where nothing older matters.
     pub(super) async fn collect(&self, keys: &[Key], at: Lsn) -> Result<Vec<Chain>, Error> {
         self.check_readable(at)?;
-        self.collect_any(keys, at, Refuses::WhatIsGone).await
+        match self.collect_any(keys, at, Refuses::WhatIsGone).await {
+            // It may have been merged since it was looked up, and removed by a scrub.
+            Err(Error::Missing { .. }) => self.collect_any(keys, at, Refuses::WhatIsGone).await,
+            collected => collected,
+        }
     }
 
     /// A key's value as of the beginning of one of the timeline's runs. Such an LSN may be one
     /// that reads are refused at; but of what is at or below it, the newest version of each key is
-    /// kept whenever runs are merged.
+    /// kept whenever runs are merged. This holds for the timeline alone: its ancestors refuse what
+    /// they have given up.
     pub(super) async fn value_before(&self, key: Key, run: Lsn) -> Result<Option<Bytes>, Error> {
-        let chains = self.collect_any(&[key], run, Refuses::Nothing).await?;
+        let chains = self.collect_any(&[key], run, Refuses::OnlyAncestors).await?;
         let redo = self.engine.redo.as_ref();
         chains.first().map_or(Ok(None), |chain| chain.value(key, redo))
     }
@@ -136,7 +149,7 @@ impl Timeline {
         &self,
         keys: &[Key],
         at: Lsn,
-        refuses: Refuses,
+        mut refuses: Refuses,
     ) -> Result<Vec<Chain>, Error> {
         let mut wanted = Wanted::new(keys);
         let (mut timeline, mut at) = (self, at);
@@ -157,7 +170,7 @@ impl Timeline {
                 }
             }
             let Some((ancestor, lsn)) = timeline.ancestor_at(at).await? else { break };
-            (timeline, at) = (ancestor, lsn);
+            (timeline, at, refuses) = (ancestor, lsn, Refuses::WhatIsGone);
         }
         Ok(wanted.chains)
     }
@@ -221,7 +234,7 @@ impl Timeline {
 #[derive(Clone, Copy, PartialEq)]
 enum Refuses {
     WhatIsGone,
-    Nothing,
+    OnlyAncestors,
 }
 
 /// Whether a layer has versions at or below `at`.
