@@ -205,7 +205,7 @@ impl Scrub {
         named.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (path, summary) in named {
             let bytes = summary.bytes;
-            let cache = Arc::new(Cache::new(0));
+            let cache = Arc::new(Cache::new(0, None));
             let layer = Layer::new(summary.clone(), path, self.store.clone(), cache);
             match read_to_end(layer).await {
                 Ok(()) => {

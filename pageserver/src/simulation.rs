@@ -10,6 +10,7 @@ mod merging;
 mod model;
 mod retention;
 mod scrub;
+mod takeover;
 mod weather;
 mod world;
 

@@ -205,7 +205,10 @@ impl Timeline {
             bytes_flushed: AtomicU64::new(0),
             bytes_merged: AtomicU64::new(0),
             fenced: OnceLock::new(),
-            stop: engine.stop.child_token(),
+            stop: facts.ancestor.as_ref().map_or_else(
+                || engine.stop.child_token(),
+                |ancestor| ancestor.timeline.stop.child_token(),
+            ),
             is_ingesting: AtomicBool::new(false),
             logical_size: Mutex::new(None),
             facts,
@@ -233,7 +236,8 @@ impl Timeline {
         self.facts.read_only
     }
 
-    /// Cancelled when the timeline was deleted or the pageserver stops: who ingests into it ends.
+    /// Cancelled when the timeline, or one that it came from, was deleted or has to be loaded again,
+    /// or the pageserver stops: who ingests into it ends.
     pub fn stopped(&self) -> &CancellationToken {
         &self.stop
     }

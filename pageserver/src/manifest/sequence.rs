@@ -171,6 +171,11 @@ impl Sequence {
         self.newest
     }
 
+    /// Whether this writer has made a manifest of its own the newest.
+    pub fn has_written(&self) -> bool {
+        self.has_written
+    }
+
     /// Prepares the manifest that would be the newest, whole. Publishing the same one again after
     /// a failure is safe.
     pub fn prepare<T: Serialize>(&self, body: &T) -> Result<Prepared, Error> {

@@ -98,6 +98,8 @@ async fn exchange(
         // What is ready goes out first: somebody waits for it.
         tokio::select! {
             biased;
+            // It connects again, and is told why, or finds the timeline loaded again.
+            () = reader.stopped() => return Ok(()),
             written = sending.write_buf(outgoing.unwritten()), if outgoing.bytes() > 0 => {
                 written?;
             }

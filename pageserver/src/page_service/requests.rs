@@ -87,6 +87,11 @@ impl Reader {
         Answer { frame: ResponseFrame { id, response }, payload }
     }
 
+    /// Waits until the timeline is stopped.
+    pub async fn stopped(&self) {
+        self.timeline().stopped().cancelled().await;
+    }
+
     fn timeline(&self) -> &Arc<Timeline> {
         self.receiving.timeline()
     }

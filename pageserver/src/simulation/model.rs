@@ -65,6 +65,13 @@ impl Model {
         self.timelines.insert(id, ModelTimeline { ancestor, origin, changes: Vec::new() });
     }
 
+    /// Learns a timeline without an ancestor from another model.
+    pub fn copy(&mut self, other: &Model, id: TenantTimeline) {
+        let ModelTimeline { ancestor, origin, changes } = other.timeline(id);
+        let copy = ModelTimeline { ancestor: *ancestor, origin: *origin, changes: changes.clone() };
+        self.timelines.insert(id, copy);
+    }
+
     pub fn remove(&mut self, id: TenantTimeline) {
         self.timelines.remove(&id);
     }

@@ -116,7 +116,7 @@ impl Tenants {
         id: TenantTimeline,
         needed: Lsn,
     ) -> Result<Arc<Timeline>, Error> {
-        let cell = self.timelines.lock().entry(id).or_default().clone();
+        let cell = self.cell(id);
         let loaded = cell.get_or_try_init(|| self.load_timeline(id)).await.cloned();
         let timeline = match loaded {
             Ok(timeline) => timeline,
@@ -132,6 +132,18 @@ impl Tenants {
             (self.on_load)(timeline.clone());
         }
         Ok(timeline)
+    }
+
+    /// The timeline's cell; a new one where the timeline was stopped because it has to be loaded
+    /// again.
+    fn cell(&self, id: TenantTimeline) -> Arc<TimelineCell> {
+        let mut timelines = self.timelines.lock();
+        let known = timelines.get(&id).and_then(|cell| cell.get());
+        let is_stopped = known.is_some_and(|timeline| timeline.stopped().is_cancelled());
+        if is_stopped && !self.engine.stop.is_cancelled() {
+            timelines.remove(&id);
+        }
+        timelines.entry(id).or_default().clone()
     }
 
     fn load_timeline(&self, id: TenantTimeline) -> BoxFuture<'_, Result<Arc<Timeline>, Error>> {

@@ -150,6 +150,8 @@ impl Timeline {
         }
         let confirmed = self.sequence.lock().await.confirm_newest().await;
         match confirmed {
+            // Loaded again meanwhile, perhaps by an older manifest.
+            Ok(()) if self.stop.is_cancelled() => return,
             Ok(()) => {}
             Err(error @ Error::Fenced { .. }) => return self.give_up(error),
             Err(error) => {

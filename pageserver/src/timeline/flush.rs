@@ -218,6 +218,12 @@ impl Timeline {
         }
     }
 
+    /// Makes a prepared manifest the newest, however often that has to be tried.
+    ///
+    /// Where another writer's manifest came between loading and the first own one, the timeline is
+    /// stopped, and loaded again by whoever asks for it next: who came last may take over, and the
+    /// other may have been a process that ended with a request under way. One that has written is
+    /// fenced for good, so that two never take a timeline from each other in turn.
     pub(super) async fn publish(
         &self,
         sequence: &mut Sequence,
@@ -227,6 +233,12 @@ impl Timeline {
         loop {
             match sequence.publish(manifest.clone()).await {
                 Err(error @ Error::Unavailable(_)) => self.back_off(&mut backoff, error).await?,
+                Err(error @ Error::Fenced { .. }) if !sequence.has_written() => {
+                    let timeline = self.id();
+                    tracing::warn!(%timeline, %error, "loaded too early: it is loaded again");
+                    self.stop.cancel();
+                    return Err(Error::ShuttingDown);
+                }
                 done => return done,
             }
         }
