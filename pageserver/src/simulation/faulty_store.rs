@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -39,7 +39,7 @@ pub struct FaultyStore {
     left: Arc<AtomicI64>,
     accesses: Arc<Mutex<Vec<(Access, Path)>>>,
     /// Whether the operation that fails first is carried out all the same.
-    last_succeeds_unseen: bool,
+    last_succeeds_unseen: Arc<AtomicBool>,
     /// Whether it takes a second create of a name for an overwrite.
     ignores_create: bool,
     /// How long operations take: others go on meanwhile.
@@ -54,7 +54,7 @@ impl FaultyStore {
             inner,
             left,
             accesses: Arc::default(),
-            last_succeeds_unseen: false,
+            last_succeeds_unseen: Arc::default(),
             ignores_create: false,
             pauses: None,
         }
@@ -62,10 +62,15 @@ impl FaultyStore {
 
     /// Goes down after this many operations; `unseen`: the next one is still carried out, but its
     /// answer is lost.
-    pub fn fail_after(mut self, operations: i64, unseen: bool) -> FaultyStore {
-        self.left = Arc::new(AtomicI64::new(operations));
-        self.last_succeeds_unseen = unseen;
+    pub fn fail_after(self, operations: i64, unseen: bool) -> FaultyStore {
+        self.fail_in(operations, unseen);
         self
+    }
+
+    /// The same for a store that is in use.
+    pub fn fail_in(&self, operations: i64, unseen: bool) {
+        self.last_succeeds_unseen.store(unseen, Ordering::SeqCst);
+        self.left.store(operations, Ordering::SeqCst);
     }
 
     /// Lets every create succeed, as a store does that does not know `If-None-Match`.
@@ -107,7 +112,7 @@ impl FaultyStore {
         self.accesses.lock().push((access, location.clone()));
         match self.left.fetch_sub(1, Ordering::SeqCst) {
             1.. => Outcome::Works,
-            0 if self.last_succeeds_unseen => Outcome::WorksUnseen,
+            0 if self.last_succeeds_unseen.load(Ordering::SeqCst) => Outcome::WorksUnseen,
             _ => Outcome::Fails,
         }
     }

@@ -1,17 +1,22 @@
-//! Random histories of writes, flushes, merges, moved cutoffs, branches, restores, deletions and
-//! restarts; every read is compared with the model.
+//! Random histories of writes, flushes, merges, moved cutoffs, branches, restores, deletions,
+//! restarts and crashes; every read is compared with the model.
 
-use std::collections::HashMap;
+mod crash;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, memory::InMemory};
 use protocol::{BranchPoint, TenantId, TenantTimeline};
 use rand::Rng;
 use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
-    World,
+    FaultyStore, World,
     world::{BLOCKS, forks, main_of},
 };
 use crate::{
@@ -19,6 +24,7 @@ use crate::{
     engine::timeline_folder,
     error::Error,
     key::{Key, KeyKind},
+    store::unavailable,
     timeline::{Timeline, Window, runs_max},
 };
 
@@ -26,48 +32,82 @@ use crate::{
 const HISTORIES: u64 = 60;
 const STEPS: usize = 150;
 const BRANCHES_MAX: usize = 8;
+/// The latest moment at which a cutoff is moved: so many microseconds from now.
+const FUTURE: i64 = 1_500_000;
 
 #[tokio::test]
 async fn every_read_of_every_history_equals_the_model() {
     let histories = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|count| count.parse().ok());
-    let mut gone = 0;
+    let mut met = Met::default();
     for seed in 0..histories.unwrap_or(HISTORIES) {
-        gone += History::new(seed).await.run().await;
+        // The last one that is printed is the one that fails.
+        println!("history {seed}");
+        History::new(seed).await.run(&mut met).await;
     }
-    assert!(gone > 0, "no history ever ended");
+    assert!(met.gone > 0, "no history ever ended");
+    assert!(met.crashes > 0, "no crash was in the middle of anything");
+    assert!(met.unacknowledged > 0, "no crash kept a branch from being acknowledged");
+    assert!(met.unnamed > 0, "no crash left anything behind");
+}
+
+/// How often something happened, in all histories.
+#[derive(Default)]
+struct Met {
+    /// A read was refused because its LSN was gone.
+    gone: usize,
+    /// The store failed in the middle of a step.
+    crashes: usize,
+    /// A branch was there after a crash that nobody had been told of.
+    unacknowledged: usize,
+    /// A crash left an object that no manifest names.
+    unnamed: usize,
 }
 
 /// A tenant's branches, by name.
 struct History {
     world: World,
+    /// What is left after a crash.
+    inner: Arc<dyn ObjectStore>,
+    store: FaultyStore,
     tenant: TenantId,
     branches: Vec<(String, TenantTimeline)>,
     names: usize,
     cutoffs: HashMap<TenantTimeline, Lsn>,
-    /// Reads that were refused because the LSN was gone.
-    gone: usize,
+    /// The timeline that is being deleted, or whose cutoff is being moved.
+    under_way: Option<TenantTimeline>,
+    /// Branches that were made below a cutoff and that a crash kept from being taken back.
+    lost: HashSet<TenantTimeline>,
+    met: Met,
 }
 
 impl History {
     async fn new(seed: u64) -> History {
-        let mut world = World::new(seed);
+        let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let store = FaultyStore::new(inner.clone());
+        let mut world = World::on(Arc::new(store.clone()), seed);
         world.template("base").await.expect("the store works");
         let tenant = world.tenant("one", "base").await.expect("the store works");
         let branches = vec![("main".to_owned(), main_of(&tenant))];
-        History { world, tenant: tenant.id, branches, names: 0, cutoffs: HashMap::new(), gone: 0 }
+        History {
+            world,
+            inner,
+            store,
+            tenant: tenant.id,
+            branches,
+            names: 0,
+            cutoffs: HashMap::new(),
+            under_way: None,
+            lost: HashSet::new(),
+            met: Met::default(),
+        }
     }
 
-    async fn run(mut self) -> usize {
+    async fn run(mut self, met: &mut Met) {
         for _ in 0..STEPS {
             match self.world.random.random_range(0..100) {
-                0..52 => self.write().await,
-                52..62 => self.flush().await,
-                62..65 => self.compact().await,
-                65..68 => self.retain().await,
-                68..72 => self.branch().await,
-                72..74 => self.restore().await,
-                74..76 => self.delete().await,
-                76..80 => self.world.restart(),
+                0..74 => self.change().await.expect("the store works"),
+                74..77 => self.world.restart(),
+                77..80 => self.crash().await,
                 80..95 => self.read().await,
                 _ => self.look_back().await,
             }
@@ -75,7 +115,23 @@ impl History {
         for (_, id) in self.branches.clone() {
             self.compare_all(id, self.world.model.end(id).lsn).await;
         }
-        self.gone
+        met.gone += self.met.gone;
+        met.crashes += self.met.crashes;
+        met.unacknowledged += self.met.unacknowledged;
+        met.unnamed += self.met.unnamed;
+    }
+
+    /// A step that changes something; fails only where the store does.
+    async fn change(&mut self) -> Result<(), Error> {
+        match self.world.random.random_range(0..76) {
+            0..52 => self.write().await,
+            52..62 => self.flush().await,
+            62..65 => self.compact().await,
+            65..68 => self.retain().await,
+            68..72 => self.branch().await,
+            72..74 => self.restore().await,
+            _ => self.delete().await,
+        }
     }
 
     fn any_branch(&mut self) -> (String, TenantTimeline) {
@@ -88,31 +144,33 @@ impl History {
         points[self.world.random.random_range(0..points.len())]
     }
 
-    async fn write(&mut self) {
+    async fn write(&mut self) -> Result<(), Error> {
         let (_, id) = self.any_branch();
         for _ in 0..self.world.random.random_range(1..6) {
-            self.world.write(id).await.expect("the store works");
+            self.world.write(id).await?;
         }
+        Ok(())
     }
 
-    async fn flush(&mut self) {
+    async fn flush(&mut self) -> Result<(), Error> {
         let (_, id) = self.any_branch();
-        let timeline = self.world.timeline(id).await.expect("the timeline loads");
+        let timeline = self.world.timeline(id).await?;
         let end = self.world.model.end(id).lsn;
-        assert_eq!(timeline.flush().await, Ok(end));
+        assert_eq!(timeline.flush().await?, end);
         assert_eq!(timeline.remote_consistent_lsn(), end);
+        Ok(())
     }
 
     /// Merges all that is due, while somebody reads.
-    async fn compact(&mut self) {
+    async fn compact(&mut self) -> Result<(), Error> {
         let (_, id) = self.any_branch();
-        let timeline = self.world.timeline(id).await.expect("the timeline loads");
+        let timeline = self.world.timeline(id).await?;
         loop {
             let at = self.any_point(id).lsn;
             let scan = timeline.scan(Key::MIN..Key::MAX, at);
             let (merged, scanned) = tokio::join!(timeline.compact(), scan);
-            self.compare(id, scanned, at);
-            if !merged.expect("the store works") {
+            self.compare(id, scanned, at)?;
+            if !merged? {
                 break;
             }
         }
@@ -120,23 +178,30 @@ impl History {
         assert_eq!(timeline.merge_due(), None);
         timeline.remove_retired().await;
         let folder = timeline_folder(id).join("layers");
-        let objects: Vec<_> =
-            self.world.store.list(Some(&folder)).try_collect().await.expect("the store works");
+        let objects: Result<Vec<_>, _> = self.world.store.list(Some(&folder)).try_collect().await;
+        let objects = objects.map_err(|error| unavailable(&folder, &error))?;
         let stored: u64 = objects.iter().map(|object| object.size).sum();
         assert_eq!(stored, timeline.stored_bytes(), "objects that nobody names");
+        Ok(())
     }
 
     /// Gives up what is behind a random window.
-    async fn retain(&mut self) {
+    async fn retain(&mut self) -> Result<(), Error> {
         let (_, id) = self.any_branch();
         let random = &mut self.world.random;
         let bytes = random.random_bool(0.7).then(|| random.random_range(0..8_000));
         let window = Window { seconds: bytes.is_none().then_some(0), bytes };
-        let now = clock::now() + random.random_range(0..1_500_000);
-        let set = self.world.tenants.set_history(self.tenant, window).await;
-        set.expect("the store works");
-        let timeline = self.world.timeline(id).await.expect("the timeline loads");
-        self.world.tenants.retain(&timeline, now).await.expect("the store works");
+        let now = clock::now() + random.random_range(0..FUTURE);
+        self.world.tenants.set_history(self.tenant, window).await?;
+        self.under_way = Some(id);
+        let timeline = self.world.timeline(id).await?;
+        self.world.tenants.retain(&timeline, now).await?;
+        self.under_way = None;
+        self.take_cutoff(id, &timeline);
+        Ok(())
+    }
+
+    fn take_cutoff(&mut self, id: TenantTimeline, timeline: &Timeline) {
         let (before, cutoff) = (self.cutoff(id), timeline.retained().cutoff_lsn());
         assert!(before <= cutoff && cutoff <= timeline.remote_consistent_lsn());
         self.cutoffs.insert(id, cutoff);
@@ -159,12 +224,19 @@ impl History {
 
     /// Whether a read must be answered.
     fn is_kept(&self, id: TenantTimeline, at: Lsn) -> bool {
-        self.line(id, at).into_iter().all(|(id, at)| {
+        let is_kept_in = |(id, at): (TenantTimeline, Lsn)| {
             let begins_there = |(_, child): &(String, TenantTimeline)| {
-                *child != id && self.line(*child, Lsn::MAX).contains(&(id, at))
+                let line = self.line(*child, Lsn::MAX);
+                *child != id && line.contains(&(id, at)) && !self.is_lost(*child)
             };
             at >= self.cutoff(id) || self.branches.iter().any(begins_there)
-        })
+        };
+        !self.is_lost(id) && self.line(id, at).into_iter().all(is_kept_in)
+    }
+
+    /// Whether what a branch began as is gone.
+    fn is_lost(&self, id: TenantTimeline) -> bool {
+        self.line(id, Lsn::MAX).iter().any(|(id, _)| self.lost.contains(id))
     }
 
     /// Whether a branch may begin there.
@@ -176,58 +248,74 @@ impl History {
         !line.iter().take(own.map_or(line.len(), |own| own + 1)).any(|entry| is_gone(&entry))
     }
 
-    async fn branch(&mut self) {
+    async fn branch(&mut self) -> Result<(), Error> {
         if self.branches.len() >= BRANCHES_MAX {
-            return;
+            return Ok(());
         }
         let (from, parent) = self.any_branch();
         let point = self.any_point(parent);
         self.names += 1;
         let name = format!("branch-{}", self.names);
         let branch = self.world.tenants.create_branch(self.tenant, &name, &from, point).await;
-        if !self.may_begin(parent, point.lsn) {
-            assert!(matches!(branch, Err(Error::Gone { .. })), "{branch:?}");
-            return;
+        if let Err(Error::Gone { .. }) = branch
+            && !self.may_begin(parent, point.lsn)
+        {
+            return Ok(());
         }
-        let branch = branch.expect("the name is free");
+        let branch = branch?;
+        assert!(self.may_begin(parent, point.lsn), "{branch:?} has no history");
         self.world.model.add(branch.timeline, Some(parent), point);
         self.branches.push((name, branch.timeline));
+        Ok(())
     }
 
-    async fn restore(&mut self) {
+    async fn restore(&mut self) -> Result<(), Error> {
         if self.branches.len() >= BRANCHES_MAX {
-            return;
+            return Ok(());
         }
         let (name, old) = self.any_branch();
         let point = self.any_point(old);
         let restored = self.world.tenants.restore(self.tenant, &name, point, None).await;
-        if !self.may_begin(old, point.lsn) {
-            assert!(matches!(restored, Err(Error::Gone { .. })), "{restored:?}");
-            return;
+        if let Err(Error::Gone { .. }) = restored
+            && !self.may_begin(old, point.lsn)
+        {
+            return Ok(());
         }
-        let (new, kept) = restored.expect("the branch is there");
+        let (new, kept) = restored?;
+        assert!(self.may_begin(old, point.lsn), "{new:?} has no history");
         assert_eq!((new.name.as_str(), kept.timeline), (name.as_str(), old));
         self.world.model.add(new.timeline, Some(old), point);
         self.branches.retain(|(_, id)| *id != old);
         self.branches.push((name, new.timeline));
         self.branches.push((kept.name, old));
+        Ok(())
     }
 
-    async fn delete(&mut self) {
+    async fn delete(&mut self) -> Result<(), Error> {
         let (name, id) = self.any_branch();
-        let tenant = self.world.tenants.tenant("one").await.expect("the tenant is there");
+        let tenant = self.world.tenants.tenant("one").await?;
         let is_parent = tenant
             .branches
             .iter()
             .any(|branch| branch.ancestor.as_ref().is_some_and(|ancestor| ancestor.timeline == id));
-        let deleted = self.world.tenants.delete_branch(self.tenant, &name).await;
-        assert_eq!(deleted.is_ok(), name != "main" && !is_parent, "{deleted:?}");
-        if deleted.is_ok() {
-            self.world.model.remove(id);
-            self.branches.retain(|(_, known)| *known != id);
-            self.cutoffs.remove(&id);
+        let may_be_deleted = name != "main" && !is_parent;
+        self.under_way = Some(id).filter(|_| may_be_deleted);
+        match self.world.tenants.delete_branch(self.tenant, &name).await {
+            Err(error @ Error::Unavailable(_)) => return Err(error),
+            deleted => assert_eq!(deleted.is_ok(), may_be_deleted, "{deleted:?}"),
+        }
+        self.under_way = None;
+        if may_be_deleted {
+            self.forget(id);
             assert!(self.world.timeline(id).await.is_err());
         }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: TenantTimeline) {
+        self.world.model.remove(id);
+        self.branches.retain(|(_, known)| *known != id);
+        self.cutoffs.remove(&id);
     }
 
     async fn read(&mut self) {
@@ -243,9 +331,11 @@ impl History {
         let timeline = self.world.timeline(id).await.expect("the timeline loads");
         assert_eq!(timeline.retained().cutoff_lsn(), self.cutoff(id));
         let scanned = timeline.scan(Key::MIN..Key::MAX, at).await;
-        if !self.compare(id, scanned, at) {
-            let pages = timeline.pages(forks()[0], 0, BLOCKS, at).await;
-            assert!(matches!(pages, Err(Error::Gone { .. })), "{pages:?}");
+        if !self.compare(id, scanned, at).expect("the store works") {
+            let pages = timeline.pages(forks()[0], 0, BLOCKS, at).await.map(|pages| pages.len());
+            // All these pages may have been emptied since, so that nothing else is asked for.
+            let is_gone = matches!(pages, Err(Error::Gone { .. }));
+            assert!(is_gone || self.is_lost(id), "{pages:?}");
             return;
         }
         let model = self.world.model.state(id, at);
@@ -282,16 +372,16 @@ impl History {
         id: TenantTimeline,
         scanned: Result<Vec<(Key, Bytes)>, Error>,
         at: Lsn,
-    ) -> bool {
+    ) -> Result<bool, Error> {
         if let Err(Error::Gone { .. }) = scanned
             && !self.is_kept(id, at)
         {
-            self.gone += 1;
-            return false;
+            self.met.gone += 1;
+            return Ok(false);
         }
         let model: Vec<_> = self.world.model.state(id, at).into_iter().collect();
-        assert_same(&scanned.expect("the LSN is kept"), &model, at);
-        true
+        assert_same(&scanned?, &model, at);
+        Ok(true)
     }
 
     /// Rounding down, and points in time.

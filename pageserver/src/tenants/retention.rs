@@ -37,15 +37,13 @@ impl Tenants {
         let _one_at_a_time = timeline.retaining.lock().await;
         let window = self.manifest(id.tenant).await?.history;
         let before = timeline.retained();
-        let cutoff = match timeline.next_cutoff(window, now).await? {
-            Some(cutoff) => {
-                timeline.announce(cutoff.point.lsn).await?;
-                cutoff
-            }
-            None => match before.cutoff {
-                Some(cutoff) => cutoff,
-                None => return Ok(()),
-            },
+        let next = timeline.next_cutoff(window, now).await?;
+        if let Some(next) = next {
+            timeline.announce(next.point.lsn).await?;
+        }
+        let Some(cutoff) = next.or(before.cutoff) else {
+            // The window is longer than when a pass was cut off that would have been the first.
+            return if timeline.has_announced() { timeline.retain(before).await } else { Ok(()) };
         };
         // From the store, and after the announcement: a branch that is not among them now will
         // read the announcement, also where another pageserver makes it.
@@ -54,7 +52,8 @@ impl Tenants {
             return Ok(());
         }
         let retained = before.next(cutoff, branches.points_on(id.timeline));
-        if retained != before { timeline.retain(retained).await } else { Ok(()) }
+        let is_new = retained != before || timeline.has_announced();
+        if is_new { timeline.retain(retained).await } else { Ok(()) }
     }
 
     /// Refuses a branch from `parent` at `point` where retention has passed it. The branch is in

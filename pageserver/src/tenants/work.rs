@@ -41,8 +41,15 @@ impl Tenants {
             let is_small = timeline.merge_due().is_none_or(|bytes| bytes <= SMALL_MERGE_BYTES);
             let slots = Arc::clone(if is_small { &small } else { &large });
             tokio::spawn(async move {
-                if let Ok(_slot) = slots.acquire_owned().await {
-                    take_turn(&timeline).await;
+                let Ok(slot) = slots.acquire_owned().await else { return };
+                let succeeded = take_turn(&timeline).await;
+                drop(slot);
+                if !succeeded {
+                    // Without the slot: those whose merges succeed do not wait for it.
+                    tokio::select! {
+                        () = tokio::time::sleep(FAILURE_WAIT) => {}
+                        () = timeline.stopped().cancelled() => {}
+                    }
                 }
                 timeline.end_turn();
             });
@@ -73,16 +80,14 @@ impl Tenants {
     }
 }
 
-async fn take_turn(timeline: &Arc<Timeline>) {
+/// One merge; false where it failed.
+async fn take_turn(timeline: &Arc<Timeline>) -> bool {
     match timeline.compact().await {
-        Ok(_) | Err(Error::ShuttingDown) => {}
+        Ok(_) | Err(Error::ShuttingDown) => true,
         Err(error) => {
             let id = timeline.id();
             tracing::warn!(timeline = %id, %error, "layers could not be merged; tried again");
-            tokio::select! {
-                () = tokio::time::sleep(FAILURE_WAIT) => {}
-                () = timeline.stopped().cancelled() => {}
-            }
+            false
         }
     }
 }

@@ -4,7 +4,8 @@
 //! 1. The cutoff is announced in the timeline's manifest.
 //! 2. The tenant's branches are read, from the object store.
 //! 3. What is retained, the cutoff and the points where branches begin, is written in the
-//!    timeline's manifest. From now on reads below are refused, and merges drop.
+//!    timeline's manifest, instead of the announcement. From now on reads below are refused, and
+//!    merges drop.
 //!
 //! A branch is published, and then reads what was announced: either it is seen in 2, or it sees
 //! the announcement, and is taken back. (`Tenants::retain`, `Tenants::create_branch`.)
@@ -67,9 +68,17 @@ impl Timeline {
         self.write_manifest(move |manifest| manifest.announced = Some(cutoff)).await
     }
 
+    /// Whether a cutoff was announced that is not written yet: its pass goes on, or was cut off.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.state.read().announced.is_some()
+    }
+
     /// Writes what is retained; merges drop the rest.
     pub(crate) async fn retain(self: &Arc<Self>, retained: Retained) -> Result<(), Error> {
-        self.write_manifest(move |manifest| manifest.retained = retained).await?;
+        let change = move |manifest: &mut TimelineManifest| {
+            (manifest.retained, manifest.announced) = (retained, None);
+        };
+        self.write_manifest(change).await?;
         self.want_work();
         Ok(())
     }
