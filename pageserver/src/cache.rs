@@ -15,7 +15,7 @@ use twox_hash::XxHash3_128;
 
 pub use self::disk::{DISK_BYTES_MIN, Disk, DiskStatus};
 use self::under_way::UnderWay;
-use crate::{error::Error, layer::reader::Cached};
+use crate::{error::Error, layer::reader::Cached, metrics::METRICS};
 
 /// Parts of memory that are locked apart from each other, so that readers seldom meet.
 const SHARDS: usize = 16;
@@ -109,6 +109,7 @@ impl Cache {
         R: Future<Output = Result<Vec<(Cached, usize)>, Error>> + Send + 'static,
     {
         let mut values: Vec<Option<Cached>> = keys.iter().map(|key| self.get(*key)).collect();
+        METRICS.parts_from_memory.inc_by(values.iter().flatten().count() as u64);
         if values.iter().any(Option::is_none) {
             let missing = (0..keys.len()).filter(|at| values[*at].is_none()).collect();
             for (at, value) in self.read_missing(keys, missing, read).await? {

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, TextEncoder, exponential_buckets,
-    register_histogram, register_histogram_vec, register_int_counter, register_int_gauge,
+    register_histogram, register_histogram_vec, register_int_counter, register_int_counter_vec,
+    register_int_gauge,
 };
 
 use crate::{error::Error, tenants::Tenants};
@@ -38,6 +39,15 @@ pub struct Metrics {
     pub object_store_seconds: HistogramVec,
     /// Reads that were asked a second time.
     pub hedged_reads: IntCounter,
+    /// Parts of layers that were found in memory.
+    pub parts_from_memory: IntCounter,
+    /// Parts of layers that were read from the cache's disk.
+    pub parts_from_disk: IntCounter,
+    /// Parts of layers that were read from the object store.
+    pub parts_from_store: IntCounter,
+    cache_bytes: IntGauge,
+    cache_damaged_parts: IntGauge,
+    cache_disks_given_up: IntGauge,
     timelines: IntGauge,
     memory_layer_bytes: IntGauge,
     unflushed_bytes: IntGauge,
@@ -64,6 +74,11 @@ impl Metrics {
         // 50 µs to 13 s; 1 ms to 262 s.
         let (short, long) =
             (exponential_buckets(5e-5, 2.0, 19)?, exponential_buckets(1e-3, 2.0, 19)?);
+        let parts = register_int_counter_vec!(
+            "offshoot_pageserver_layer_parts_total",
+            "Blocks and tables of contents of layers, by where they were found",
+            &["from"]
+        )?;
         Ok(Metrics {
             page_request_seconds: register_histogram_vec!(
                 "offshoot_pageserver_page_request_seconds",
@@ -107,6 +122,21 @@ impl Metrics {
                 "offshoot_object_store_hedged_reads_total",
                 "Reads of the object store that were slow and asked a second time"
             )?,
+            parts_from_memory: parts.with_label_values(&["memory"]),
+            parts_from_disk: parts.with_label_values(&["disk"]),
+            parts_from_store: parts.with_label_values(&["store"]),
+            cache_bytes: register_int_gauge!(
+                "offshoot_pageserver_cache_memory_bytes",
+                "Memory of parts of layers that were read"
+            )?,
+            cache_damaged_parts: register_int_gauge!(
+                "offshoot_pageserver_cache_damaged_parts",
+                "Parts on the cache's disk that were not as they were written, since the start"
+            )?,
+            cache_disks_given_up: register_int_gauge!(
+                "offshoot_pageserver_cache_disks_given_up",
+                "1 where the cache's disk failed and is not used any more"
+            )?,
             timelines: register_int_gauge!(
                 "offshoot_pageserver_loaded_timelines",
                 "Timelines in memory"
@@ -142,6 +172,12 @@ pub fn text(tenants: &Tenants) -> Result<String, Error> {
         unflushed += timeline.last_record_lsn().0.saturating_sub(stored.0);
         fenced += i64::from(timeline.is_fenced());
     }
+    let cache = tenants.cache_status();
+    METRICS.cache_bytes.set(cache.memory_bytes as i64);
+    let damaged = cache.disk.as_ref().map_or(0, |disk| disk.damaged);
+    METRICS.cache_damaged_parts.set(damaged as i64);
+    let is_given_up = cache.disk.is_some_and(|disk| disk.given_up.is_some());
+    METRICS.cache_disks_given_up.set(i64::from(is_given_up));
     METRICS.timelines.set(timelines);
     METRICS.memory_layer_bytes.set(memory as i64);
     METRICS.unflushed_bytes.set(unflushed as i64);

@@ -17,6 +17,7 @@ use crate::{
     cache::{Cache, CacheKey, LayerIdentity},
     error::Error,
     key::Key,
+    metrics::METRICS,
 };
 
 /// Blocks that are read from the object store at once: 2 MiB before compression.
@@ -191,10 +192,14 @@ impl Layer {
             }
         });
         let block = |cached: Cached| match cached {
-            Cached::Block(block) => Some(block),
-            Cached::Contents(_) => None,
+            Cached::Block(block) => Ok(block),
+            // A block that was left out would let an older version be served.
+            Cached::Contents(_) => Err(Error::Unavailable(format!(
+                "{}: the cache has something else for a block",
+                self.path
+            ))),
         };
-        Ok(cached.await?.into_iter().filter_map(block).collect())
+        cached.await?.into_iter().map(block).collect()
     }
 
     /// Parts of the object, from the cache's disk where it has them undamaged, in one request to
@@ -220,6 +225,8 @@ impl Layer {
             None => ranges.iter().map(|_| None).collect(),
         };
         let missing: Vec<usize> = (0..ranges.len()).filter(|at| parts[*at].is_none()).collect();
+        METRICS.parts_from_disk.inc_by((ranges.len() - missing.len()) as u64);
+        METRICS.parts_from_store.inc_by(missing.len() as u64);
         if !missing.is_empty() {
             let wanted: Vec<_> = missing.iter().map(|at| ranges[*at].clone()).collect();
             for (at, stored) in missing.into_iter().zip(self.read_ranges(&wanted).await?) {
