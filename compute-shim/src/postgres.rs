@@ -7,7 +7,7 @@ mod settings;
 pub use self::{
     machine::Machine,
     postmaster::{Postmaster, Stop},
-    settings::{HBA, command_line, configuration_file},
+    settings::{HBA, command_line, configuration_file, environment},
 };
 
 /// The major version that computes run.

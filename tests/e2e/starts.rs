@@ -73,3 +73,18 @@ async fn a_compute_starts_at_a_segments_start() -> anyhow::Result<()> {
     assert_eq!(branch.one::<i64>("SELECT count(*) FROM t").await?, 3);
     amcheck(compute.port)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_connects_without_saying_where_reaches_itself() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let (compute, database) = cluster.tenant("acme").await?;
+    database.run("CREATE EXTENSION dblink").await?;
+    let port: String = database
+        .one(
+            "SELECT port FROM dblink('dbname=app', 'SELECT current_setting(''port'')')
+             AS server (port text)",
+        )
+        .await?;
+    assert_eq!(port, compute.port.to_string());
+    Ok(())
+}

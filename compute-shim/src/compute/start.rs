@@ -104,6 +104,7 @@ pub(super) async fn start(
     let mut postmaster = Postmaster::start(
         &machine.postgres,
         &arguments,
+        &postgres::environment(&folder.sockets(), machine.listen),
         machine.owner,
         &folder.data(),
         &folder.log(),

@@ -53,10 +53,11 @@ pub struct Postmaster {
 }
 
 impl Postmaster {
-    /// Starts Postgres as this user.
+    /// Starts Postgres as this user, with these and a few harmless variables in its environment.
     pub async fn start(
         program: &Path,
         arguments: &[String],
+        environment: &[(&str, String)],
         owner: Owner,
         data: &Path,
         log: &Path,
@@ -75,6 +76,7 @@ impl Postmaster {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

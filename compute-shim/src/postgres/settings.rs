@@ -64,6 +64,12 @@ pub fn command_line(
     arguments
 }
 
+/// The variables that libpq reads. A stock server that connects by `dblink` or `postgres_fdw` without
+/// saying where reaches itself, since its socket is in the usual folder; here the folder is said.
+pub fn environment(sockets: &Path, listen: SocketAddr) -> [(&'static str, String); 2] {
+    [("PGHOST", sockets.display().to_string()), ("PGPORT", listen.port().to_string())]
+}
+
 /// `postgresql.conf` with the user's settings.
 pub fn configuration_file(settings: &[(String, String)]) -> Result<String, ShimError> {
     let mut file = String::from("# written at each start of the compute: set --set NAME=VALUE\n");

@@ -148,6 +148,7 @@ impl Compute {
         let mut postmaster = Postmaster::start(
             &machine.postgres,
             &arguments,
+            &[],
             machine.owner,
             &folder.data(),
             &folder.log(),
