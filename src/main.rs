@@ -23,6 +23,12 @@ use crate::{
 
 /// Says which log lines are printed, in the form of `tracing_subscriber`'s filters.
 const LOG_VARIABLE: &str = "OFFSHOOT_LOG";
+/// What is not said unless it is asked for.
+///
+/// A reply that the kernel does not take was to an interruption that came after the interrupted
+/// request was answered, or the mount has ended. Neither is an error, which fuser takes it for.
+/// What befalls the disk cache is said by its owner, once; foyer says it for every block.
+const UNSAID: &str = "fuser::reply=off,foyer=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,13 +57,12 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    // What befalls the disk cache is said by its owner, once; foyer says it for every block.
-    let filter = match std::env::var(LOG_VARIABLE) {
-        Ok(asked) if asked.contains("foyer") => EnvFilter::try_new(asked),
-        Ok(asked) => EnvFilter::try_new(format!("{asked},foyer=off")),
-        Err(_) => EnvFilter::try_new("warn,foyer=off"),
-    };
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,foyer=off"));
+    // The later of two directives for the same target counts: what was asked for does.
+    let filter = |directives: &str| EnvFilter::try_new(format!("{UNSAID},{directives}"));
+    let asked = std::env::var(LOG_VARIABLE).ok().filter(|asked| !asked.is_empty());
+    let filter = asked
+        .and_then(|asked| filter(&asked).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("{UNSAID},warn")));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
