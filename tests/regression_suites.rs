@@ -9,17 +9,24 @@
 #[allow(dead_code, unused_imports, reason = "the end-to-end tests use other parts of it")]
 mod harness;
 
-use std::{process::Command, time::Instant};
+use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context, ensure};
+use control_plane::Compute;
 use nix::unistd::User;
-use postgres_suites::{Postgres, Server, Suite, Suites};
+use postgres_suites::{Postgres, Report, Server, Suite, Suites};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use harness::{Cluster, amcheck, program};
+use harness::{Cluster, Database, amcheck, program};
 
 /// 2,048 pages: the suites' databases are some ten times that.
 const SHARED_BUFFERS: &str = "16MB";
+/// 256 pages, where a page that a compute has not written comes from the pageserver more often
+/// than not.
+const FEW_SHARED_BUFFERS: &str = "2MB";
+/// After every so many groups of the core suite its dump is kept, with the LSN.
+const GROUPS_BETWEEN_MOMENTS: usize = 6;
 /// How many differing lines are told.
 const LINES_TOLD_MAX: usize = 40;
 
@@ -33,60 +40,168 @@ async fn the_isolation_suite_passes_and_what_it_made_outlives_the_compute() -> a
     passes_and_outlives_the_compute(Suite::Isolation, 115).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suites_of_all_extensions_pass_and_what_they_made_outlives_the_compute()
+-> anyhow::Result<()> {
+    passes_and_outlives_the_compute(Suite::Contrib, 167).await
+}
+
+/// What a compute wrote it reads from its own overlay. So that tests also read what the pageserver
+/// made of the WAL of the tests before them, each group has a compute of its own. The template has
+/// checksums: Postgres itself verifies each page that it is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_core_suite_passes_where_every_group_of_tests_begins_on_a_new_compute()
+-> anyhow::Result<()> {
+    let suites = Suites::prepare()?;
+    let settings = settings(Suite::Core, FEW_SHARED_BUFFERS);
+    let tenant = Tenant::create(&["--data-checksums"], settings).await?;
+    let mut compute = tenant.start("main").await?;
+    let (mut passed, mut moments) = (0, Vec::new());
+    for (number, group) in (1..).zip(suites.groups()?) {
+        let server = server(&compute)?;
+        let folder = tenant.cluster.folder.path();
+        let report = suites.run_group(&group, &server, folder, |line| println!("{line}"))?;
+        passed += all_passed(&report)?;
+        tenant.cluster.kill_compute(&compute).await?;
+        compute = tenant.start("main").await?;
+        if number % GROUPS_BETWEEN_MOMENTS == 0 {
+            moments.push(Moment::now(&compute).await?);
+        }
+    }
+    ensure!(passed == 217, "{passed} of 217 tests ran");
+    amcheck(compute.port)?;
+    for (number, moment) in (1..).zip(&moments) {
+        moment.is_what_a_branch_has(&tenant, &format!("moment-{number}")).await?;
+    }
+    no_errors_were_logged(&tenant.cluster)
+}
+
 async fn passes_and_outlives_the_compute(suite: Suite, tests: usize) -> anyhow::Result<()> {
     let suites = Suites::prepare()?;
-    let cluster = Cluster::start().await?;
-    import_template(&cluster).await?;
-    let body = json!({ "name": "suites", "template": "plain" });
-    cluster.api.storage(reqwest::Method::POST, "tenants", Some(body)).await?;
-    let settings = json!({ "shared_buffers": SHARED_BUFFERS, "max_prepared_transactions": "10" });
-    let start = async || {
-        let request = json!({ "tenant": "suites", "branch": "main", "settings": settings });
-        cluster.api.start_with(request).await
-    };
-    let compute = start().await?;
+    let tenant = Tenant::create(&[], settings(suite, SHARED_BUFFERS)).await?;
+    let compute = tenant.start("main").await?;
 
     let began = Instant::now();
-    let server = Server {
-        postgres: Postgres::of_this_machine()?,
+    let folder = tenant.cluster.folder.path();
+    let report = suites.run(suite, &server(&compute)?, folder, |line| println!("{line}"))?;
+    println!("{suite:?}: {} tests in {:.0?}", report.tests(), began.elapsed());
+    let passed = all_passed(&report)?;
+    ensure!(passed == tests, "{passed} of {tests} tests ran");
+
+    let before = dump(compute.port)?;
+    tenant.cluster.kill_compute(&compute).await?;
+    let compute = tenant.start("main").await?;
+    compare(&before, &dump(compute.port)?)?;
+    println!("{suite:?}: {} lines of dump are the same on a new compute", before.lines().count());
+    amcheck(compute.port)?;
+    no_errors_were_logged(&tenant.cluster)
+}
+
+/// How many tests passed: all that ran.
+fn all_passed(report: &Report) -> anyhow::Result<usize> {
+    for differences in &report.differences {
+        println!("{}", fs::read_to_string(differences)?);
+    }
+    ensure!(report.failed.is_empty(), "failed: {:?}", report.failed);
+    Ok(report.passed.len())
+}
+
+/// What a suite needs of a server's settings, and so few buffers.
+fn settings(suite: Suite, shared_buffers: &str) -> Value {
+    let lines = suite.settings().lines().filter_map(|line| line.split_once(" = "));
+    let mut settings: serde_json::Map<String, Value> =
+        lines.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').into())).collect();
+    settings.insert("shared_buffers".to_owned(), shared_buffers.into());
+    settings.into()
+}
+
+/// Fails where a process or a compute has logged an error: a suite's end without a difference may
+/// still have had a page that was fetched in vain.
+fn no_errors_were_logged(cluster: &Cluster) -> anyhow::Result<()> {
+    for folder in [cluster.path(""), cluster.path("computes")] {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "log") {
+                continue;
+            }
+            let log = fs::read_to_string(&path)?;
+            let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+            ensure!(errors.is_empty(), "{}:\n{}", path.display(), errors.join("\n"));
+        }
+    }
+    Ok(())
+}
+
+/// A tenant whose databases are of the locale C, as the suites expect.
+struct Tenant {
+    cluster: Cluster,
+    settings: Value,
+}
+
+impl Tenant {
+    /// Of a template that `initdb` makes with these options.
+    async fn create(options: &[&str], settings: Value) -> anyhow::Result<Tenant> {
+        let postgres = Postgres::of_the_suites()?;
+        let bin = ("OFFSHOOT_PG_BIN", postgres.bin().display().to_string());
+        let cluster = Cluster::start_with(vec![bin]).await?;
+        let pgdata = cluster.path("plain");
+        let status =
+            Command::new("install").args(["-d", "-o", "postgres"]).arg(&pgdata).status()?;
+        ensure!(status.success(), "install: {status}");
+        let mut initdb = Command::new("runuser");
+        initdb.args(["-u", "postgres", "--"]).arg(postgres.program("initdb")).args(options);
+        initdb.args(["--username=postgres", "--auth=trust", "--no-locale", "-E", "UTF8", "-D"]);
+        let status = initdb.arg(&pgdata).current_dir("/").status()?;
+        ensure!(status.success(), "initdb: {status}");
+        let body = json!({ "name": "plain", "pgdata": pgdata });
+        cluster.api.storage(Method::POST, "templates", Some(body)).await?;
+        let body = json!({ "name": "suites", "template": "plain" });
+        let _tenant: Value = cluster.api.storage(Method::POST, "tenants", Some(body)).await?;
+        Ok(Tenant { cluster, settings })
+    }
+
+    async fn start(&self, branch: &str) -> anyhow::Result<Compute> {
+        let request = json!({ "tenant": "suites", "branch": branch, "settings": self.settings });
+        self.cluster.api.start_with(request).await
+    }
+}
+
+/// What the databases held at an LSN.
+struct Moment {
+    lsn: String,
+    dump: String,
+}
+
+impl Moment {
+    async fn now(compute: &Compute) -> anyhow::Result<Moment> {
+        let database = Database::connect_to(compute.port, "postgres").await?;
+        // Everything before it is committed: nobody else writes.
+        let lsn = database.lsn().await?;
+        Ok(Moment { lsn, dump: dump(compute.port)? })
+    }
+
+    async fn is_what_a_branch_has(&self, tenant: &Tenant, branch: &str) -> anyhow::Result<()> {
+        tenant.cluster.api.create_branch_at("suites", branch, &self.lsn).await?;
+        let compute = tenant.start(branch).await?;
+        compare(&self.dump, &dump(compute.port)?)
+            .with_context(|| format!("{branch} at {}", self.lsn))?;
+        amcheck(compute.port).with_context(|| format!("{branch} at {}", self.lsn))?;
+        tenant.cluster.api.stop("suites", branch).await?;
+        println!("{branch}: {} lines of dump are the same", self.dump.lines().count());
+        Ok(())
+    }
+}
+
+/// The compute, as the drivers see it.
+fn server(compute: &Compute) -> anyhow::Result<Server> {
+    let user = User::from_name("postgres")?.context("there is no user postgres")?;
+    Ok(Server {
+        postgres: Postgres::of_the_suites()?,
         host: "127.0.0.1".to_owned(),
         port: compute.port,
         user: "postgres".to_owned(),
-        owner: Some(postgres()?),
-    };
-    let report = suites.run(suite, &server, cluster.folder.path(), |line| println!("{line}"))?;
-    println!("{suite:?}: {} tests in {:.0?}", report.tests(), began.elapsed());
-    for differences in &report.differences {
-        println!("{}", std::fs::read_to_string(differences)?);
-    }
-    ensure!(report.failed.is_empty(), "failed: {:?}", report.failed);
-    ensure!(report.passed.len() == tests, "{} of {tests} tests ran", report.passed.len());
-
-    let before = dump(compute.port)?;
-    cluster.kill_compute(&compute).await?;
-    let compute = start().await?;
-    compare(&before, &dump(compute.port)?)?;
-    println!("{suite:?}: {} lines of dump are the same on a new compute", before.lines().count());
-    amcheck(compute.port)
-}
-
-/// The suites expect databases of the locale C.
-async fn import_template(cluster: &Cluster) -> anyhow::Result<Value> {
-    let pgdata = cluster.path("plain");
-    let status = Command::new("install").args(["-d", "-o", "postgres"]).arg(&pgdata).status()?;
-    ensure!(status.success(), "install: {status}");
-    let mut initdb = Command::new("runuser");
-    initdb.args(["-u", "postgres", "--"]).arg(program("initdb").get_program());
-    initdb.args(["--username=postgres", "--auth=trust", "--no-locale", "-E", "UTF8", "-D"]);
-    let status = initdb.arg(&pgdata).current_dir("/").status()?;
-    ensure!(status.success(), "initdb: {status}");
-    let body = json!({ "name": "plain", "pgdata": pgdata });
-    cluster.api.storage(reqwest::Method::POST, "templates", Some(body)).await
-}
-
-fn postgres() -> anyhow::Result<(u32, u32)> {
-    let user = User::from_name("postgres")?.context("there is no user postgres")?;
-    Ok((user.uid.as_raw(), user.gid.as_raw()))
+        owner: Some((user.uid.as_raw(), user.gid.as_raw())),
+    })
 }
 
 /// All databases and roles, but for the rows of unlogged tables, which a loss empties.

@@ -48,6 +48,7 @@ pub struct Cluster {
     pub safekeepers: [SocketAddr; 3],
     pub pageserver: SocketAddr,
     compute_ports: String,
+    environment: Vec<(&'static str, String)>,
     processes: BTreeMap<Role, Process>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -76,6 +77,11 @@ pub async fn turn() -> MutexGuard<'static, ()> {
 impl Cluster {
     /// Starts one with the default template in its object store.
     pub async fn start() -> anyhow::Result<Cluster> {
+        Cluster::start_with(Vec::new()).await
+    }
+
+    /// [`Cluster::start`], with these variables in the processes' environment.
+    pub async fn start_with(environment: Vec<(&'static str, String)>) -> anyhow::Result<Cluster> {
         let turn = turn().await;
         let folder = folder()?;
         seed::copy(seed::seed().await?, &folder.path().join("store"))?;
@@ -85,6 +91,7 @@ impl Cluster {
             safekeepers: [free_address(), free_address(), free_address()],
             pageserver: free_address(),
             compute_ports: compute_ports(),
+            environment,
             processes: BTreeMap::new(),
             _turn: turn,
         };
@@ -103,7 +110,8 @@ impl Cluster {
     /// Starts a role, and waits until it listens.
     pub fn start_role(&mut self, role: Role) -> anyhow::Result<()> {
         let log = self.path(&format!("{role:?}.log").replace(['(', ')'], "-"));
-        let mut process = Process::spawn(&self.arguments(role), &log)?;
+        let mut process =
+            Process::spawn_with(&self.arguments(role), self.environment.clone(), &log)?;
         process.wait_for_line(" on ").with_context(|| format!("{role:?}"))?;
         self.processes.insert(role, process);
         Ok(())

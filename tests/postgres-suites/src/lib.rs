@@ -7,6 +7,7 @@
 
 mod apt;
 mod contrib;
+mod group;
 mod kept;
 mod postgres;
 mod programs;
@@ -14,6 +15,7 @@ mod report;
 mod run;
 mod source;
 
+pub use group::Group;
 pub use postgres::Postgres;
 pub use report::Report;
 pub use run::Server;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{MINOR, Postgres, Report, Suite, Suites, contrib::Module, programs};
+use crate::{Group, MINOR, Postgres, Report, Suite, Suites, contrib::Module, programs};
 
 /// Tests of the core suite at a time: as `make installcheck-parallel` has it.
 const CONCURRENT_TESTS_MAX: &str = "--max-concurrent-tests=20";
@@ -49,21 +49,9 @@ impl Suites {
         mut progress: impl FnMut(&str),
     ) -> Result<Report> {
         server.require_minor()?;
-        let mut run =
-            Run { suites: self, server, report: Report::default(), progress: &mut progress };
+        let mut run = Run::new(self, server, &mut progress);
         match suite {
-            Suite::Core => {
-                let folder = self.core();
-                let schedule = schedule(&folder.join("parallel_schedule"));
-                let options = [schedule, CONCURRENT_TESTS_MAX.to_owned()];
-                run.drive(
-                    &server.postgres.pg_regress()?,
-                    &folder,
-                    &output.join("core"),
-                    None,
-                    &options,
-                )?;
-            }
+            Suite::Core => run.core(&self.core_schedule(), &output.join("core"), &[])?,
             Suite::Isolation => {
                 let folder = self.isolation();
                 let schedule = schedule(&folder.join("isolation_schedule"));
@@ -72,6 +60,31 @@ impl Suites {
             }
             Suite::Contrib => run.contrib(output)?,
         }
+        Ok(run.report)
+    }
+
+    /// Runs one group of the core suite, as [`Suites::run`] runs all of them. The groups build on each other: the first
+    /// makes the database `regression`, and each of the others wants all before it.
+    ///
+    /// # Errors
+    /// As [`Suites::run`].
+    pub fn run_group(
+        &self,
+        group: &Group,
+        server: &Server,
+        output: &Path,
+        mut progress: impl FnMut(&str),
+    ) -> Result<Report> {
+        server.require_minor()?;
+        let output = output.join(format!("core-{}", group.number));
+        let schedule = output.with_extension("schedule");
+        fs::write(&schedule, &group.line)
+            .with_context(|| format!("writing {}", schedule.display()))?;
+        fs::set_permissions(&schedule, fs::Permissions::from_mode(0o644))?;
+        let mut run = Run::new(self, server, &mut progress);
+        let first = group.number == 1;
+        let existing: &[&str] = if first { &[] } else { &["--use-existing"] };
+        run.core(&schedule, &output, existing)?;
         Ok(run.report)
     }
 }
@@ -116,7 +129,17 @@ struct Run<'a> {
     progress: &'a mut dyn FnMut(&str),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(suites: &'a Suites, server: &'a Server, progress: &'a mut dyn FnMut(&str)) -> Run<'a> {
+        Run { suites, server, report: Report::default(), progress }
+    }
+
+    fn core(&mut self, tests: &Path, output: &Path, options: &[&str]) -> Result<()> {
+        let mut all = vec![schedule(tests), CONCURRENT_TESTS_MAX.to_owned()];
+        all.extend(options.iter().map(|option| (*option).to_owned()));
+        self.drive(&self.server.postgres.pg_regress()?, &self.suites.core(), output, None, &all)
+    }
+
     /// Every extension, one after the other: they share the database and some roles.
     fn contrib(&mut self, output: &Path) -> Result<()> {
         let available = self.server.query("SELECT name FROM pg_available_extensions")?;

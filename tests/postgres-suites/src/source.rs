@@ -54,6 +54,10 @@ impl Suites {
         self.folder.join("regress")
     }
 
+    pub(crate) fn core_schedule(&self) -> PathBuf {
+        self.core().join("parallel_schedule")
+    }
+
     /// The isolation suite's `specs`, `expected` and schedule.
     pub(crate) fn isolation(&self) -> PathBuf {
         self.folder.join("isolation")
