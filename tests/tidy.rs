@@ -239,7 +239,8 @@ fn is_understood(arguments: &[&str]) -> bool {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     // One word, as `psql`, or two, as `branch create`; what follows are names of things.
-    let two = &arguments[..arguments.len().min(2)];
+    let words = arguments.iter().take_while(|word| !word.starts_with('-')).count();
+    let two = &arguments[..words.min(2)];
     let is_verb = |word: &&str| help(&[]).is_some_and(|text| text.contains(&format!("  {word} ")));
     if !arguments.first().is_some_and(|word| word.starts_with('-') || is_verb(word)) {
         return false;

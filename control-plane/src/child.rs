@@ -44,6 +44,8 @@ pub(crate) enum Phase {
     Starting,
     /// It accepts connections on this port.
     Ready { port: u16, stages_ms: Stages },
+    /// Its process is gone; what it left is being removed.
+    Ending,
     /// It is gone, and so are its processes and mounts. `None`: it stopped as it was asked to.
     Ended { reason: Option<String> },
 }
@@ -93,6 +95,7 @@ impl Child {
                 status = process.wait() => status.ok(),
                 () = asked => None,
             };
+            report.send_replace(Phase::Ending);
             // Whatever the compute left is ended: without it, Postgres serves a dead mount.
             end_group(pid);
             if status.is_none() {
@@ -116,7 +119,12 @@ impl Child {
 
     /// Waits until it is ready or has ended.
     pub(crate) async fn started(&self) -> Phase {
-        self.wait(|phase| *phase != Phase::Starting).await
+        self.wait(|phase| matches!(phase, Phase::Ready { .. } | Phase::Ended { .. })).await
+    }
+
+    /// Waits until nothing of it is left.
+    pub(crate) async fn ended(&self) {
+        self.wait(|phase| matches!(phase, Phase::Ended { .. })).await;
     }
 
     /// Asks it to stop, and waits until nothing of it is left.
@@ -144,7 +152,14 @@ async fn listen(
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(ComputeEvent::Ready { port, stages_ms }) => {
-                report.send_replace(Phase::Ready { port, stages_ms });
+                // One that has ended already is not ready, whatever it said before.
+                report.send_if_modified(|phase| {
+                    let starts = *phase == Phase::Starting;
+                    if starts {
+                        *phase = Phase::Ready { port, stages_ms };
+                    }
+                    starts
+                });
             }
             Ok(ComputeEvent::Fenced { reason } | ComputeEvent::Failed { reason }) => {
                 last_words = Some(reason);

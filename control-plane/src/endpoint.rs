@@ -123,6 +123,7 @@ impl Endpoint {
             Some(Phase::Starting | Phase::Ready { .. }) if now.stopping => {
                 (State::Stopping, None, Default::default())
             }
+            Some(Phase::Ending) => (State::Stopping, None, Default::default()),
             Some(Phase::Starting) => (State::Starting, None, Default::default()),
             Some(Phase::Ready { stages_ms, .. }) => (State::Running, None, stages_ms),
             Some(Phase::Ended { reason: Some(reason) }) => {

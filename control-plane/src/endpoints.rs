@@ -67,8 +67,11 @@ impl Endpoints {
         let (tenant, branch) = self.pageserver.branch(&request.tenant, &request.branch).await?;
         let endpoint = self.endpoint(&tenant, &branch, request.port)?;
         let _turn = endpoint.turn.lock().await;
-        if endpoint.living().is_some() {
-            return running_already(&endpoint, request.port);
+        if let Some(child) = endpoint.living() {
+            if child.phase() != Phase::Ending {
+                return running_already(&endpoint, request.port);
+            }
+            child.ended().await;
         }
         let plan = Plan {
             timeline_id: branch.timeline_id,
@@ -192,7 +195,7 @@ impl Endpoints {
                 METRICS.start_failures.inc();
                 Err(failed(reason))
             }
-            Phase::Starting | Phase::Ready { .. } => {
+            Phase::Starting | Phase::Ready { .. } | Phase::Ending => {
                 METRICS.start_seconds.observe(asked.elapsed().as_secs_f64());
                 Ok(endpoint.view())
             }

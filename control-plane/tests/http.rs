@@ -34,6 +34,15 @@ echo '{"event":"ready","port":1,"stages_ms":{}}'
 kill -9 $$
 "#;
 
+/// One whose folder takes a while to remove.
+const LARGE: &str = r#"
+while [ $# -gt 0 ] && [ "$1" != --folder ]; do shift; done
+mkdir -p "$2"
+(cd "$2" && seq 2000 | xargs touch)
+echo '{"event":"ready","port":1,"stages_ms":{}}'
+exec cat > /dev/null
+"#;
+
 struct Fixture {
     _folder: tempfile::TempDir,
     control_plane: ControlPlane,
@@ -158,6 +167,23 @@ async fn a_killed_compute_is_seen_and_nothing_of_it_is_left() -> anyhow::Result<
     let status = fs::read_to_string(format!("/proc/{}/stat", orphan.trim()));
     let gone = status.is_err() || status.is_ok_and(|stat| stat.contains(") Z "));
     assert!(gone, "what the compute had started lives on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compute_that_was_killed_is_never_taken_for_one_that_runs() -> anyhow::Result<()> {
+    let fixture = Fixture::new(LARGE, FIRST).await?;
+    let killed = fixture.started().await?;
+    let pid = killed.pid.ok_or_else(|| anyhow::anyhow!("a running compute has a pid"))?;
+    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+    // Its process is gone long before its folder is.
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let next = fixture.started().await?;
+    assert_eq!((next.state, next.port), (State::Running, killed.port));
+    assert_ne!(next.pid, killed.pid);
+    fixture.control_plane.shutdown().await;
     Ok(())
 }
 
