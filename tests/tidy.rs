@@ -81,6 +81,22 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
+fn a_test_that_is_a_program_runs_as_one() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("it is there");
+    let mut breaches = Vec::new();
+    for target in manifest.split("\n\n").filter(|part| part.contains("[[test]]")) {
+        let path = target.lines().find_map(|line| line.strip_prefix("path = "));
+        let path = path.expect("a test target has a path").trim_matches('"');
+        let text = fs::read_to_string(root().join(path)).expect("its file is there");
+        let is_program = text.lines().any(|line| line.starts_with("fn main("));
+        if is_program != target.contains("harness = false") {
+            breaches.push(path.to_owned());
+        }
+    }
+    fail("what has a main of its own says harness = false, or it runs no test at all", &breaches);
+}
+
+#[test]
 fn nothing_is_left_half_done_in_the_servers() {
     let needles = ["todo!", "unimplemented!", "FIXME", "XXX", "TODO", ".unwrap()"];
     let mut breaches = Vec::new();
