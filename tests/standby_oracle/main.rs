@@ -14,6 +14,7 @@ mod harness;
 #[allow(dead_code, reason = "the page service's own tests use other parts of it")]
 mod page_client;
 
+mod background;
 mod counters;
 mod damage;
 mod files;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use wal_format::Lsn;
 
 use crate::{
+    background,
     damage::Damage,
     harness::{Cluster, Role},
     oracle::Oracle,
@@ -64,7 +65,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
         stock.create_folder(&stock.path(folder))?;
     }
     let base = stock.make_base(settings.checksums)?;
-    let main = make_history(&cluster, &base, &stock.path(""), settings.scale).await?;
+    let main = make_history(&mut cluster, &base, &stock.path(""), settings.scale).await?;
     say(began, "the computes are done");
 
     let origin = connect(cluster.pageserver, main).await?.welcome.origin;
@@ -91,15 +92,22 @@ pub async fn run(settings: Settings) -> Result<bool> {
     }
     must_be_able_to_fail(&oracle, main).await?;
     say(began, "main is compared");
-    all.add(compare_others(&mut cluster, &oracle, main, settings.of_branches).await?);
+    let merged = background::merged(&cluster, main.timeline).await?;
+    ensure!(merged["written_bytes"]["merged"].as_u64() > Some(0), "nothing was merged: {merged}");
+    all.add(compare_some(&oracle, "merged main", main, Lsn::MAX, settings.of_branches).await?);
+    say(began, &format!("main is compared again in {} runs of merged layers", merged["runs"]));
+    let others = make_others(&mut cluster, &oracle, main).await?;
+    all.add(compare_others(&oracle, &others, settings.of_branches).await?);
     say(began, "a branch, a restored timeline and a pageserver that was killed are compared");
+    all.add(compare_what_is_kept(&mut cluster, &oracle, &others).await?);
+    say(began, "what is kept of a history that was given up is compared");
     print(&wal, &all, oracle.states.len());
     Ok(all.mismatches.is_empty())
 }
 
 /// A tenant made from the base, and all that its computes do; its timeline.
 async fn make_history(
-    cluster: &Cluster,
+    cluster: &mut Cluster,
     base: &Path,
     folder: &Path,
     scale: Scale,
@@ -112,35 +120,101 @@ async fn make_history(
     Ok(TenantTimeline { tenant: compute.tenant_id, timeline: compute.timeline_id })
 }
 
-/// Compares a branch, a timeline after a restore, and main again, after the pageserver was killed, at some of the LSNs of each.
-async fn compare_others(
+/// Timelines with what main did up to some LSN.
+struct Others {
+    main: TenantTimeline,
+    /// A branch, and where it begins.
+    branch: (TenantTimeline, Lsn),
+    /// What a restore of main made, and the moment.
+    restored: (TenantTimeline, Lsn),
+}
+
+/// What main is called after it was restored.
+const BEFORE: &str = "before";
+
+/// Makes a branch of main and restores main, changes both, and kills the pageserver.
+async fn make_others(
     cluster: &mut Cluster,
     oracle: &Oracle,
     main: TenantTimeline,
-    count: usize,
-) -> Result<Report> {
+) -> Result<Others> {
     let lsns: Vec<Lsn> = oracle.states.keys().copied().collect();
     let (middle, back) = (lsns[lsns.len() / 2], lsns[lsns.len() * 3 / 4]);
     let branch = cluster.api.create_branch_at(TENANT, "old", &middle.to_string()).await?;
     let branch = TenantTimeline { timeline: timeline_of(&branch)?, ..main };
     change(cluster, "old").await?;
-    let restored = cluster.api.restore(TENANT, json!({ "lsn": back, "keep_as": "before" })).await?;
+    let restored = cluster.api.restore(TENANT, json!({ "lsn": back, "keep_as": BEFORE })).await?;
     let restored = TenantTimeline { timeline: timeline_of(&restored)?, ..main };
     ensure!(restored.timeline != main.timeline, "the restore gave no new timeline");
     change(cluster, "main").await?;
     // What comes now is read from the object store, and ingested again.
     cluster.kill_role(Role::Pageserver);
     cluster.start_role(Role::Pageserver)?;
-    let timelines =
-        [("branch", branch, middle), ("restored", restored, back), ("main", main, Lsn::MAX)];
+    Ok(Others { main, branch: (branch, middle), restored: (restored, back) })
+}
+
+/// Compares all of them at some of the LSNs of each.
+async fn compare_others(oracle: &Oracle, others: &Others, count: usize) -> Result<Report> {
     let mut all = Report::default();
-    for (name, timeline, until) in timelines {
-        let before: Vec<Lsn> = lsns.iter().copied().filter(|lsn| *lsn <= until).collect();
-        for &lsn in before.iter().rev().step_by(before.len().div_ceil(count)) {
-            let report = oracle.compare(lsn, timeline).await?;
-            say_found(&format!("{name} at {lsn}"), &report);
-            all.add(report);
-        }
+    let timelines = [("branch", others.branch), ("restored", others.restored)];
+    for (name, (timeline, until)) in timelines {
+        all.add(compare_some(oracle, name, timeline, until, count).await?);
+    }
+    all.add(compare_some(oracle, "main", others.main, Lsn::MAX, count).await?);
+    Ok(all)
+}
+
+/// Compares a timeline at some of the LSNs up to one.
+async fn compare_some(
+    oracle: &Oracle,
+    name: &str,
+    timeline: TenantTimeline,
+    until: Lsn,
+    count: usize,
+) -> Result<Report> {
+    let mut all = Report::default();
+    let before: Vec<Lsn> = oracle.states.keys().copied().filter(|lsn| *lsn <= until).collect();
+    for &lsn in before.iter().rev().step_by(before.len().div_ceil(count)) {
+        let report = oracle.compare(lsn, timeline).await?;
+        say_found(&format!("{name} at {lsn}"), &report);
+        all.add(report);
+    }
+    Ok(all)
+}
+
+/// Gives up most of main's history and compares what is kept: what comes after the cutoff, and what
+/// the branch and the restored timeline began as. The rest must be refused.
+async fn compare_what_is_kept(
+    cluster: &mut Cluster,
+    oracle: &Oracle,
+    others: &Others,
+) -> Result<Report> {
+    let lsns: Vec<Lsn> = oracle.states.keys().copied().collect();
+    let (oldest, end) = (lsns[lsns.len() - lsns.len() / 8 - 1], lsns[lsns.len() - 1]);
+    // What was read until now is leased for a while, by readers that are gone.
+    cluster.stop_role(Role::Pageserver)?;
+    cluster.start_role(Role::Pageserver)?;
+    let _loaded = connect(cluster.pageserver, others.main).await?;
+    let cutoff = background::give_up(cluster, BEFORE, end.0 - oldest.0).await?;
+    let main = background::merged(cluster, others.main.timeline).await?;
+    println!("main gave up what is before {cutoff}: {main}");
+    let mut all = Report::default();
+    for &lsn in lsns.iter().filter(|lsn| **lsn >= cutoff) {
+        let report = oracle.compare(lsn, others.main).await?;
+        say_found(&format!("main at {lsn}, after the cutoff"), &report);
+        all.add(report);
+    }
+    ensure!(all.blocks > 0, "no state is behind the cutoff {cutoff}");
+    for (timeline, point) in [others.branch, others.restored] {
+        ensure!(point < cutoff, "a branch begins at {point}, behind the cutoff {cutoff}");
+        let report = oracle.compare(point, timeline).await?;
+        say_found(&format!("{} at {point}, which is kept", timeline.timeline), &report);
+        all.add(report);
+    }
+    for &lsn in lsns.iter().filter(|lsn| **lsn < cutoff) {
+        let refused = Served::ask(oracle.page_service, others.main, lsn).await;
+        let sentence = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(sentence.contains(&cutoff.to_string()), "{lsn} is before {cutoff}: {sentence:?}");
     }
     Ok(all)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use control_plane::Compute;
 use serde_json::{Map, Value};
 
-use crate::harness::{Cluster, Database, eventually, pgbench, program};
+use crate::harness::{Cluster, Database, Role, eventually, pgbench, program};
 
 /// The tenant of the workload.
 pub const TENANT: &str = "acme";
@@ -24,6 +24,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("checkpoint_timeout", "30s"),
 ];
 
+/// Layers of one size that follow each other, so that they are merged.
+const SMALL_RUNS: u32 = 5;
+
 /// How often the parts that may repeat are run.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -34,7 +37,7 @@ pub struct Scale {
 }
 
 /// Runs all of it. `folder` is one where tablespaces may be.
-pub async fn run(cluster: &Cluster, folder: &Path, scale: Scale) -> Result<Compute> {
+pub async fn run(cluster: &mut Cluster, folder: &Path, scale: Scale) -> Result<Compute> {
     let scripts = folder.join("scripts");
     std::fs::create_dir_all(&scripts)?;
 
@@ -76,6 +79,17 @@ pub async fn run(cluster: &Cluster, folder: &Path, scale: Scale) -> Result<Compu
             pgbench(round.compute.port, &["-i", "-q", "-s", "1"])?;
         }
         round.mixed_load_and_loss(scale.transactions).await?;
+    }
+    for number in 0..SMALL_RUNS {
+        let round = Round::start(cluster, &[("track_commit_timestamp", "on")]).await?;
+        round.psql(
+            "app",
+            &format!("INSERT INTO commits SELECT {number} FROM generate_series(1, 50)"),
+        )?;
+        round.lose("INSERT INTO commits VALUES (-1)").await?;
+        // What a pageserver has when it stops becomes a layer.
+        cluster.stop_role(Role::Pageserver)?;
+        cluster.start_role(Role::Pageserver)?;
     }
 
     let round = Round::start(cluster, &[("track_commit_timestamp", "on")]).await?;
