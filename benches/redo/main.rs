@@ -3,8 +3,9 @@
 //!
 //! The WAL is pgbench's, made once by a stock Postgres with the settings of our computes and kept in a folder below `/tmp` for the
 //! next run. Recovery and our replay take turns; both start from the same files, in the page cache, and read the same WAL. Ours is one
-//! thread that applies record after record; at its end every page must be the server's. Both sides have their memory before they begin:
-//! the server its shared buffers, ours from the round before.
+//! thread that applies record after record to pages that it loaded before; at its end every page must be the server's. The server loads
+//! them as it goes, so there are two ratios: `ratio` is of redo alone, `ratio_with_load` counts the loading with it. Both sides have their
+//! memory before they begin: the server its shared buffers, ours from the round before.
 //! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything.
 
 mod compare;
@@ -55,42 +56,65 @@ fn main() -> anyhow::Result<()> {
     let chain100_us = samples.measure_chain()?;
     println!("{}", json!({ "what": "page from 100 heap inserts", "us": round(chain100_us) }));
 
-    let (mut stock_mb_s, mut our_mb_s, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let first_touched = replay::first_touched(&recorded)?;
+    let mut rounds = Vec::new();
     for number in 0..settings.rounds {
-        let (stock, (ours, pages_equal));
+        let (stock, ours);
         if number % 2 == 0 {
             stock = recovery::run(&recorded)?;
-            (ours, pages_equal) = replay::run(&recorded, &mut pages)?;
+            ours = replay::run(&recorded, &mut pages, &first_touched)?;
         } else {
-            (ours, pages_equal) = replay::run(&recorded, &mut pages)?;
+            ours = replay::run(&recorded, &mut pages, &first_touched)?;
             stock = recovery::run(&recorded)?;
         }
-        let mb_s = |took: Took| recorded.bytes() as f64 / 1e6 / took.seconds;
+        let redo = ours.redo;
+        let round_figures = Figures {
+            redo_mb_s: recorded.bytes() as f64 / 1e6 / redo.seconds,
+            stock_recovery_mb_s: recorded.bytes() as f64 / 1e6 / stock.seconds,
+            ratio: stock.seconds / redo.seconds,
+            ratio_with_load: stock.seconds / (redo.seconds + ours.load.seconds),
+        };
         println!(
             "{}",
             json!({
                 "what": "whole WAL",
-                "redo_mb_s": round(mb_s(ours)),
-                "stock_recovery_mb_s": round(mb_s(stock)),
-                "ratio": round(stock.seconds / ours.seconds),
-                "redo_cpu_s": round(ours.cpu_seconds),
+                "redo_mb_s": round(round_figures.redo_mb_s),
+                "stock_recovery_mb_s": round(round_figures.stock_recovery_mb_s),
+                "ratio": round(round_figures.ratio),
+                "ratio_with_load": round(round_figures.ratio_with_load),
+                "redo_cpu_s": round(redo.cpu_seconds),
+                "load_s": round(ours.load.seconds),
+                "load_cpu_s": round(ours.load.cpu_seconds),
                 "stock_recovery_cpu_s": round(stock.cpu_seconds),
-                "cpu_ratio": round(stock.cpu_seconds / ours.cpu_seconds),
-                "pages_equal_to_the_servers": pages_equal,
+                "cpu_ratio": round(stock.cpu_seconds / redo.cpu_seconds),
+                "cpu_ratio_with_load":
+                    round(stock.cpu_seconds / (redo.cpu_seconds + ours.load.cpu_seconds)),
+                "pages_equal_to_the_servers": ours.pages_equal,
             })
         );
-        stock_mb_s.push(mb_s(stock));
-        our_mb_s.push(mb_s(ours));
-        ratios.push(stock.seconds / ours.seconds);
+        rounds.push(round_figures);
     }
+    let middle =
+        |of: fn(&Figures) -> f64| round(median(&rounds.iter().map(of).collect::<Vec<_>>()));
     let result = json!({
-        "redo_mb_s": round(median(&our_mb_s)),
-        "stock_recovery_mb_s": round(median(&stock_mb_s)),
-        "ratio": round(median(&ratios)),
+        "redo_mb_s": middle(|round| round.redo_mb_s),
+        "stock_recovery_mb_s": middle(|round| round.stock_recovery_mb_s),
+        "ratio": middle(|round| round.ratio),
+        "ratio_with_load": middle(|round| round.ratio_with_load),
         "chain100_us": round(chain100_us),
     });
     println!("{result}");
     Ok(())
+}
+
+/// What one round says.
+struct Figures {
+    redo_mb_s: f64,
+    stock_recovery_mb_s: f64,
+    /// Of pages in memory: the server's recovery, which loads them as it goes, took so many times as long as our redo.
+    ratio: f64,
+    /// Likewise as our redo and the loading before it.
+    ratio_with_load: f64,
 }
 
 /// What a whole replay took.

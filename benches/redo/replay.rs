@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use wal_format::{ControlFile, ControlState, Lsn, Records, Version, WalReader};
+use rustc_hash::FxHashSet;
+use wal_format::{
+    ControlFile, ControlState, Effect, Lsn, Records, Target, Version, WalReader, effects,
+};
 
 use crate::{
     Took, compare,
@@ -22,16 +25,57 @@ const PIECE_BYTES: usize = 256 << 10;
 /// How many records are taken at a time.
 const RECORDS_AT_ONCE: usize = 256;
 
-/// Replays the whole WAL once, and sees to it that the pages are those of the server: with the time how many they are.
-pub fn run(recorded: &Recorded, pages: &mut Pages) -> Result<(Took, usize)> {
+/// What one round took, and what it made.
+pub struct Round {
+    /// To load the pages that the WAL changes from their files.
+    pub load: Took,
+    /// To read the WAL, to decode it and to apply it to them.
+    pub redo: Took,
+    /// Pages that are those of the server.
+    pub pages_equal: usize,
+}
+
+/// Replays the whole WAL once, and sees to it that the pages are those of the server. `first_touched` are the pages that are in memory
+/// before.
+pub fn run(
+    recorded: &Recorded,
+    pages: &mut Pages,
+    first_touched: &[(Target, bool)],
+) -> Result<Round> {
     let control = std::fs::read(recorded.before().join("global/pg_control"))?;
     let control = ControlState::from_control_file(&ControlFile::decode(&control)?);
     pages.start_anew(Files::new(&recorded.before()));
-    let (began, cpu) = (Instant::now(), cpu_seconds()?);
+    let load = timed(|| {
+        first_touched.iter().try_for_each(|(target, is_new)| pages.slot(*target, *is_new).map(drop))
+    })?;
     let mut in_order = InOrder::new(control, pages);
-    read(recorded, recorded.first(), |records| in_order.apply(records))?;
-    let took = Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - cpu };
-    Ok((took, compare::with_server(pages, &recorded.after())?))
+    let redo = timed(|| read(recorded, recorded.first(), |records| in_order.apply(records)))?;
+    Ok(Round { load, redo, pages_equal: compare::with_server(pages, &recorded.after())? })
+}
+
+/// The pages that the WAL changes, as it comes to them, and whether each is made anew then.
+pub fn first_touched(recorded: &Recorded) -> Result<Vec<(Target, bool)>> {
+    let (mut known, mut touched) = (FxHashSet::default(), Vec::new());
+    read(recorded, recorded.first(), |records| {
+        for lent in records {
+            let record = lent.decode(Version::V15)?;
+            for effect in effects(Version::V15, &record)? {
+                if let Effect::Touch { target, will_init } = effect
+                    && known.insert(target)
+                {
+                    touched.push((target, will_init));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(touched)
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Took> {
+    let (began, cpu) = (Instant::now(), cpu_seconds()?);
+    work()?;
+    Ok(Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - cpu })
 }
 
 /// Reads the records from `start` to the last one, some at a time.
