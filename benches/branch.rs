@@ -8,13 +8,17 @@
 #[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
 mod harness;
 
+#[path = "figures/mod.rs"]
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+mod figures;
+
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use figures::{percentile, round, say, say_yardstick};
 use harness::{Cluster, Role, pgbench_init};
 use serde_json::json;
 
@@ -34,7 +38,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(branches: usize) -> anyhow::Result<()> {
-    say("the yardstick: a new file of 4 KiB, it and its folder fsynced", &yardstick()?);
+    say_yardstick(YARDSTICK)?;
     let mut cluster = Cluster::start().await?;
     let (compute, database) = cluster.tenant("parent").await?;
     pgbench_init(compute.port, SCALE)?;
@@ -112,38 +116,4 @@ impl Usage {
             memory_bytes: number(24)? * 4096,
         })
     }
-}
-
-/// What the disk takes for the least that a durable write of an object needs.
-fn yardstick() -> anyhow::Result<Vec<f64>> {
-    let folder = tempfile::tempdir()?;
-    let mut times = Vec::with_capacity(YARDSTICK);
-    for number in 0..YARDSTICK {
-        let began = Instant::now();
-        let mut file = File::create(folder.path().join(number.to_string()))?;
-        file.write_all(&[7; 4096])?;
-        file.sync_all()?;
-        File::open(folder.path())?.sync_all()?;
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(times)
-}
-
-fn say(what: &str, times: &[f64]) {
-    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|part| round(percentile(times, part)));
-    println!(
-        "{}",
-        json!({ "what": what, "count": times.len(), "p50_ms": p50, "p99_ms": p99, "max_ms": max })
-    );
-}
-
-fn percentile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }

@@ -14,16 +14,17 @@
 #[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
 mod harness;
 
-#[path = "../getpage/stock.rs"]
-mod stock;
+#[path = "../figures/mod.rs"]
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+mod figures;
 
 use std::{fs, hint::black_box, time::Instant};
 
 use pageserver::layer::format::{BLOCK_BYTES, ZSTD_LEVEL};
 use serde_json::{Value, json};
 
-use self::stock::Stock;
-use crate::harness::{Database, pgbench, pgbench_init};
+use self::figures::round;
+use crate::harness::{Database, Stock, pgbench, pgbench_init};
 
 const PAGE_BYTES: usize = 8192;
 /// Key, LSN, flags and end of a value: what a block's row takes, and its place in the order.
@@ -61,7 +62,9 @@ fn main() -> anyhow::Result<()> {
 
 async fn pages() -> anyhow::Result<Vec<Pages>> {
     let folder = harness::folder()?;
-    let stock = Stock::start(folder.path())?;
+    let options = ["--locale=C.UTF-8", "-E", "UTF8", "--auth=trust"];
+    let mut stock = Stock::initdb(folder.path().join("pgdata"), &options)?;
+    stock.start()?;
     Database::connect_to(stock.port, "postgres").await?.run("CREATE DATABASE app").await?;
     pgbench_init(stock.port, 3)?;
     let database = Database::connect_to(stock.port, "app").await?;
@@ -132,7 +135,8 @@ fn measure(
             stored_of_file += stored.len();
             blocks += 1;
         }
-        by_file.insert(file.name.to_owned(), round(stored_of_file as f64 / raw_of_file as f64));
+        by_file
+            .insert(file.name.to_owned(), json!(round(stored_of_file as f64 / raw_of_file as f64)));
         raw_bytes += raw_of_file;
         stored_bytes += stored_of_file;
     }
@@ -169,8 +173,4 @@ fn dictionary(files: &[Pages]) -> anyhow::Result<Vec<u8>> {
     let samples: Vec<&[u8]> =
         files.iter().flat_map(|file| file.bytes.chunks(PAGE_BYTES).step_by(17)).collect();
     Ok(zstd::dict::from_samples(&samples, DICTIONARY_BYTES)?)
-}
-
-fn round(value: f64) -> Value {
-    json!((value * 1000.0).round() / 1000.0)
 }

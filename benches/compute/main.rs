@@ -8,6 +8,10 @@
 #[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
 mod harness;
 
+#[path = "../figures/mod.rs"]
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+mod figures;
+
 mod cold;
 mod provisioning;
 mod stock;
@@ -16,6 +20,8 @@ mod throughput;
 use std::{process::Command, time::Duration};
 
 use serde_json::json;
+
+use self::figures::{median, round};
 
 /// How long and how often everything is run.
 #[derive(Clone, Copy, Debug)]
@@ -89,21 +95,4 @@ fn machine() -> String {
     let kernel = kernel.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{}, {processors} processors", kernel.unwrap_or_default())
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
-}
-
-/// The value that this part of all values does not exceed.
-pub fn percentile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

@@ -15,10 +15,13 @@
 #[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
 mod harness;
 
+#[path = "../figures/mod.rs"]
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+mod figures;
+
 mod chains;
 mod client;
 mod echo;
-mod stock;
 mod template;
 
 use std::time::{Duration, Instant};
@@ -28,7 +31,12 @@ use protocol::{TenantTimeline, page_service::Request};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use self::{client::Client, echo::Echo, template::Table};
+use self::{
+    client::Client,
+    echo::Echo,
+    figures::{median, percentile, round},
+    template::Table,
+};
 use crate::harness::{Cluster, Role};
 
 /// How long and how often everything is run.
@@ -259,21 +267,4 @@ pub fn times(count: usize, mut call: impl FnMut() -> Result<()>) -> Result<Vec<f
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
     Ok(times)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
-
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
-}
-
-/// The value that this part of all values does not exceed.
-pub fn percentile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

@@ -5,10 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use wal_format::{Fork, Relation, RelationFork};
 
-use crate::{
-    harness::{Cluster, Database, pgbench_init},
-    stock::Stock,
-};
+use crate::harness::{Cluster, Database, Stock, pgbench_init};
 
 /// The template's name.
 pub const NAME: &str = "pgbench";
@@ -22,9 +19,11 @@ pub struct Table {
 
 /// Makes a data directory with stock Postgres and imports it.
 pub async fn import(cluster: &Cluster, scale: u32) -> anyhow::Result<Table> {
-    let mut stock = Stock::start(cluster.folder.path())?;
+    let options = ["--locale=C.UTF-8", "-E", "UTF8", "--auth=trust"];
+    let mut stock = Stock::initdb(cluster.path("pgdata"), &options)?;
+    stock.start()?;
     let table = fill(stock.port, scale).await?;
-    stock.stop()?;
+    stock.stop("fast")?;
     let body = json!({ "name": NAME, "pgdata": stock.data() });
     cluster.api.storage(Method::POST, "templates", Some(body)).await?;
     Ok(table)

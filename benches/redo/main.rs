@@ -8,6 +8,10 @@
 //! memory before they begin: the server its shared buffers, ours from the round before.
 //! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything.
 
+#[path = "../figures/mod.rs"]
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+mod figures;
+
 mod compare;
 mod files;
 mod in_order;
@@ -18,6 +22,7 @@ mod replay;
 mod server;
 mod wal;
 
+use figures::{median, round};
 use files::Files;
 use pages::Pages;
 use serde_json::json;
@@ -124,15 +129,4 @@ pub struct Took {
     pub seconds: f64,
     /// Of the one thread or process that replays, in user and system mode.
     pub cpu_seconds: f64,
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -1,56 +1,10 @@
 //! Templates of a user's own, from any cleanly stopped data directory.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
-use anyhow::ensure;
 use serde_json::json;
 
-use crate::harness::{Cluster, Database, amcheck, free_port, program};
-
-/// A data directory of stock Postgres, run by the unprivileged user.
-struct Stock {
-    folder: PathBuf,
-    port: u16,
-}
-
-impl Stock {
-    fn initdb(folder: PathBuf, options: &[&str]) -> anyhow::Result<Stock> {
-        std::fs::create_dir(&folder)?;
-        let owned = Command::new("chown").arg("postgres").arg(&folder).status()?;
-        ensure!(owned.success());
-        let stock = Stock { folder, port: free_port() };
-        let data = stock.data()?.to_owned();
-        let mut arguments = vec!["-D", &data, "-U", "postgres", "--no-sync"];
-        arguments.extend(options);
-        stock.run("initdb", &arguments)?;
-        Ok(stock)
-    }
-
-    fn data(&self) -> anyhow::Result<&str> {
-        self.folder.to_str().ok_or_else(|| anyhow::anyhow!("a path in UTF-8"))
-    }
-
-    fn start(&self) -> anyhow::Result<()> {
-        let options = format!("-p {} -h 127.0.0.1 -k ''", self.port);
-        let log = format!("{}/log", self.data()?);
-        self.run("pg_ctl", &["-D", self.data()?, "-w", "-l", &log, "-o", &options, "start"])
-    }
-
-    fn stop(&self, mode: &str) -> anyhow::Result<()> {
-        self.run("pg_ctl", &["-D", self.data()?, "-w", "-m", mode, "stop"])
-    }
-
-    fn run(&self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(program(name).get_program()).args(arguments);
-        let status = command.current_dir("/").stdout(Stdio::null()).status()?;
-        ensure!(status.success(), "{command:?}: {status}");
-        Ok(())
-    }
-}
+use crate::harness::{Cluster, Database, Stock, amcheck};
 
 async fn import(cluster: &Cluster, name: &str, pgdata: &Path) -> anyhow::Result<()> {
     let body = json!({ "name": name, "pgdata": pgdata });
@@ -62,7 +16,7 @@ async fn import(cluster: &Cluster, name: &str, pgdata: &Path) -> anyhow::Result<
 async fn a_data_directory_with_checksums_extensions_and_data_becomes_a_template()
 -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
-    let stock = Stock::initdb(cluster.path("seed"), &["--data-checksums"])?;
+    let mut stock = Stock::initdb(cluster.path("seed"), &["--data-checksums"])?;
     stock.start()?;
     Database::connect_to(stock.port, "postgres").await?.run("CREATE DATABASE app").await?;
     let seed = Database::connect_to(stock.port, "app").await?;
@@ -71,7 +25,7 @@ async fn a_data_directory_with_checksums_extensions_and_data_becomes_a_template(
     let expected: String = seed.one(digest).await?;
     drop(seed);
     stock.stop("fast")?;
-    import(&cluster, "shop", &stock.folder).await?;
+    import(&cluster, "shop", stock.data()).await?;
 
     // Two tenants of it, each its own; Postgres itself checks every page's checksum.
     for name in ["acme", "zeta"] {
@@ -98,9 +52,9 @@ async fn a_data_directory_with_checksums_extensions_and_data_becomes_a_template(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_or_crashed_data_directory_is_refused_with_the_reason() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
-    let stock = Stock::initdb(cluster.path("seed"), &[])?;
+    let mut stock = Stock::initdb(cluster.path("seed"), &[])?;
     stock.start()?;
-    let body = json!({ "name": "bad", "pgdata": stock.folder });
+    let body = json!({ "name": "bad", "pgdata": stock.data() });
     let (_, said) = cluster.api.refused("templates", body.clone()).await?;
     stock.stop("immediate")?;
     assert!(said.contains("running"), "{said}");

@@ -14,6 +14,7 @@ mod postgres;
 mod process;
 mod safekeeper_status;
 mod seed;
+mod stock;
 
 pub use api::Api;
 pub use bad_network::{BadNetwork, Network};
@@ -24,6 +25,7 @@ pub use postgres::{Database, amcheck, pgbench, pgbench_balances, pgbench_init, p
 pub use process::Process;
 pub use safekeeper_status::safekeeper_status;
 pub use seed::up_arguments;
+pub use stock::Stock;
 
 /// The binary that is tested.
 pub const OFFSHOOT: &str = env!("CARGO_BIN_EXE_offshoot");
