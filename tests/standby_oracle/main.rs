@@ -37,28 +37,10 @@ use run::{LONG, MODERATE};
 const NAME: &str = "standby_oracle";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        println!("{NAME}: test");
-        return ExitCode::SUCCESS;
-    }
-    // `cargo test NAME` asks every test binary for tests of that name.
-    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-'));
-    if names.clone().next().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
-        return ExitCode::SUCCESS;
-    }
-    let asked = std::env::var("OFFSHOOT_STANDBY_ORACLE").is_ok_and(|value| value == "long");
-    let is_long = asked || arguments.iter().any(|argument| argument == "--long");
-    let settings = if is_long { LONG } else { MODERATE };
-    let done = tokio::runtime::Runtime::new()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run::run(settings)));
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{NAME}: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    redo_oracle::test_program::run(NAME, |arguments| {
+        let asked = std::env::var("OFFSHOOT_STANDBY_ORACLE").is_ok_and(|value| value == "long");
+        let is_long = asked || arguments.iter().any(|argument| argument == "--long");
+        let settings = if is_long { LONG } else { MODERATE };
+        tokio::runtime::Runtime::new()?.block_on(run::run(settings))
+    })
 }

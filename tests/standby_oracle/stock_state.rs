@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use redo_oracle::state::parse_name;
 use wal_format::{
-    ControlFile, DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, PAGE_BYTES, Relation, RelationFork,
-    Slru,
+    ControlFile, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, PAGE_BYTES, Relation, RelationFork, Slru,
 };
 
 /// A stopped data directory, its `pg_control`, and its tablespaces' locations.
@@ -137,15 +137,4 @@ pub fn read_control(data: &Path) -> Result<ControlFile> {
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
-
-/// `16384`, `16384_vm`, `16384.1`; not `t3_16384`, which is temporary.
-fn parse_name(name: &str) -> Option<(u32, Fork, u32)> {
-    let (name, segment) = match name.split_once('.') {
-        Some((name, segment)) => (name, segment.parse().ok()?),
-        None => (name, 0),
-    };
-    let end = name.find('_').unwrap_or(name.len());
-    let fork = Fork::ALL.into_iter().find(|fork| fork.suffix() == &name[end..])?;
-    Some((name[..end].parse().ok()?, fork, segment))
 }

@@ -18,6 +18,7 @@ mod spoil;
 pub mod state;
 pub mod stretch;
 pub mod suite;
+pub mod test_program;
 
 pub use coverage::{Coverage, Summary};
 pub use mutation::Mutation;

@@ -181,8 +181,9 @@ fn pages(path: &Path) -> Result<impl Iterator<Item = (u32, Box<Page>)> + use<>> 
     }))
 }
 
-/// `16384`, `16384_vm`, `16384.1`; not `t3_16384`, which is temporary.
-fn parse_name(name: &str) -> Option<(u32, Fork, u32)> {
+/// The relation's number, the fork and the segment that a file's name says: `16384`, `16384_vm`,
+/// `16384.1`; not `t3_16384`, which is temporary.
+pub fn parse_name(name: &str) -> Option<(u32, Fork, u32)> {
     let (name, segment) = match name.split_once('.') {
         Some((name, segment)) => (name, segment.parse().ok()?),
         None => (name, 0),

@@ -4,7 +4,7 @@
 use std::{process::ExitCode, thread, time::Instant};
 
 use anyhow::{Result, bail, ensure};
-use redo_oracle::{Coverage, Mutation, Options, provoked, provoked::Recorded};
+use redo_oracle::{Coverage, Mutation, Options, provoked, provoked::Recorded, test_program};
 use wal_format::rmid;
 
 /// What Cargo calls this test.
@@ -31,23 +31,7 @@ const WITH_REDO: [u8; 16] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        println!("{NAME}: test");
-        return ExitCode::SUCCESS;
-    }
-    // `cargo test NAME` asks every test binary for tests of that name.
-    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-'));
-    if names.clone().next().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
-        return ExitCode::SUCCESS;
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{NAME}: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    test_program::run(NAME, |_| run().map(|()| true))
 }
 
 fn run() -> Result<()> {
