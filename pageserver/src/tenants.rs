@@ -143,6 +143,13 @@ impl Tenants {
         self.describe(&manifest).await
     }
 
+    /// The branch of this name or id, of the tenant of this name or id: the others are not looked
+    /// at.
+    pub async fn branch(&self, tenant: &str, branch: &str) -> Result<Branch, Error> {
+        let manifest = self.find(TenantKind::Tenant, tenant).await?;
+        self.describe_branch(&manifest, branches::find_branch(&manifest, branch)?).await
+    }
+
     /// The template of this name or id.
     pub async fn template(&self, name_or_id: &str) -> Result<Tenant, Error> {
         let manifest = self.find(TenantKind::Template, name_or_id).await?;

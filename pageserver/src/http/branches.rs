@@ -50,8 +50,8 @@ pub(super) async fn show(
     State(api): State<Api>,
     Path((tenant, branch)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let tenant = api.tenants.tenant(&tenant).await?;
-    api.describe(tenant.branch(&branch)?, None).await.map(Json)
+    let branch = api.tenants.branch(&tenant, &branch).await?;
+    api.describe(&branch, None).await.map(Json)
 }
 
 pub(super) async fn create(
@@ -62,11 +62,12 @@ pub(super) async fn create(
     check_name("branch", &create.name)?;
     let moment = create.at.as_ref().map_or(Ok(Moment::Head), MomentFields::moment)?;
     let created = to_the_end(async move {
-        let tenant = api.tenants.tenant(&tenant).await?;
-        let from = tenant.branch(create.from.as_deref().unwrap_or(MAIN_BRANCH))?;
-        let found = api.find(from, moment).await?;
+        let from = create.from.as_deref().unwrap_or(MAIN_BRANCH);
+        let from = api.tenants.branch(&tenant, from).await?;
+        let found = api.find(&from, moment).await?;
+        let tenant = from.timeline.tenant;
         let branch =
-            api.tenants.create_branch(tenant.id, &create.name, &from.name, found.point).await?;
+            api.tenants.create_branch(tenant, &create.name, &from.name, found.point).await?;
         api.describe(&branch, found.rounded_from).await
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
@@ -83,11 +84,10 @@ pub(super) async fn restore(
         check_name("branch", name)?;
     }
     let restored = to_the_end(async move {
-        let tenant = api.tenants.tenant(&tenant).await?;
-        let branch = tenant.branch(&branch)?;
-        let found = api.find(branch, moment).await?;
-        let restored =
-            api.tenants.restore(tenant.id, &branch.name, found.point, keep_as.as_deref());
+        let branch = api.tenants.branch(&tenant, &branch).await?;
+        let found = api.find(&branch, moment).await?;
+        let tenant = branch.timeline.tenant;
+        let restored = api.tenants.restore(tenant, &branch.name, found.point, keep_as.as_deref());
         let (branch, kept) = restored.await?;
         Ok(json!({
             "branch": api.describe(&branch, found.rounded_from).await?,
@@ -102,9 +102,8 @@ pub(super) async fn delete(
     Path((tenant, branch)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let deleted = to_the_end(async move {
-        let tenant = api.tenants.tenant(&tenant).await?;
-        let branch = tenant.branch(&branch)?;
-        Ok(api.tenants.delete_branch(tenant.id, &branch.name).await?)
+        let branch = api.tenants.branch(&tenant, &branch).await?;
+        Ok(api.tenants.delete_branch(branch.timeline.tenant, &branch.name).await?)
     });
     deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
