@@ -90,7 +90,7 @@ impl Quorum {
         let elected = WalProposer::elect(self.config(origin, name));
         tokio::time::timeout(Duration::from_secs(120), elected)
             .await
-            .expect("an election takes no half minute")
+            .expect("an election takes no two minutes")
             .expect("somebody wins")
     }
 }

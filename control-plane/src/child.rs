@@ -123,14 +123,14 @@ impl Child {
     }
 
     /// Waits until nothing of it is left.
-    pub(crate) async fn ended(&self) {
-        self.wait(|phase| matches!(phase, Phase::Ended { .. })).await;
+    pub(crate) async fn ended(&self) -> Phase {
+        self.wait(|phase| matches!(phase, Phase::Ended { .. })).await
     }
 
     /// Asks it to stop, and waits until nothing of it is left.
     pub(crate) async fn stop(&self) -> Phase {
         self.stop.cancel();
-        self.wait(|phase| matches!(phase, Phase::Ended { .. })).await
+        self.ended().await
     }
 
     async fn wait(&self, until: impl FnMut(&Phase) -> bool) -> Phase {
