@@ -7,7 +7,10 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cache::Cache, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX, work::Work};
+use crate::{
+    cache::Cache, layer::name::LayerName, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX,
+    work::Work,
+};
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
 /// CPU that page requests want too.
@@ -63,4 +66,14 @@ pub fn tenant_folder(tenant: TenantId) -> Path {
 /// The folder of a timeline's objects.
 pub fn timeline_folder(id: TenantTimeline) -> Path {
     tenant_folder(id.tenant).join("timelines").join(id.timeline.to_string())
+}
+
+/// The folder of a timeline's layers.
+pub fn layers_folder(id: TenantTimeline) -> Path {
+    timeline_folder(id).join("layers")
+}
+
+/// The object of a layer of a timeline.
+pub fn layer_path(id: TenantTimeline, name: LayerName) -> Path {
+    layers_folder(id).join(name.to_string())
 }

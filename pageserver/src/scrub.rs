@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
-    engine::{tenant_folder, timeline_folder},
+    engine::{layer_path, layers_folder, tenant_folder, timeline_folder},
     error::Error,
     layer::{cursor::Cursor, name::LayerSummary, reader::Layer},
     manifest::{Sequence, TenantKind, TenantManifest, TimelineManifest},
@@ -185,8 +185,8 @@ impl Scrub {
         objects: Vec<ObjectMeta>,
     ) -> Result<(), Error> {
         let Some(summaries) = self.layers_of(id).await? else { return Ok(()) };
-        let folder = timeline_folder(id).join("layers");
-        let path = |summary: &LayerSummary| folder.clone().join(summary.name.to_string());
+        let folder = layers_folder(id);
+        let path = |summary: &LayerSummary| layer_path(id, summary.name);
         let named: HashMap<Path, LayerSummary> =
             summaries.into_iter().map(|summary| (path(&summary), summary)).collect();
         let is_layer = |object: &ObjectMeta| object.location.prefix_matches(&folder);

@@ -47,7 +47,7 @@ use wal_format::{Lsn, PAGE_BYTES};
 
 use crate::{
     change::Change,
-    engine::{Engine, timeline_folder},
+    engine::{Engine, layer_path, timeline_folder},
     error::Error,
     key::KeyKind,
     layer::{
@@ -441,10 +441,6 @@ impl Timeline {
     pub fn stored_bytes(&self) -> u64 {
         self.state.read().layers.iter().map(|layer| layer.summary().bytes).sum()
     }
-}
-
-fn layer_path(id: TenantTimeline, name: LayerName) -> Path {
-    timeline_folder(id).join("layers").join(name.to_string())
 }
 
 fn open_layer(engine: &Engine, id: TenantTimeline, summary: LayerSummary) -> Layer {

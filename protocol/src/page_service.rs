@@ -90,6 +90,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// How many pages it asks for; `None` where it asks for something else.
+    pub fn pages(&self) -> Option<usize> {
+        match self {
+            Request::Range { count, .. } => Some(*count as usize),
+            Request::Batch { pages, .. } => Some(pages.len()),
+            Request::Relations { .. } | Request::BaseBackup { .. } => None,
+        }
+    }
+}
+
 /// An answer and the number of its request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ResponseFrame {

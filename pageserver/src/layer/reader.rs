@@ -178,11 +178,7 @@ impl Layer {
             async move {
                 let ranges: Vec<_> =
                     locators.iter().map(|locator| locator.offset..locator.end()).collect();
-                let parse = |at: usize, stored: &Bytes| {
-                    let locator = locators[at];
-                    let raw = locator.open(stored)?;
-                    Block::parse(raw, locator.offset)
-                };
+                let parse = |at: usize, stored: &Bytes| parse_block(locators[at], stored);
                 let read = layer.load(&ranges, parse).await?;
                 let weigh = |block: Block| {
                     let bytes = block.bytes();
@@ -256,15 +252,10 @@ impl Layer {
         let block = |row: &IndexRow| {
             let from = (row.locator.offset - start) as usize;
             let to = (row.locator.end() - start) as usize;
-            self.open_block(row.locator, &stored[from..to])
+            let block = parse_block(row.locator, &stored[from..to]);
+            block.map_err(|damage| self.corrupt(damage))
         };
         rows.iter().map(block).collect()
-    }
-
-    fn open_block(&self, locator: Locator, stored: &[u8]) -> Result<Block, Error> {
-        let raw = locator.open(stored);
-        let block = raw.and_then(|raw| Block::parse(raw, locator.offset));
-        block.map_err(|damage| self.corrupt(damage))
     }
 
     fn parse_tail(&self, tail: &[u8]) -> Result<Contents, Damage> {
@@ -331,4 +322,8 @@ impl Layer {
             found: damage.found,
         }
     }
+}
+
+fn parse_block(locator: Locator, stored: &[u8]) -> Result<Block, Damage> {
+    Block::parse(locator.open(stored)?, locator.offset)
 }

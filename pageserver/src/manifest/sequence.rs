@@ -189,7 +189,7 @@ impl Sequence {
         let may = self.has_written
             && self.newest - whole < CHANGES_MAX
             && self.change_bytes < whole_bytes;
-        match body.since(before).filter(|_| may) {
+        match may.then(|| body.since(before)).flatten() {
             Some(change) => {
                 Ok(Prepared { object: self.encode(&change, Some(whole))?, is_whole: false })
             }

@@ -105,9 +105,12 @@ impl Body for TenantManifest {
     type Change = NewBranches;
 
     fn since(&self, before: &TenantManifest) -> Option<NewBranches> {
-        let (old, new) = self.branches.split_at_checked(before.branches.len())?;
-        let without_new = TenantManifest { branches: old.to_vec(), ..self.clone() };
-        (without_new == *before).then(|| NewBranches { new_branches: new.to_vec() })
+        if self.branches.len() < before.branches.len() {
+            return None;
+        }
+        let mut without_new = self.clone();
+        let new_branches = without_new.branches.split_off(before.branches.len());
+        (without_new == *before).then_some(NewBranches { new_branches })
     }
 
     fn apply(&mut self, change: NewBranches) {

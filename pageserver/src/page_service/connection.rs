@@ -129,7 +129,7 @@ async fn begin(reader: &Arc<Reader>, frame: RequestFrame, answers: &Answers) -> 
         tokio::spawn(async move { reader.base_backup(id, lsn, &answers).await });
         return None;
     }
-    let is_small = pages(&request).is_some_and(|pages| pages <= PAGES_AT_ONCE_MAX);
+    let is_small = request.pages().is_some_and(|pages| pages <= PAGES_AT_ONCE_MAX);
     let mut answering = {
         let reader = reader.clone();
         Box::pin(async move { reader.answer(id, request).await })
@@ -142,14 +142,6 @@ async fn begin(reader: &Arc<Reader>, frame: RequestFrame, answers: &Answers) -> 
         let _ = answers.send((answering.await, true)).await;
     });
     None
-}
-
-fn pages(request: &Request) -> Option<usize> {
-    match request {
-        Request::Range { count, .. } => Some(*count as usize),
-        Request::Batch { pages, .. } => Some(pages.len()),
-        Request::Relations { .. } | Request::BaseBackup { .. } => None,
-    }
 }
 
 async fn greet(service: &PageService, hello: Hello) -> Result<(Reader, Welcome), PageError> {

@@ -41,13 +41,13 @@ pub(super) struct Reader {
     scans: Scans,
 }
 
-/// Begins to time a request; and how many pages it asks for.
-fn begin(request: &Request) -> (HistogramTimer, u64) {
+/// Begins to time a request.
+fn timer(request: &Request) -> HistogramTimer {
     match request {
-        Request::Range { count, .. } => (METRICS.time_request("range"), u64::from(*count)),
-        Request::Batch { pages, .. } => (METRICS.time_request("batch"), pages.len() as u64),
-        Request::Relations { .. } => (METRICS.time_request("relations"), 0),
-        Request::BaseBackup { .. } => (METRICS.base_backup_seconds.start_timer(), 0),
+        Request::Range { .. } => METRICS.time_request("range"),
+        Request::Batch { .. } => METRICS.time_request("batch"),
+        Request::Relations { .. } => METRICS.time_request("relations"),
+        Request::BaseBackup { .. } => METRICS.base_backup_seconds.start_timer(),
     }
 }
 
@@ -62,7 +62,7 @@ impl Reader {
 
     /// Answers one request, which is not for a base backup.
     pub async fn answer(&self, id: u64, request: Request) -> Answer {
-        let (timer, pages) = begin(&request);
+        let (timer, pages) = (timer(&request), request.pages().unwrap_or(0));
         let served = match request {
             Request::Range { at, fork, first, count } => self.range(at, fork, first, count).await,
             Request::Batch { at, pages } => self.batch(at, &pages).await,
@@ -74,7 +74,7 @@ impl Reader {
         let answer = self.unless_fenced(id, served);
         timer.observe_duration();
         if matches!(answer.frame.response, Response::Pages { .. }) {
-            METRICS.pages_read.inc_by(pages);
+            METRICS.pages_read.inc_by(pages as u64);
         }
         answer
     }
@@ -180,7 +180,7 @@ impl Reader {
 
     /// Sends a base backup: its head, its files, its end.
     pub async fn base_backup(&self, id: u64, lsn: Lsn, answers: &Answers) {
-        let timer = METRICS.base_backup_seconds.start_timer();
+        let timer = timer(&Request::BaseBackup { lsn });
         let served = self.send_backup(id, lsn, answers).await;
         let served = served.map(|()| (Response::BackupEnd, Vec::new()));
         timer.observe_duration();

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::timeline_folder,
+    engine::layers_folder,
     error::Error,
     key::{Key, KeyKind},
     store::unavailable,
@@ -177,7 +177,7 @@ impl History {
         assert!(timeline.runs() <= runs_max(timeline.stored_bytes()));
         assert_eq!(timeline.merge_due(), None);
         timeline.remove_retired().await;
-        let folder = timeline_folder(id).join("layers");
+        let folder = layers_folder(id);
         let objects: Result<Vec<_>, _> = self.world.store.list(Some(&folder)).try_collect().await;
         let objects = objects.map_err(|error| unavailable(&folder, &error))?;
         let stored: u64 = objects.iter().map(|object| object.size).sum();

@@ -11,7 +11,7 @@ use protocol::TenantTimeline;
 
 use super::{FaultyStore, World, world::main_of};
 use crate::{
-    engine::timeline_folder,
+    engine::{layers_folder, timeline_folder},
     error::Error,
     key::Key,
     scrub::{Fault, Removal, Report, scrub},
@@ -46,7 +46,7 @@ async fn sweep(world: &World) -> Report {
 }
 
 async fn layers(world: &World, id: TenantTimeline) -> Vec<Path> {
-    let folder = timeline_folder(id).join("layers");
+    let folder = layers_folder(id);
     let listed = world.store.list(Some(&folder)).map_ok(|object| object.location);
     listed.try_collect().await.expect("the store works")
 }

@@ -10,6 +10,8 @@ use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use tokio::sync::Semaphore;
 
+use crate::metrics::METRICS;
+
 /// What is larger goes in parts of this size; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 /// Requests with an object's bytes in flight, of all uploads.
@@ -33,6 +35,18 @@ impl Uploads {
     /// Writes an object; nobody else writes one of this name. It is there as a whole or not at
     /// all.
     pub async fn put(
+        &self,
+        store: &dyn ObjectStore,
+        path: &Path,
+        object: Bytes,
+    ) -> object_store::Result<()> {
+        let bytes = object.len() as u64;
+        self.put_whole(store, path, object).await?;
+        METRICS.uploaded_bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    async fn put_whole(
         &self,
         store: &dyn ObjectStore,
         path: &Path,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutPayload};
 use protocol::{TenantId, TenantTimeline, Term, TimelineId, TimelineOrigin};
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     change::Value,
     clock,
-    engine::timeline_folder,
+    engine::{layer_path, timeline_folder},
     error::Error,
     key::Key,
     layer::{
@@ -22,6 +21,7 @@ use crate::{
         writer::LayerWriter,
     },
     manifest::{BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest},
+    store::unavailable,
     timeline::{Retained, Window},
 };
 
@@ -139,9 +139,9 @@ impl TemplateWriter<'_> {
             writer.finish(&[])
         });
         let Some(written) = written.await.map_err(|_| Error::ShuttingDown)?? else { return Ok(()) };
-        let path = timeline_folder(self.id).join("layers").join(name.to_string());
-        let put = self.tenants.engine.store.put(&path, PutPayload::from_bytes(written.object));
-        put.await.map_err(|error| crate::store::unavailable(&path, &error))?;
+        let (engine, path) = (&self.tenants.engine, layer_path(self.id, name));
+        let put = engine.uploads.put(engine.store.as_ref(), &path, written.object);
+        put.await.map_err(|error| unavailable(&path, &error))?;
         self.layers.push(written.summary);
         Ok(())
     }

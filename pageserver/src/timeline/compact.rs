@@ -47,14 +47,7 @@ impl Timeline {
     /// Merges some runs, where that is due; whether it was. Where the object store fails, says so
     /// at the first failure; a manifest that was begun goes on being tried.
     pub async fn compact(self: &Arc<Self>) -> Result<bool, Error> {
-        let mut status = self.flushed.subscribe();
-        let known_failures = status.borrow_and_update().failures;
-        let timeline = Arc::clone(self);
-        let merging = tokio::spawn(async move { timeline.merge_next().await });
-        tokio::select! {
-            merged = merging => merged.map_err(|_| Error::ShuttingDown)?,
-            failed = self.until(|_| false, status, known_failures) => failed.map(|_| false),
-        }
+        self.or_failure(Arc::clone(self).merge_next()).await
     }
 
     /// Bytes that the next merge reads; `None` where none is due.
@@ -124,13 +117,11 @@ impl Timeline {
         let mut layers = self.state.read().layers.to_vec();
         let replaced: Vec<_> = layers.splice(job, merged).collect();
         let manifest = self.manifest(now.last_record, &layers);
-        let prepared = sequence.prepare(&manifest)?;
-        self.publish(&mut sequence, prepared).await?;
-        self.state.write().set_layers(layers);
-        self.retired.lock().extend(replaced);
-        self.note_success(now.last_record, manifest.term);
-        sequence.collect().await;
-        Ok(())
+        let take_over = |_| {
+            self.state.write().set_layers(layers);
+            self.retired.lock().extend(replaced);
+        };
+        self.publish(&mut sequence, manifest, take_over).await
     }
 
     /// Removes merged layers that no reader holds any more. What fails to be removed is tried

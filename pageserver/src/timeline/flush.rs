@@ -76,8 +76,24 @@ impl Timeline {
         self.until(|now| now.term >= term, status, now.failures).await.map(|_| ())
     }
 
+    /// Waits for work that goes on being tried where the object store fails, whether somebody waits
+    /// for it or not; fails at its first failure.
+    pub(super) async fn or_failure<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut status = self.flushed.subscribe();
+        let known_failures = status.borrow_and_update().failures;
+        tokio::select! {
+            done = tokio::spawn(work) => done.map_err(|_| Error::ShuttingDown)?,
+            failed = self.until(|_| false, status, known_failures) => {
+                failed.and(Err(Error::ShuttingDown))
+            }
+        }
+    }
+
     /// Waits until the newest manifest is so; fails at the first new failure to write one.
-    pub(super) async fn until(
+    async fn until(
         &self,
         is_so: impl Fn(&FlushStatus) -> bool,
         mut status: watch::Receiver<FlushStatus>,
@@ -149,11 +165,7 @@ impl Timeline {
             return Ok(());
         }
         let manifest = self.manifest(now.last_record, &self.state.read().layers);
-        let prepared = sequence.prepare(&manifest)?;
-        self.publish(&mut sequence, prepared).await?;
-        self.note_success(now.last_record, manifest.term);
-        sequence.collect().await;
-        Ok(())
+        self.publish(&mut sequence, manifest, |_| ()).await
     }
 
     /// Fails only where trying again cannot help: fenced, or stopped.
@@ -179,18 +191,12 @@ impl Timeline {
 
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
-        METRICS.uploaded_bytes.inc_by(written.summary.bytes);
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
         let mut sequence = self.sequence.lock().await;
         let mut layers = self.state.read().layers.to_vec();
         layers.push(Arc::new(self.layer(written.summary)));
         let manifest = self.manifest(frozen.last_record, &layers);
-        let prepared = sequence.prepare(&manifest)?;
-        self.publish(&mut sequence, prepared).await?;
-        self.replace_frozen(layers);
-        self.note_success(frozen.last_record, manifest.term);
-        sequence.collect().await;
-        Ok(())
+        self.publish(&mut sequence, manifest, |_| self.replace_frozen(layers)).await
     }
 
     /// The next manifest, with these layers.
@@ -218,7 +224,8 @@ impl Timeline {
         }
     }
 
-    /// Makes a prepared manifest the newest, however often that has to be tried.
+    /// Makes this manifest the newest, however often that has to be tried; `take_over` then makes
+    /// what is in memory agree with it, before anybody is told.
     ///
     /// Where another writer's manifest came between loading and the first own one, the timeline is
     /// stopped, and loaded again by whoever asks for it next: who came last may take over, and the
@@ -227,8 +234,18 @@ impl Timeline {
     pub(super) async fn publish(
         &self,
         sequence: &mut Sequence,
-        manifest: Prepared,
+        manifest: TimelineManifest,
+        take_over: impl FnOnce(TimelineManifest),
     ) -> Result<(), Error> {
+        self.create(sequence, sequence.prepare(&manifest)?).await?;
+        let (last_record, term) = (manifest.last_record, manifest.term);
+        take_over(manifest);
+        self.note_success(last_record, term);
+        sequence.collect().await;
+        Ok(())
+    }
+
+    async fn create(&self, sequence: &mut Sequence, manifest: Prepared) -> Result<(), Error> {
         let mut backoff = BACKOFF_MIN;
         loop {
             match sequence.publish(manifest.clone()).await {
@@ -275,7 +292,7 @@ impl Timeline {
         }
     }
 
-    pub(super) fn note_success(&self, last_record: BranchPoint, term: Term) {
+    fn note_success(&self, last_record: BranchPoint, term: Term) {
         self.flushed.send_modify(|status| {
             *status = FlushStatus { last_record, term, failure: None, ..*status };
         });

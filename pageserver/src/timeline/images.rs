@@ -16,7 +16,7 @@ use crate::{
         Clear,
         memory::{MemoryLayer, Versions},
     },
-    redo::Redo,
+    redo::{Redo, apply_version},
 };
 
 /// So many records in a row are followed by a page. Redo of a small record takes some 0.3 µs, and
@@ -79,26 +79,13 @@ pub fn with_images(
             records = 0;
         }
         before = *lsn;
-        let value = match value {
-            Value::Image(bytes) => {
-                page = Page::from_slice(bytes)?;
-                records = 0;
-                value.clone()
-            }
-            Value::Record { will_init, bytes } => {
-                if *will_init {
-                    page.zero();
-                    records = 0;
-                }
-                redo.apply(bytes, *lsn, target, &mut page).ok()?;
-                records += 1;
-                if records < RECORDS_PER_IMAGE {
-                    value.clone()
-                } else {
-                    records = 0;
-                    Value::Image(Bytes::copy_from_slice(page.bytes()))
-                }
-            }
+        apply_version(redo, target, *lsn, value, &mut page).ok()?;
+        records = records_since(records, value);
+        let value = if records < RECORDS_PER_IMAGE {
+            value.clone()
+        } else {
+            records = 0;
+            Value::Image(Bytes::copy_from_slice(page.bytes()))
         };
         made.push((*lsn, value));
     }
@@ -116,11 +103,16 @@ fn needs_images(versions: &[(Lsn, Value)]) -> bool {
     }
     let mut records = 0;
     versions.iter().any(|(_, value)| {
-        records = match value {
-            Value::Image(_) => 0,
-            Value::Record { will_init: true, .. } => 1,
-            Value::Record { .. } => records + 1,
-        };
+        records = records_since(records, value);
         records >= RECORDS_PER_IMAGE
     })
+}
+
+/// How many records a page is made from after this version, where it was so many before.
+fn records_since(before: usize, value: &Value) -> usize {
+    match value {
+        Value::Image(_) => 0,
+        Value::Record { will_init: true, .. } => 1,
+        Value::Record { .. } => before + 1,
+    }
 }

@@ -1,9 +1,14 @@
 //! From the versions of a key to its value.
 
 use bytes::Bytes;
-use wal_format::{Lsn, PAGE_BYTES, Page, Target};
+use wal_format::{Lsn, Page, Target};
 
-use crate::{change::Value, error::Error, key::Key, redo::Redo};
+use crate::{
+    change::Value,
+    error::Error,
+    key::Key,
+    redo::{Redo, apply_version},
+};
 
 /// What was found of a key so far, from the newest version back.
 #[derive(Default)]
@@ -78,22 +83,11 @@ impl Chain {
             |lsn: Lsn, reason: String| Error::Redo { target: target.to_string(), lsn, reason };
         let mut is_fresh = false;
         for (lsn, value) in self.versions.iter().rev() {
-            match value {
-                Value::Image(bytes) => {
-                    let image =
-                        bytes.first_chunk::<PAGE_BYTES>().filter(|_| bytes.len() == PAGE_BYTES);
-                    let image = image.ok_or_else(|| {
-                        failed(*lsn, format!("its image has {} bytes", bytes.len()))
-                    })?;
-                    page.bytes_mut().copy_from_slice(image);
-                }
-                Value::Record { will_init, bytes } => {
-                    if *will_init || !is_fresh {
-                        page.zero();
-                    }
-                    redo.apply(bytes, *lsn, target, page).map_err(|reason| failed(*lsn, reason))?;
-                }
+            if !is_fresh && !value.is_complete() {
+                page.zero();
             }
+            apply_version(redo, target, *lsn, value, page)
+                .map_err(|reason| failed(*lsn, reason))?;
             is_fresh = true;
         }
         Ok(is_fresh)

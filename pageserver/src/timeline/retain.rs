@@ -88,32 +88,21 @@ impl Timeline {
         self: &Arc<Self>,
         change: impl FnOnce(&mut TimelineManifest) + Send + 'static,
     ) -> Result<(), Error> {
-        let mut status = self.flushed.subscribe();
-        let known_failures = status.borrow_and_update().failures;
         let timeline = Arc::clone(self);
-        let writing = tokio::spawn(async move {
+        let writing = async move {
             let mut sequence = timeline.sequence.lock().await;
             let now = timeline.flushed.borrow().clone();
             let layers = timeline.state.read().layers.clone();
             let mut manifest = timeline.manifest(now.last_record, &layers);
             drop(layers);
             change(&mut manifest);
-            let prepared = sequence.prepare(&manifest)?;
-            if let Err(error) = timeline.publish(&mut sequence, prepared).await {
-                timeline.give_up(error.clone());
-                return Err(error);
-            }
-            {
+            let take_over = |manifest: TimelineManifest| {
                 let mut state = timeline.state.write();
                 (state.retained, state.announced) = (manifest.retained, manifest.announced);
-            }
-            timeline.note_success(now.last_record, manifest.term);
-            sequence.collect().await;
-            Ok(())
-        });
-        tokio::select! {
-            written = writing => written.map_err(|_| Error::ShuttingDown)?,
-            failed = self.until(|_| false, status, known_failures) => failed.map(drop),
-        }
+            };
+            let published = timeline.publish(&mut sequence, manifest, take_over).await;
+            published.inspect_err(|error| timeline.give_up(error.clone()))
+        };
+        self.or_failure(writing).await
     }
 }

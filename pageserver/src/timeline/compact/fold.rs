@@ -12,7 +12,7 @@ use wal_format::{Lsn, PAGE_BYTES, Page, Target};
 use crate::{
     change::Value,
     key::Key,
-    redo::Redo,
+    redo::{Redo, apply_version},
     timeline::{RECORDS_PER_IMAGE, retention::Retained},
 };
 
@@ -161,17 +161,9 @@ impl<'f> Fold<'f> {
             page = Page::from_slice(&bytes)?;
         }
         for (lsn, value) in &self.chain {
-            match value {
-                Value::Image(bytes) => page = Page::from_slice(bytes)?,
-                Value::Record { will_init, bytes } => {
-                    if *will_init {
-                        page.zero();
-                    }
-                    self.redo.apply(bytes, *lsn, target, &mut page).ok()?;
-                }
-            }
+            apply_version(self.redo, target, *lsn, value, &mut page).ok()?;
         }
-        Some(Bytes::copy_from_slice(page.bytes()))
+        Some(page.into_bytes())
     }
 }
 

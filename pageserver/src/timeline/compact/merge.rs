@@ -19,7 +19,6 @@ use crate::{
     error::Error,
     key::Key,
     layer::{Clear, cursor::Cursor, name::LayerSummary, reader::Layer, writer::WrittenLayer},
-    metrics::METRICS,
     store::unavailable,
     timeline::{Timeline, retention::Retained},
 };
@@ -141,11 +140,9 @@ impl Merge {
         self.timeline.note_merged(layer.summary.bytes);
         self.stored.push(layer.summary);
         self.wait(async move {
-            let (engine, bytes) = (&timeline.engine, layer.object.len() as u64);
+            let engine = &timeline.engine;
             let put = engine.uploads.put(engine.store.as_ref(), &path, layer.object).await;
-            put.map_err(|error| unavailable(&path, &error))?;
-            METRICS.uploaded_bytes.inc_by(bytes);
-            Ok(())
+            put.map_err(|error| unavailable(&path, &error))
         })
     }
 
