@@ -1,7 +1,14 @@
 //! The control plane over HTTP, with a compute that is a shell script and a pageserver that knows
 //! one branch.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use axum::{Json, Router, extract, routing::get};
 use control_plane::{Compute, Config, ControlPlane, ErrorBody, PortRange, State};
@@ -69,7 +76,7 @@ impl Fixture {
             pageserver,
             safekeepers: vec![],
             compute_host: "127.0.0.1".parse()?,
-            ports: PortRange::default(),
+            ports: own_ports()?,
             compute_arguments: vec![],
         })
         .await?;
@@ -95,6 +102,14 @@ impl Fixture {
         let url = format!("{}/computes/acme/main", self.url);
         Ok(self.http.get(url).send().await?.json().await?)
     }
+}
+
+/// Ports of this fixture alone: to see whether a port is free is to hold it for a moment, so two
+/// control planes of one range may each find the other's looking.
+fn own_ports() -> anyhow::Result<PortRange> {
+    static NEXT: AtomicU16 = AtomicU16::new(6500);
+    let first = NEXT.fetch_add(10, Ordering::Relaxed);
+    format!("{first}-{}", first + 9).parse().map_err(anyhow::Error::msg)
 }
 
 /// A pageserver that knows acme's branch main, and where it is.
@@ -195,7 +210,7 @@ async fn a_compute_that_was_killed_is_never_taken_for_one_that_runs() -> anyhow:
 
 #[tokio::test]
 async fn after_a_restore_the_compute_follows_its_branch_on_the_same_port() -> anyhow::Result<()> {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     static RESTORED: AtomicBool = AtomicBool::new(false);
     let branch = || async {
         let timeline = if RESTORED.load(Ordering::SeqCst) { SECOND } else { FIRST };
