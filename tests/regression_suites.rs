@@ -143,7 +143,9 @@ impl Tenant {
     async fn create(options: &[&str], settings: Value) -> anyhow::Result<Tenant> {
         let postgres = Postgres::of_the_suites()?;
         let bin = ("OFFSHOOT_PG_BIN", postgres.bin().display().to_string());
-        let cluster = Cluster::start_with(vec![bin]).await?;
+        // The server writes files where pg_regress, another user, reads them.
+        let users = ("OFFSHOOT_COMPUTE_USERS", "none".to_owned());
+        let cluster = Cluster::start_with(vec![bin, users]).await?;
         let pgdata = cluster.path("plain");
         let status =
             Command::new("install").args(["-d", "-o", "postgres"]).arg(&pgdata).status()?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -26,6 +27,9 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// How long the rest of a compute's output is read after its end.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+
+/// What a compute says may hold its tenant's data, and other computes run as other users.
+const LOG_MODE: u32 = 0o600;
 
 /// What a child is told: everything but how it is watched.
 pub(crate) struct Spec {
@@ -64,6 +68,7 @@ impl Child {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(LOG_MODE)
             .open(&spec.log)
             .map_err(|reason| failed(&spec.log, reason))?;
         let mut process = Command::new(&spec.executable)

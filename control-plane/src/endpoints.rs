@@ -225,6 +225,9 @@ impl Endpoints {
         }
         arguments.push("--until-stdin-ends".to_owned());
         arguments.extend(config.compute_arguments.iter().cloned());
+        if let Some(user) = config.users.of(port) {
+            arguments.extend(["--user".to_owned(), user.to_string()]);
+        }
         let log = config.folder.join(format!("{name}.log"));
         Spec { executable: config.executable.clone(), arguments, folder, log }
     }

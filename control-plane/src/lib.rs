@@ -17,6 +17,7 @@ mod leftovers;
 mod metrics;
 mod pageserver_client;
 mod ports;
+mod users;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -27,6 +28,7 @@ pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartReques
 pub use endpoints::Endpoints;
 pub use error::Error;
 pub use ports::PortRange;
+pub use users::Users;
 
 /// What a control plane needs to know.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Config {
     pub compute_host: std::net::IpAddr,
     /// The ports that are given to computes that ask for none.
     pub ports: PortRange,
+    /// The users that computes run as.
+    pub users: Users,
     /// Further arguments of `compute run`: where Postgres is, and which user runs it.
     pub compute_arguments: Vec<String>,
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Json, Router, extract, routing::get};
-use control_plane::{Compute, Config, ControlPlane, ErrorBody, PortRange, State};
+use control_plane::{Compute, Config, ControlPlane, ErrorBody, PortRange, State, Users};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -77,6 +77,7 @@ impl Fixture {
             safekeepers: vec![],
             compute_host: "127.0.0.1".parse()?,
             ports: own_ports()?,
+            users: Users::Shared,
             compute_arguments: vec![],
         })
         .await?;

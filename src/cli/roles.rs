@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use control_plane::PortRange;
+use control_plane::{PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 
 use super::{CONTROL_PLANE_DEFAULT, CacheArgs};
@@ -15,6 +15,7 @@ const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
 const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
 const SAFEKEEPERS_DEFAULT: &str = "127.0.0.1:6411,127.0.0.1:6412,127.0.0.1:6413";
 const COMPUTE_PORTS_DEFAULT: &str = "6500-7499";
+const COMPUTE_USERS_DEFAULT: &str = "1879000000";
 
 /// Where stock Postgres is, and who runs it.
 #[derive(Args, Clone)]
@@ -22,7 +23,7 @@ pub struct PostgresArgs {
     /// The folder with Postgres' programs, where they are neither on PATH nor in Debian's places.
     #[arg(long, value_name = "DIR", env = "OFFSHOOT_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
-    /// The unprivileged user that runs Postgres.
+    /// The unprivileged user that runs Postgres: a name, or a number that needs no account.
     #[arg(long, value_name = "NAME", default_value = "postgres")]
     pub user: String,
 }
@@ -62,6 +63,15 @@ pub struct UpArgs {
     /// The ports that computes get.
     #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
     pub compute_ports: PortRange,
+    /// Each compute runs Postgres as a user of its own, this number plus its port, and can read no
+    /// other's files; such a user needs no account. With none, all run as --user.
+    #[arg(
+        long,
+        value_name = "FIRST|none",
+        env = "OFFSHOOT_COMPUTE_USERS",
+        default_value = COMPUTE_USERS_DEFAULT
+    )]
+    pub compute_users: Users,
     /// The pageserver's cache; its disk part is in a folder below --data.
     #[command(flatten)]
     pub cache: CacheArgs,
@@ -144,6 +154,15 @@ pub struct ControlPlaneArgs {
     /// The ports that computes get.
     #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
     pub compute_ports: PortRange,
+    /// Each compute runs Postgres as a user of its own, this number plus its port, and can read no
+    /// other's files; such a user needs no account. With none, all run as --user.
+    #[arg(
+        long,
+        value_name = "FIRST|none",
+        env = "OFFSHOOT_COMPUTE_USERS",
+        default_value = COMPUTE_USERS_DEFAULT
+    )]
+    pub compute_users: Users,
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,

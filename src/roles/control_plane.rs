@@ -2,7 +2,7 @@
 
 use std::env;
 
-use control_plane::{Config, ControlPlane};
+use control_plane::{Config, ControlPlane, Users};
 
 use super::stop::StopSignals;
 use crate::{
@@ -24,7 +24,8 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         safekeepers: args.safekeepers,
         compute_host: args.compute_host,
         ports: args.compute_ports,
-        compute_arguments: compute_arguments(&args.postgres),
+        users: args.compute_users,
+        compute_arguments: compute_arguments(&args.postgres, args.compute_users),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
@@ -40,8 +41,11 @@ pub fn this_executable() -> Result<std::path::PathBuf, Failure> {
 }
 
 /// What every compute is told of Postgres.
-pub fn compute_arguments(postgres: &PostgresArgs) -> Vec<String> {
-    let mut arguments = vec!["--user".to_owned(), postgres.user.clone()];
+pub fn compute_arguments(postgres: &PostgresArgs, users: Users) -> Vec<String> {
+    let mut arguments = vec![];
+    if users == Users::Shared {
+        arguments.extend(["--user".to_owned(), postgres.user.clone()]);
+    }
     if let Some(folder) = &postgres.pg_bin {
         arguments.extend(["--pg-bin".to_owned(), folder.display().to_string()]);
     }

@@ -94,7 +94,8 @@ async fn start(
         safekeepers: args.safekeepers.clone(),
         compute_host: args.compute_host,
         ports: args.compute_ports,
-        compute_arguments: compute_arguments(&args.postgres),
+        users: args.compute_users,
+        compute_arguments: compute_arguments(&args.postgres, args.compute_users),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;

@@ -102,12 +102,11 @@ async fn databases_made_both_ways_and_dropped_ones_survive() -> anyhow::Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn tablespaces_survive() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
-    let (_, database) = cluster.tenant("acme").await?;
-    // As stock Postgres has it, the folder must be there, empty, and belong to postgres.
+    let (compute, database) = cluster.tenant("acme").await?;
+    // As stock Postgres has it, the folder must be there, empty, and belong to who runs it.
     let location = cluster.path("space");
     std::fs::create_dir(&location)?;
-    let chowned = std::process::Command::new("chown").arg("postgres").arg(&location).status()?;
-    assert!(chowned.success());
+    std::os::unix::fs::chown(&location, Some(cluster.compute_user(&compute)?), None)?;
     let location = location.display();
     database.run(&format!("CREATE TABLESPACE space LOCATION '{location}'")).await?;
     database

@@ -11,6 +11,7 @@ mod command_line;
 mod compute_loss;
 mod fencing;
 mod held_commits;
+mod isolation;
 mod kinds_of_data;
 mod machine;
 mod object_store_loss;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -159,6 +159,11 @@ impl Cluster {
     pub fn compute_folder(&self, compute: &Compute) -> PathBuf {
         let id = compute.timeline_id.to_string();
         self.path("computes").join(&id[..16])
+    }
+
+    /// Who runs a compute's Postgres.
+    pub fn compute_user(&self, compute: &Compute) -> anyhow::Result<u32> {
+        Ok(fs::metadata(self.compute_folder(compute).join("data"))?.uid())
     }
 
     /// A tenant with a running compute, and a connection to it.

@@ -59,7 +59,9 @@ pub const LONG: Settings = Settings {
 /// Runs it all and prints what was found; whether nothing differs.
 pub async fn run(settings: Settings) -> Result<bool> {
     let began = Instant::now();
-    let mut cluster = Cluster::start().await?;
+    // Postgres writes its archive and its tablespaces where the stock standby, another user, reads.
+    let users = ("OFFSHOOT_COMPUTE_USERS", "none".to_owned());
+    let mut cluster = Cluster::start_with(vec![users]).await?;
     let stock = Stock::new(cluster.path("stock"))?;
     for folder in ["archive", "kept-space", "dropped-space"] {
         stock.create_folder(&stock.path(folder))?;

@@ -137,7 +137,11 @@ fn major_of(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
+/// The user of this name, or of this number, whether it has an account or not.
 fn find_user(name: &str) -> Result<(String, Owner), ShimError> {
+    if let Some(number) = name.parse().ok().filter(|number| *number > 0) {
+        return Ok((name.to_owned(), Owner { uid: number, gid: number }));
+    }
     let user = User::from_name(name)
         .map_err(|error| ShimError::io(format!("finding user {name}"))(error.into()))?
         .ok_or_else(|| {
@@ -179,6 +183,15 @@ mod tests {
         assert_eq!(major_of(debian), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 17beta1"), Some(17));
         assert_eq!(major_of("postgres"), None);
+    }
+
+    #[test]
+    fn a_user_is_a_name_or_a_number() {
+        let numbered = Owner { uid: 1_879_006_500, gid: 1_879_006_500 };
+        assert_eq!(find_user("1879006500").expect("no account is needed").1, numbered);
+        for refused in ["root", "0", "4294967296", "-1"] {
+            assert!(find_user(refused).is_err(), "{refused} may run Postgres");
+        }
     }
 
     #[test]

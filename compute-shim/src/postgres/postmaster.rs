@@ -7,7 +7,10 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::{
+        fs::OpenOptionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -34,6 +37,8 @@ const FAST_STOP_TIME_MAX: Duration = Duration::from_secs(30);
 const IMMEDIATE_STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How much of the log is shown when Postgres fails.
 const LOG_TAIL_BYTES: u64 = 4096;
+/// What Postgres says may hold a tenant's data, and other computes run as other users.
+const LOG_MODE: u32 = 0o600;
 
 /// How Postgres is asked to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +70,7 @@ impl Postmaster {
         let output = File::options()
             .create(true)
             .append(true)
+            .mode(LOG_MODE)
             .open(log)
             .map_err(ShimError::io(format!("opening {}", log.display())))?;
         let failed = || ShimError::io(format!("starting {}", program.display()));

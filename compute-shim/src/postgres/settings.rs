@@ -4,6 +4,9 @@ use std::{net::SocketAddr, path::Path};
 
 use crate::ShimError;
 
+/// The role that owns every cluster, as Debian's package names it.
+const SUPERUSER: &str = "postgres";
+
 /// Who may connect: this machine, without a password. Others come through the proxy.
 pub const HBA: &str = "\
 # TYPE  DATABASE     USER  ADDRESS       METHOD
@@ -65,9 +68,11 @@ pub fn command_line(
 }
 
 /// The variables that libpq reads. A stock server that connects by `dblink` or `postgres_fdw` without
-/// saying where reaches itself, since its socket is in the usual folder; here the folder is said.
-pub fn environment(sockets: &Path, listen: SocketAddr) -> [(&'static str, String); 2] {
-    [("PGHOST", sockets.display().to_string()), ("PGPORT", listen.port().to_string())]
+/// saying where reaches itself, since its socket is in the usual folder; here the folder is said. So
+/// is the role, which libpq would take from the account of whoever runs the server: there may be none.
+pub fn environment(sockets: &Path, listen: SocketAddr) -> [(&'static str, String); 3] {
+    let (folder, port) = (sockets.display().to_string(), listen.port().to_string());
+    [("PGHOST", folder), ("PGPORT", port), ("PGUSER", SUPERUSER.to_owned())]
 }
 
 /// `postgresql.conf` with the user's settings.
