@@ -2,7 +2,8 @@
 //!
 //! Branches are created one after the other over HTTP, at an LSN of a parent that pgbench filled, on a local store whose every object is
 //! fsynced. Printed too: what the disk takes for the least that a durable object needs, how the time grows with the number of branches,
-//! the pageserver's CPU and memory for each, and what it does afterwards while nobody asks for anything. `--quick` creates a tenth.
+//! the CPU of all processes and the pageserver's memory for each, and what all of them do afterwards while nobody asks for anything.
+//! `--quick` creates a tenth.
 
 #[path = "../tests/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use other parts of it")]
@@ -47,8 +48,13 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
     drop(database);
     cluster.api.stop("parent", "main").await?;
 
-    let pid = cluster.process(Role::Pageserver)?.pid();
-    let before = Usage::of(pid)?;
+    let mut pids = Vec::new();
+    for role in
+        [Role::Pageserver, Role::ControlPlane].into_iter().chain([1, 2, 3].map(Role::Safekeeper))
+    {
+        pids.push(cluster.process(role)?.pid());
+    }
+    let before = usages(&pids)?;
     let mut times = Vec::with_capacity(branches);
     for number in 0..branches {
         let began = Instant::now();
@@ -58,17 +64,23 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
             say(&format!("branches up to {}", number + 1), &times[number + 1 - branches / 5..]);
         }
     }
-    let after = Usage::of(pid)?;
+    let after = usages(&pids)?;
     std::thread::sleep(AFTERWARDS);
-    let later = Usage::of(pid)?;
+    let later = usages(&pids)?;
+    let cpu_ms = |from: &[Usage], to: &[Usage]| -> f64 {
+        from.iter().zip(to).map(|(from, to)| (to.cpu_seconds - from.cpu_seconds) * 1e3).sum()
+    };
+    let (pageserver_before, pageserver_after) = (&before[..1], &after[..1]);
     println!(
         "{}",
         json!({
-            "what": "the pageserver",
-            "cpu_ms_per_branch": (after.cpu_seconds - before.cpu_seconds) * 1e3 / branches as f64,
-            "memory_bytes_per_branch": after.memory_bytes.saturating_sub(before.memory_bytes) / branches as u64,
+            "what": "all processes, and of them the pageserver",
+            "cpu_ms_per_branch": round(cpu_ms(&before, &after) / branches as f64),
+            "pageserver_cpu_ms_per_branch": round(cpu_ms(pageserver_before, pageserver_after) / branches as f64),
+            "pageserver_memory_bytes_per_branch": after[0].memory_bytes.saturating_sub(before[0].memory_bytes) / branches as u64,
             "afterwards_seconds": AFTERWARDS.as_secs(),
-            "afterwards_cpu_ms": (later.cpu_seconds - after.cpu_seconds) * 1e3,
+            "afterwards_cpu_ms": round(cpu_ms(&after, &later)),
+            "afterwards_pageserver_cpu_ms": round(cpu_ms(&after[..1], &later[..1])),
         })
     );
 
@@ -94,6 +106,10 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
         })
     );
     Ok(())
+}
+
+fn usages(pids: &[u32]) -> anyhow::Result<Vec<Usage>> {
+    pids.iter().map(|pid| Usage::of(*pid)).collect()
 }
 
 /// What a process used.

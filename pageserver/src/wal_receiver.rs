@@ -162,7 +162,7 @@ impl Shared {
     /// Takes the receiver out of the list, unless someone has begun to use it.
     fn retire(&self, receiver: &Arc<Receiver>) -> bool {
         let mut running = self.running.lock();
-        if receiver.uses.load(Ordering::Relaxed) > 0 {
+        if receiver.is_used() {
             return false;
         }
         self.remove(&mut running, receiver);
@@ -194,7 +194,11 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     fn is_idle(&self, idle_after: Duration) -> bool {
-        self.uses.load(Ordering::Relaxed) == 0 && self.last_use.lock().elapsed() >= idle_after
+        !self.is_used() && self.last_use.lock().elapsed() >= idle_after
+    }
+
+    fn is_used(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) > 0
     }
 
     /// The highest LSN that somebody waits for.
@@ -305,6 +309,7 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
     let mut pause = PAUSE_MIN;
     loop {
         let mut damaged = None;
+        let mut unknown = 0;
         for &safekeeper in &terms.safekeepers {
             let before = receiver.timeline.last_record_lsn();
             let needs = Needs {
@@ -325,13 +330,20 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
                 }
                 SessionEnd::Stopped(reason) => return stop(receiver, reason),
                 SessionEnd::Idle => break,
+                SessionEnd::Unknown => {
+                    unknown += 1;
+                    let reason = format!("{safekeeper} knows nothing of the timeline yet");
+                    receiver.status.send_replace(ReceiverStatus::Waiting { reason });
+                }
             }
         }
+        // No compute has ever written: who begins to uses the timeline, and is waited for then.
+        let is_new = unknown == terms.safekeepers.len() && !receiver.is_used();
         if let Some(reason) = damaged {
             // No other safekeeper had it whole. One that was away may have.
             receiver.status.send_replace(ReceiverStatus::Stopped(reason));
             pause = DAMAGED_PAUSE;
-        } else if receiver.is_idle(terms.idle_after) && leave(receiver, shared).await {
+        } else if (is_new || receiver.is_idle(terms.idle_after)) && leave(receiver, shared).await {
             return;
         }
         tokio::select! {

@@ -5,6 +5,8 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
+use futures::{StreamExt, TryStreamExt, stream};
+use protocol::BranchPoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wal_format::Lsn;
@@ -16,7 +18,13 @@ use super::{
     request::{Body, check_name, to_the_end},
     timestamp,
 };
-use crate::tenants::{Branch, MAIN_BRANCH};
+use crate::{
+    tenants::{Branch, MAIN_BRANCH},
+    timeline::Timeline,
+};
+
+/// Branches of a list that are looked up at once.
+const LOOKUPS_AT_ONCE: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,10 +47,13 @@ pub(super) async fn list(
     Path(tenant): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let tenant = api.tenants.tenant(&tenant).await?;
-    let mut branches = Vec::with_capacity(tenant.branches.len());
-    for branch in &tenant.branches {
-        branches.push(api.describe(branch, None).await?);
-    }
+    let shown = stream::iter(tenant.branches)
+        .map(async |branch| {
+            let timeline = api.tenants.timeline_as_stored(branch.timeline).await?;
+            Ok::<Value, ApiError>(show_branch(&branch, &Extent::of(&timeline).await?))
+        })
+        .buffered(LOOKUPS_AT_ONCE);
+    let branches: Vec<Value> = shown.try_collect().await?;
     Ok(Json(json!({ "branches": branches })))
 }
 
@@ -51,7 +62,8 @@ pub(super) async fn show(
     Path((tenant, branch)): Path<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let branch = api.tenants.branch(&tenant, &branch).await?;
-    api.describe(&branch, None).await.map(Json)
+    let timeline = api.tenants.timeline(branch.timeline).await?;
+    Ok(Json(show_branch(&branch, &Extent::of(&timeline).await?)))
 }
 
 pub(super) async fn create(
@@ -68,7 +80,8 @@ pub(super) async fn create(
         let tenant = from.timeline.tenant;
         let branch =
             api.tenants.create_branch(tenant, &create.name, &from.name, found.point).await?;
-        api.describe(&branch, found.rounded_from).await
+        let extent = Extent::of_new(&found.timeline, found.point).await?;
+        Ok(with_rounding(show_branch(&branch, &extent), found.rounded_from))
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
 }
@@ -89,9 +102,11 @@ pub(super) async fn restore(
         let tenant = branch.timeline.tenant;
         let restored = api.tenants.restore(tenant, &branch.name, found.point, keep_as.as_deref());
         let (branch, kept) = restored.await?;
+        let new = Extent::of_new(&found.timeline, found.point).await?;
+        let old = Extent::of(&found.timeline).await?;
         Ok(json!({
-            "branch": api.describe(&branch, found.rounded_from).await?,
-            "kept": api.describe(&kept, None).await?,
+            "branch": with_rounding(show_branch(&branch, &new), found.rounded_from),
+            "kept": show_branch(&kept, &old),
         }))
     });
     Ok(Json(restored.await?))
@@ -108,37 +123,63 @@ pub(super) async fn delete(
     deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
-impl Api {
-    /// A branch as answers show it.
-    async fn describe(
-        &self,
-        branch: &Branch,
-        rounded_from: Option<Lsn>,
-    ) -> Result<Value, ApiError> {
-        let timeline = self.tenants.timeline(branch.timeline).await?;
+/// How far a branch's timeline is, and how large.
+struct Extent {
+    last_record_lsn: Lsn,
+    oldest_lsn: Option<Lsn>,
+    logical_size_bytes: u64,
+    stored_bytes: u64,
+}
+
+impl Extent {
+    async fn of(timeline: &Timeline) -> Result<Extent, ApiError> {
         let last_record_lsn = timeline.last_record_lsn();
-        let ancestor = branch.ancestor.as_ref().map(|ancestor| {
-            json!({
-                "tenant_id": ancestor.timeline.tenant,
-                "timeline_id": ancestor.timeline.timeline,
-                "name": ancestor.name,
-            })
-        });
-        let mut shown = json!({
-            "name": branch.name,
-            "tenant_id": branch.timeline.tenant,
-            "timeline_id": branch.timeline.timeline,
-            "ancestor": ancestor,
-            "branch_point": branch.origin.point.lsn,
-            "oldest_lsn": timeline.retained().cutoff.map(|cutoff| cutoff.point.lsn),
-            "created_at": timestamp::format(branch.created_at),
-            "last_record_lsn": last_record_lsn,
-            "logical_size_bytes": timeline.logical_size(last_record_lsn).await?,
-            "stored_bytes": timeline.stored_bytes(),
-        });
-        if let Some(lsn) = rounded_from {
-            shown["rounded_from"] = json!(lsn);
-        }
-        Ok(shown)
+        Ok(Extent {
+            last_record_lsn,
+            oldest_lsn: timeline.retained().cutoff.map(|cutoff| cutoff.point.lsn),
+            logical_size_bytes: timeline.logical_size(last_record_lsn).await?,
+            stored_bytes: timeline.stored_bytes(),
+        })
     }
+
+    /// A new branch is what its parent was at the branch point: it is not loaded to be described,
+    /// so that it is nothing but an entry in the tenant's manifest until somebody uses it.
+    async fn of_new(parent: &Timeline, point: BranchPoint) -> Result<Extent, ApiError> {
+        Ok(Extent {
+            last_record_lsn: point.lsn,
+            oldest_lsn: None,
+            logical_size_bytes: parent.logical_size(point.lsn).await?,
+            stored_bytes: 0,
+        })
+    }
+}
+
+/// A branch as answers show it.
+fn show_branch(branch: &Branch, extent: &Extent) -> Value {
+    let ancestor = branch.ancestor.as_ref().map(|ancestor| {
+        json!({
+            "tenant_id": ancestor.timeline.tenant,
+            "timeline_id": ancestor.timeline.timeline,
+            "name": ancestor.name,
+        })
+    });
+    json!({
+        "name": branch.name,
+        "tenant_id": branch.timeline.tenant,
+        "timeline_id": branch.timeline.timeline,
+        "ancestor": ancestor,
+        "branch_point": branch.origin.point.lsn,
+        "oldest_lsn": extent.oldest_lsn,
+        "created_at": timestamp::format(branch.created_at),
+        "last_record_lsn": extent.last_record_lsn,
+        "logical_size_bytes": extent.logical_size_bytes,
+        "stored_bytes": extent.stored_bytes,
+    })
+}
+
+fn with_rounding(mut shown: Value, rounded_from: Option<Lsn>) -> Value {
+    if let Some(lsn) = rounded_from {
+        shown["rounded_from"] = json!(lsn);
+    }
+    shown
 }

@@ -35,8 +35,10 @@ pub(super) enum Moment {
 }
 
 /// Where a moment is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
+    /// The branch's timeline.
+    pub timeline: Arc<Timeline>,
+    /// The last record that belongs to the moment.
     pub point: BranchPoint,
     /// The LSN that was asked for, where it is not a record's end.
     pub rounded_from: Option<Lsn>,
@@ -67,27 +69,27 @@ impl Api {
     pub(super) async fn find(&self, branch: &Branch, moment: Moment) -> Result<Found, ApiError> {
         let timeline = self.tenants.timeline(branch.timeline).await?;
         let receiving = self.receivers.receive(&timeline);
-        match moment {
+        let (point, rounded_from) = match moment {
             Moment::Head => {
                 let head = self.ingest_to_head(&timeline, &receiving).await?;
-                Ok(Found { point: timeline.round_down(head).await?, rounded_from: None })
+                (timeline.round_down(head).await?, None)
             }
             Moment::Lsn(lsn) => {
                 receiving.wait_for(lsn, INGEST_WAIT).await?;
                 let point = timeline.round_down(lsn).await?;
-                Ok(Found { point, rounded_from: (point.lsn != lsn).then_some(lsn) })
+                (point, (point.lsn != lsn).then_some(lsn))
             }
             Moment::Time(time) => {
-                let point = timeline.point_at_time(time).await?;
-                // A commit later than the time is known: what comes now changes nothing.
-                if point.lsn < timeline.last_record_lsn() {
-                    return Ok(Found { point, rounded_from: None });
+                let mut point = timeline.point_at_time(time).await?;
+                // Where a commit later than the time is known, what comes now changes nothing.
+                if point.lsn >= timeline.last_record_lsn() {
+                    self.ingest_to_head(&timeline, &receiving).await?;
+                    point = timeline.point_at_time(time).await?;
                 }
-                self.ingest_to_head(&timeline, &receiving).await?;
-                let point = timeline.point_at_time(time).await?;
-                Ok(Found { point, rounded_from: None })
+                (point, None)
             }
-        }
+        };
+        Ok(Found { timeline, point, rounded_from })
     }
 
     /// Waits until everything that was acknowledged is ingested; the end of it.

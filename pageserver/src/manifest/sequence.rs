@@ -262,20 +262,25 @@ impl Sequence {
     }
 
     /// Removes this writer's manifests that are no longer among the newest, nor what those change.
-    /// What fails to be removed stays: it does no harm.
-    pub async fn collect(&mut self) {
+    /// Where a whole one follows many changes they are many: nobody has to wait for it.
+    pub fn collect(&mut self) -> impl Future<Output = ()> + Send + use<> {
         let (whole, _) = self.whole;
-        while self.own.len() > MANIFESTS_KEPT && self.own.front().is_some_and(|own| *own < whole) {
-            let Some(number) = self.own.pop_front() else { return };
-            let path = self.path(number);
-            if let Err(error) = self.store.delete(&path).await {
-                tracing::debug!(%path, %error, "an old manifest could not be removed");
+        let too_many = self.own.len().saturating_sub(MANIFESTS_KEPT);
+        let old = self.own.iter().take(too_many).take_while(|own| **own < whole).count();
+        let paths: Vec<Path> = self.own.drain(..old).map(|own| path(&self.folder, own)).collect();
+        let store = self.store.clone();
+        async move {
+            for path in paths {
+                // What fails to be removed stays: it does no harm.
+                if let Err(error) = store.delete(&path).await {
+                    tracing::debug!(%path, %error, "an old manifest could not be removed");
+                }
             }
         }
     }
 
     fn path(&self, number: u64) -> Path {
-        self.folder.clone().join(format!("{NAME_PREFIX}{number:020}"))
+        path(&self.folder, number)
     }
 
     async fn highest(&self) -> Result<u64, Error> {
@@ -284,6 +289,10 @@ impl Sequence {
         let number = |path: &Path| path.filename()?.strip_prefix(NAME_PREFIX)?.parse().ok();
         Ok(listed.objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
     }
+}
+
+fn path(folder: &Path, number: u64) -> Path {
+    folder.clone().join(format!("{NAME_PREFIX}{number:020}"))
 }
 
 /// The object's bytes; `None` where it does not exist.

@@ -105,12 +105,23 @@ impl Body for TenantManifest {
     type Change = NewBranches;
 
     fn since(&self, before: &TenantManifest) -> Option<NewBranches> {
-        if self.branches.len() < before.branches.len() {
-            return None;
-        }
-        let mut without_new = self.clone();
-        let new_branches = without_new.branches.split_off(before.branches.len());
-        (without_new == *before).then_some(NewBranches { new_branches })
+        let (old, new) = self.branches.split_at_checked(before.branches.len())?;
+        // Every field by name: one that is added and forgotten here does not compile.
+        let TenantManifest {
+            tenant,
+            name,
+            kind,
+            created_at,
+            checksums,
+            history,
+            deleted,
+            branches,
+        } = before;
+        let is_same = (&self.tenant, &self.name, &self.kind) == (tenant, name, kind)
+            && (&self.created_at, &self.checksums) == (created_at, checksums)
+            && (&self.history, &self.deleted) == (history, deleted)
+            && old == branches;
+        is_same.then(|| NewBranches { new_branches: new.to_vec() })
     }
 
     fn apply(&mut self, change: NewBranches) {

@@ -33,6 +33,11 @@ impl Tenants {
         self.timeline_reaching(id, Lsn::MAX).await
     }
 
+    /// The timeline as its layers have it: nobody ingests into it for the sake of this.
+    pub async fn timeline_as_stored(&self, id: TenantTimeline) -> Result<Arc<Timeline>, Error> {
+        self.timeline_reaching(id, Lsn::INVALID).await
+    }
+
     /// All timelines that are loaded now.
     pub fn loaded(&self) -> Vec<Arc<Timeline>> {
         self.timelines.lock().values().filter_map(|cell| cell.get().cloned()).collect()
@@ -71,7 +76,7 @@ impl Tenants {
             return Err(error);
         }
         tenant.manifest = Arc::new(next);
-        tenant.sequence.collect().await;
+        tokio::spawn(tenant.sequence.collect());
         Ok(tenant.manifest.clone())
     }
 

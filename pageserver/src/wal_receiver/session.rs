@@ -53,6 +53,9 @@ pub(super) enum SessionEnd {
     Stopped(IngestError),
     /// Nothing is left to receive, and no one uses the timeline.
     Idle,
+    /// The safekeeper has never heard of the timeline: no compute has written on it, as far as it
+    /// knows.
+    Unknown,
 }
 
 /// What the timeline's users need, as of the moment of asking.
@@ -111,9 +114,8 @@ impl Session {
                     self.timeline.learn_term(term);
                     (begin, commit_lsn)
                 }
-                // No compute has written yet: there is nothing to receive.
-                ReaderMessage::Refused(Refusal::UnknownTimeline(_)) if (needs.is_idle)() => {
-                    return Ok(());
+                ReaderMessage::Refused(Refusal::UnknownTimeline(_)) => {
+                    return Err(SessionEnd::Unknown);
                 }
                 ReaderMessage::Refused(Refusal::Damaged(reason)) => {
                     let at = reader.fed_to();

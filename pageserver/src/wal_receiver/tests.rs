@@ -2,11 +2,17 @@
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
-use protocol::{BranchPoint, TimelineOrigin};
+use protocol::{
+    BranchPoint, TimelineOrigin,
+    quorum::{Hello, ReaderMessage, Refusal},
+    wire,
+};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 use wal_format::{Page, Target};
 
 use super::*;
 use crate::{
+    connection::read_frame,
     key::Key,
     redo::Redo,
     tenants::{Options, TemplateSource, Tenants},
@@ -61,6 +67,43 @@ async fn a_receiver_leaves_when_it_is_not_used_and_comes_back_on_use() {
     assert!(receivers.status(timeline.id()).is_some(), "it did not come back");
     receivers.shutdown().await;
     assert!(receivers.status(timeline.id()).is_none(), "it outlived the pageserver");
+}
+
+/// A safekeeper on which no compute has ever written.
+async fn untouched_safekeeper() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("it listens");
+            let hello = read_frame::<Hello>(&mut stream, session::BOUNDS).await;
+            let (hello, _) = hello.expect("a frame").expect("a greeting");
+            let refusal = ReaderMessage::Refused(Refusal::UnknownTimeline(hello.timeline));
+            let frame = wire::encode(&refusal, &[]).expect("a short frame");
+            stream.write_all(&frame).await.expect("it is read");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_receiver_of_a_timeline_on_which_nobody_ever_wrote_stays_only_while_it_is_used() {
+    let (timeline, _) = timelines().await.expect("an empty timeline");
+    let (a, b) = (untouched_safekeeper().await, untouched_safekeeper().await);
+    // It would wait for ever if it waited to be idle for long.
+    let receivers = Receivers::with_idle_time(vec![a, b], Duration::MAX);
+    let used = receivers.receive(&timeline);
+    tokio::time::sleep(IDLE_AFTER).await;
+    let status = receivers.status(timeline.id());
+    assert!(matches!(status, Some(ReceiverStatus::Waiting { .. })), "{status:?}");
+    drop(used);
+    for _ in 0..600 {
+        if receivers.status(timeline.id()).is_none() {
+            return receivers.shutdown().await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it did not leave");
 }
 
 #[tokio::test]

@@ -169,6 +169,39 @@ async fn a_branch_is_made_at_head_at_an_lsn_and_at_a_timestamp() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_branch_is_only_an_entry_until_somebody_uses_it() -> Result<()> {
+    let world = World::new().await?;
+    let history = History::make(&world).await?;
+    let loaded = async || {
+        let status = world.ok(GET, "/v1/status", None).await?;
+        let timelines = status["timelines"].as_array().context("a list")?;
+        Ok::<_, anyhow::Error>(
+            timelines.iter().map(|it| it["timeline_id"].clone()).collect::<Vec<_>>(),
+        )
+    };
+    let main = world.ok(GET, &format!("{BRANCHES}/main"), None).await?;
+    let before = loaded().await?;
+    assert!(before.contains(&main["timeline_id"]), "{before:?}");
+    let early = json!({ "lsn": history.first.to_string() });
+    let mut branches = Vec::new();
+    for body in [json!({ "name": "head" }), json!({ "name": "early", "at": early })] {
+        branches.push(world.ok(POST, BRANCHES, Some(body)).await?);
+    }
+    assert_eq!(loaded().await?, before);
+    let main = world.ok(GET, &format!("{BRANCHES}/main"), None).await?;
+    assert_eq!(branches[0]["logical_size_bytes"], main["logical_size_bytes"]);
+    assert!(branches[1]["logical_size_bytes"].as_u64() > Some(1 << 20), "{branches:?}");
+    for said in branches {
+        let name = text(&said["name"])?;
+        // Loaded now, and the same.
+        assert_eq!(world.ok(GET, &format!("{BRANCHES}/{name}"), None).await?, said);
+        assert!(loaded().await?.contains(&said["timeline_id"]), "{said}");
+    }
+    world.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_moment_that_is_not_there_is_refused_with_a_sentence() -> Result<()> {
     let world = World::new().await?;
     let history = History::make(&world).await?;
@@ -341,13 +374,13 @@ async fn the_status_says_what_ingest_does() -> Result<()> {
     };
     world.eventually("/v1/status", streaming).await?;
     world.tenant("silent", "stock").await?;
-    world.ok(GET, "/v1/tenants/silent/branches", None).await?;
+    world.ok(GET, "/v1/tenants/silent/branches/main", None).await?;
     let waiting = |status: &Value| {
         let timelines = status["timelines"].as_array();
         timelines.is_some_and(|all| {
             all.iter().any(|one| {
                 let reason = one["ingest"]["reason"].as_str().unwrap_or_default();
-                one["ingest"]["state"] == "waiting" && reason.contains("is not known here")
+                one["ingest"]["state"] == "waiting" && reason.contains("knows nothing of the timeline")
             })
         })
     };
