@@ -20,6 +20,7 @@ mod control;
 mod data_directory;
 mod http;
 mod ingest;
+mod limits;
 mod metrics;
 mod page_service;
 mod replication_origin;
@@ -30,4 +31,5 @@ mod template;
 mod wal_receiver;
 mod work;
 
+pub use limits::Limits;
 pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

@@ -48,6 +48,8 @@ pub struct Metrics {
     cache_bytes: IntGauge,
     cache_damaged_parts: IntGauge,
     cache_disks_given_up: IntGauge,
+    /// Timelines that left memory because nobody used them.
+    pub unloaded_timelines: IntCounter,
     timelines: IntGauge,
     memory_layer_bytes: IntGauge,
     unflushed_bytes: IntGauge,
@@ -136,6 +138,10 @@ impl Metrics {
             cache_disks_given_up: register_int_gauge!(
                 "offshoot_pageserver_cache_disks_given_up",
                 "1 where the cache's disk failed and is not used any more"
+            )?,
+            unloaded_timelines: register_int_counter!(
+                "offshoot_pageserver_unloaded_timelines_total",
+                "Timelines that left memory because nobody used them"
             )?,
             timelines: register_int_gauge!(
                 "offshoot_pageserver_loaded_timelines",

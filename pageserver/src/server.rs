@@ -50,13 +50,13 @@ impl Pageserver {
     pub async fn start(config: Config) -> Result<Pageserver, StartError> {
         let (page_listener, page_addr) = listen(config.page_listen).await?;
         let (http_listener, http_addr) = listen(config.http_listen).await?;
-        let receivers = Receivers::new(config.safekeepers);
+        let receivers = Receivers::new(config.safekeepers, config.limits.unload_after);
         let disk = match config.cache.disk {
             Some(DiskConfig { folder, bytes }) => Some(Disk::open(&folder, bytes).await),
             None => None,
         };
         let options = options(config.store, config.cache.memory_bytes, &receivers);
-        let tenants = Arc::new(Tenants::with_disk_cache(options, disk));
+        let tenants = Arc::new(Tenants::with_limits(options, disk, config.limits));
         // It ends when the tenants are shut down, after everything that is tracked.
         tokio::spawn(Arc::clone(&tenants).work());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -11,6 +11,7 @@ mod model;
 mod retention;
 mod scrub;
 mod takeover;
+mod unloading;
 mod weather;
 mod world;
 

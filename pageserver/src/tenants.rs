@@ -10,6 +10,7 @@ mod names;
 mod removal;
 mod retention;
 mod template;
+mod unload;
 mod work;
 
 use std::{collections::HashMap, sync::Arc};
@@ -24,9 +25,10 @@ use crate::{
     cache::{Cache, CacheStatus, Disk},
     engine::Engine,
     error::Error,
+    limits::Limits,
     manifest::{BranchEntry, TenantKind, TenantManifest},
     redo::Redo,
-    timeline::{Timeline, Window},
+    timeline::{Timeline, Window, WrittenSequence},
 };
 
 pub use names::NAME_BYTES_MAX;
@@ -113,6 +115,9 @@ pub struct Tenants {
     manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
     names: Names,
     timelines: Mutex<HashMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
+    /// Of timelines that this process has written and unloaded.
+    written: Mutex<HashMap<TenantTimeline, WrittenSequence>>,
+    limits: Limits,
     /// Wakes whoever moves cutoffs: a window was changed.
     window_changed: Notify,
 }
@@ -120,11 +125,11 @@ pub struct Tenants {
 impl Tenants {
     /// Nothing is read yet: tenants are loaded when they are asked for.
     pub fn new(options: Options) -> Tenants {
-        Tenants::with_disk_cache(options, None)
+        Tenants::with_limits(options, None, Limits::default())
     }
 
-    /// The same, with a disk to keep parts of layers on.
-    pub fn with_disk_cache(options: Options, disk: Option<Disk>) -> Tenants {
+    /// The same, with a disk to keep parts of layers on, and with other limits.
+    pub fn with_limits(options: Options, disk: Option<Disk>, limits: Limits) -> Tenants {
         let Options { store, redo, cache_bytes, on_load } = options;
         let cache = Cache::new(cache_bytes, disk);
         Tenants {
@@ -133,6 +138,8 @@ impl Tenants {
             on_load,
             manifests: Mutex::default(),
             timelines: Mutex::default(),
+            written: Mutex::default(),
+            limits,
             window_changed: Notify::new(),
         }
     }

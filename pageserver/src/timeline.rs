@@ -17,6 +17,7 @@ mod lease;
 mod past;
 mod read;
 mod reconstruct;
+mod rest;
 mod retain;
 mod retention;
 
@@ -24,6 +25,7 @@ pub use ahead::READS_AHEAD_MAX;
 pub use compact::{BytesWritten, FAN_IN, runs_max};
 pub use images::RECORDS_PER_IMAGE;
 pub use lease::Lease;
+pub use rest::WrittenSequence;
 pub use retention::{Cutoff, Retained, Window};
 
 use std::{
@@ -100,11 +102,12 @@ pub struct Timeline {
     last_record_lsn: AtomicU64,
     applied: Notify,
     term: AtomicU64,
-    sequence: tokio::sync::Mutex<Sequence>,
+    /// Outlives the timeline where it is unloaded: one process is one writer.
+    sequence: Arc<tokio::sync::Mutex<Sequence>>,
     flushed: watch::Sender<FlushStatus>,
     remote_consistent_lsn: watch::Sender<Lsn>,
     /// Wakes the flush task: the open layer got its first record, or a layer was frozen.
-    flush_wanted: Notify,
+    flush_wanted: Arc<Notify>,
     /// Wakes ingest: a frozen layer was written, or layers were merged.
     room: Notify,
     /// Taken by a merge: there is one at a time.
@@ -124,6 +127,7 @@ pub struct Timeline {
     fenced: OnceLock<Error>,
     stop: CancellationToken,
     is_ingesting: AtomicBool,
+    last_used: Mutex<Instant>,
     /// The last logical size asked for.
     logical_size: Mutex<Option<(Lsn, u64)>>,
 }
@@ -160,11 +164,20 @@ struct FlushStatus {
 
 impl Timeline {
     /// Loads a timeline from its newest manifest. A writable one gets a task that writes its
-    /// layers, which ends with [`Timeline::stop`].
-    pub async fn load(engine: Arc<Engine>, facts: TimelineFacts) -> Result<Arc<Timeline>, Error> {
+    /// layers, which ends with [`Timeline::stop`]. `written` is the sequence of a timeline that
+    /// this process has unloaded: it goes on as the same writer, or finds that it is none any more.
+    pub async fn load(
+        engine: Arc<Engine>,
+        facts: TimelineFacts,
+        written: Option<WrittenSequence>,
+    ) -> Result<Arc<Timeline>, Error> {
         let folder = timeline_folder(facts.id);
         let opened = Sequence::open(engine.store.clone(), folder).await?;
         let (sequence, manifest): (_, Option<TimelineManifest>) = opened;
+        let sequence = match written {
+            Some(WrittenSequence(sequence)) => sequence,
+            None => Arc::new(tokio::sync::Mutex::new(sequence)),
+        };
         let manifest = manifest.unwrap_or_else(|| TimelineManifest {
             last_record: facts.origin.point,
             term: Term::default(),
@@ -190,10 +203,10 @@ impl Timeline {
             last_record_lsn: AtomicU64::new(last_record.lsn.0),
             applied: Notify::new(),
             term: AtomicU64::new(manifest.term.0),
-            sequence: tokio::sync::Mutex::new(sequence),
+            sequence,
             flushed: watch::Sender::new(flushed),
             remote_consistent_lsn: watch::Sender::new(last_record.lsn),
-            flush_wanted: Notify::new(),
+            flush_wanted: Arc::default(),
             room: Notify::new(),
             merging: tokio::sync::Mutex::default(),
             merge_failed: AtomicBool::new(false),
@@ -210,12 +223,13 @@ impl Timeline {
                 |ancestor| ancestor.timeline.stop.child_token(),
             ),
             is_ingesting: AtomicBool::new(false),
+            last_used: Mutex::new(Instant::now()),
             logical_size: Mutex::new(None),
             facts,
             engine,
         });
         if !timeline.is_read_only() {
-            tokio::spawn(timeline.clone().write_layers());
+            tokio::spawn(flush::write_layers(Arc::downgrade(&timeline)));
             timeline.want_work();
         }
         Ok(timeline)

@@ -40,9 +40,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The pause after damaged WAL, before all safekeepers are asked for it once more.
 const DAMAGED_PAUSE: Duration = Duration::from_secs(10);
-/// How long a receiver without users goes on when there is nothing left to receive.
-const IDLE_AFTER: Duration = Duration::from_secs(600);
-
 /// What a receiver is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReceiverStatus {
@@ -79,12 +76,8 @@ struct Shared {
 }
 
 impl Receivers {
-    /// None yet.
-    pub fn new(safekeepers: Vec<SocketAddr>) -> Receivers {
-        Receivers::with_idle_time(safekeepers, IDLE_AFTER)
-    }
-
-    fn with_idle_time(safekeepers: Vec<SocketAddr>, idle_after: Duration) -> Receivers {
+    /// None yet. One that nobody uses ends when there has been nothing to receive for so long.
+    pub fn new(safekeepers: Vec<SocketAddr>, idle_after: Duration) -> Receivers {
         let shared = Shared {
             safekeepers,
             idle_after,
@@ -97,6 +90,11 @@ impl Receivers {
 
     /// The timeline's receiver, started where none runs. It stays at least while the use does.
     pub fn receive(&self, timeline: &Arc<Timeline>) -> Use {
+        if timeline.is_read_only() {
+            // Nothing is ever received, and nothing is listed that would keep the template loaded.
+            let status = ReceiverStatus::Ended;
+            return Use { receiver: Arc::new(Receiver::new(timeline, status)) };
+        }
         let mut running = self.shared.running.lock();
         let receiver = running.entry(timeline.id()).or_insert_with(|| self.start(timeline));
         // Another load of the same timeline is another history in memory.
@@ -122,19 +120,8 @@ impl Receivers {
     }
 
     fn start(&self, timeline: &Arc<Timeline>) -> Arc<Receiver> {
-        let (status, _) = watch::channel(ReceiverStatus::Waiting { reason: "starting".to_owned() });
-        let receiver = Arc::new(Receiver {
-            timeline: Arc::clone(timeline),
-            status,
-            retry: Notify::new(),
-            uses: AtomicUsize::new(0),
-            waits: Mutex::default(),
-            last_use: Mutex::new(Instant::now()),
-        });
-        if timeline.is_read_only() {
-            receiver.status.send_replace(ReceiverStatus::Ended);
-            return receiver;
-        }
+        let status = ReceiverStatus::Waiting { reason: "starting".to_owned() };
+        let receiver = Arc::new(Receiver::new(timeline, status));
         let id = timeline.id();
         let span = info_span!("wal_receiver", tenant = %id.tenant, timeline = %id.timeline);
         let task = run(Arc::clone(&receiver), Arc::downgrade(&self.shared), self.shared.terms());
@@ -193,6 +180,17 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    fn new(timeline: &Arc<Timeline>, status: ReceiverStatus) -> Receiver {
+        Receiver {
+            timeline: Arc::clone(timeline),
+            status: watch::Sender::new(status),
+            retry: Notify::new(),
+            uses: AtomicUsize::new(0),
+            waits: Mutex::default(),
+            last_use: Mutex::new(Instant::now()),
+        }
+    }
+
     fn is_idle(&self, idle_after: Duration) -> bool {
         !self.is_used() && self.last_use.lock().elapsed() >= idle_after
     }
@@ -343,7 +341,9 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
             // No other safekeeper had it whole. One that was away may have.
             receiver.status.send_replace(ReceiverStatus::Stopped(reason));
             pause = DAMAGED_PAUSE;
-        } else if (is_new || receiver.is_idle(terms.idle_after)) && leave(receiver, shared).await {
+        } else if (is_new || receiver.is_idle(terms.idle_after))
+            && leave(receiver, shared, terms).await
+        {
             return;
         }
         tokio::select! {
@@ -353,11 +353,13 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
     }
 }
 
-/// Where an idle receiver ends, all that it ingested is in the object store first.
-async fn leave(receiver: &Arc<Receiver>, shared: &Weak<Shared>) -> bool {
+/// Where an idle receiver ends, all that it ingested is in the object store first, and the
+/// safekeepers have been told so.
+async fn leave(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms) -> bool {
     if receiver.timeline.flush().await.is_err() {
         return false;
     }
+    consumed::tell_once(&receiver.timeline, &terms.safekeepers).await;
     let retired = shared.upgrade().is_none_or(|shared| shared.retire(receiver));
     if retired {
         info!("no one uses the timeline: its receiver ends");

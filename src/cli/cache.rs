@@ -1,7 +1,10 @@
 //! How much the pageserver may keep near at hand.
 
+use std::time::Duration;
+
 use clap::Args;
 
+const UNLOAD_AFTER_DEFAULT: &str = "5m";
 const CACHE_MEMORY_DEFAULT: &str = "512M";
 
 /// The pageserver's cache of layers.
@@ -15,6 +18,15 @@ pub struct CacheArgs {
     /// local folder: that is as near already.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub cache_disk: Option<u64>,
+    /// How long a timeline stays in memory that nobody uses.
+    #[arg(long, value_name = "TIME", default_value = UNLOAD_AFTER_DEFAULT, value_parser = time)]
+    pub unload_after: Duration,
+}
+
+/// Reads `90s`, `5m`, `1h 30m`.
+fn time(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is not a time; write it like 90s, 5m or 1h");
+    humantime::parse_duration(text).map_err(|_| expected())
 }
 
 /// Reads `512M`, `4G`, `65536`: powers of 1,024.
@@ -35,7 +47,18 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use std::time::Duration;
+
+    use super::{bytes, time};
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("1h 5m"), Ok(Duration::from_secs(3900)));
+        for bad in ["", "5", "-1s", "soon"] {
+            assert!(time(bad).is_err(), "{bad:?} was taken for a time");
+        }
+    }
 
     #[test]
     fn a_size_is_a_number_with_or_without_a_unit() {

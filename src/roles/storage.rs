@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use pageserver::{CacheConfig, DiskConfig, Pageserver, cache::DISK_BYTES_MIN};
+use pageserver::{CacheConfig, DiskConfig, Limits, Pageserver, cache::DISK_BYTES_MIN};
 use protocol::NodeId;
 use safekeeper::Safekeeper;
 
@@ -37,8 +37,9 @@ pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let store = open_store(&args.store).await?;
     let cache = cache_config(&args.cache, &args.store, args.cache_folder)?;
+    let limits = limits(&args.cache);
     let (listen, http) = (args.listen, args.http);
-    let pageserver = start_pageserver(store, listen, http, args.safekeepers, cache).await?;
+    let pageserver = start_pageserver(store, listen, http, args.safekeepers, cache, limits).await?;
     say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
@@ -94,6 +95,11 @@ pub fn cache_config(
     Ok(CacheConfig { memory_bytes: args.cache_memory, disk })
 }
 
+/// What else bounds the pageserver.
+pub fn limits(args: &CacheArgs) -> Limits {
+    Limits { unload_after: args.unload_after }
+}
+
 /// Starts the pageserver, or says why it cannot.
 pub async fn start_pageserver(
     store: Store,
@@ -101,9 +107,11 @@ pub async fn start_pageserver(
     http_listen: SocketAddr,
     safekeepers: Vec<SocketAddr>,
     cache: CacheConfig,
+    limits: Limits,
 ) -> Result<Pageserver, Failure> {
     let head = Arc::new(QuorumHead { safekeepers: safekeepers.clone() });
-    let config = pageserver::Config { store, page_listen, http_listen, safekeepers, head, cache };
+    let config =
+        pageserver::Config { store, page_listen, http_listen, safekeepers, head, cache, limits };
     let started = Pageserver::start(config).await;
     started.map_err(|error| {
         Failure::new(format!("pageserver on {page_listen} and {http_listen}: {error}"))

@@ -82,6 +82,7 @@ async fn start(
         args.pageserver_http,
         args.safekeepers.clone(),
         cache,
+        storage::limits(&args.cache),
     )
     .await?;
     ensure_default_template(args, folder, user, voice).await?;

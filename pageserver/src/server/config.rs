@@ -7,6 +7,8 @@ use object_store::ObjectStore;
 use protocol::{TenantTimeline, TimelineOrigin};
 use wal_format::Lsn;
 
+use crate::limits::Limits;
+
 /// Where a pageserver listens, what it keeps its layers in, and where its WAL comes from.
 pub struct Config {
     /// The object store, already scoped to the prefix that is ours.
@@ -21,6 +23,8 @@ pub struct Config {
     pub head: Arc<dyn HeadSource>,
     /// What is kept near at hand.
     pub cache: CacheConfig,
+    /// What else bounds it.
+    pub limits: Limits,
 }
 
 /// How much is kept of layers.

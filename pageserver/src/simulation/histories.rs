@@ -1,5 +1,5 @@
 //! Random histories of writes, flushes, merges, moved cutoffs, branches, restores, deletions,
-//! restarts and crashes; every read is compared with the model.
+//! times in which nobody does anything, restarts and crashes; every read is compared with the model.
 
 mod crash;
 
@@ -48,6 +48,7 @@ async fn every_read_of_every_history_equals_the_model() {
     assert!(met.crashes > 0, "no crash was in the middle of anything");
     assert!(met.unacknowledged > 0, "no crash kept a branch from being acknowledged");
     assert!(met.unnamed > 0, "no crash left anything behind");
+    assert!(met.unloaded > 0, "no timeline left memory");
 }
 
 /// How often something happened, in all histories.
@@ -61,6 +62,8 @@ struct Met {
     unacknowledged: usize,
     /// A crash left an object that no manifest names.
     unnamed: usize,
+    /// A timeline left memory because nobody used it.
+    unloaded: usize,
 }
 
 /// A tenant's branches, by name.
@@ -119,17 +122,19 @@ impl History {
         met.crashes += self.met.crashes;
         met.unacknowledged += self.met.unacknowledged;
         met.unnamed += self.met.unnamed;
+        met.unloaded += self.met.unloaded;
     }
 
     /// A step that changes something; fails only where the store does.
     async fn change(&mut self) -> Result<(), Error> {
-        match self.world.random.random_range(0..76) {
+        match self.world.random.random_range(0..79) {
             0..52 => self.write().await,
             52..62 => self.flush().await,
             62..65 => self.compact().await,
             65..68 => self.retain().await,
             68..72 => self.branch().await,
             72..74 => self.restore().await,
+            74..77 => self.idle().await,
             _ => self.delete().await,
         }
     }
@@ -158,6 +163,12 @@ impl History {
         let end = self.world.model.end(id).lsn;
         assert_eq!(timeline.flush().await?, end);
         assert_eq!(timeline.remote_consistent_lsn(), end);
+        Ok(())
+    }
+
+    /// Nobody uses anything for a while.
+    async fn idle(&mut self) -> Result<(), Error> {
+        self.met.unloaded += self.world.idle().await;
         Ok(())
     }
 

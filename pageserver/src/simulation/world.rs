@@ -1,12 +1,13 @@
 //! One pageserver on one store, and the model beside it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
 use parking_lot::Mutex;
 use protocol::{BranchPoint, TenantTimeline, TimelineOrigin};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::time::Instant;
 use wal_format::{Fork, Lsn, Relation, RelationFork, Slru};
 
 use super::{Model, ModelRedo};
@@ -74,6 +75,12 @@ impl World {
             }
         }
         Ok(timeline)
+    }
+
+    /// Time passes in which nobody uses anything; how many timelines left memory.
+    pub async fn idle(&self) -> usize {
+        let idle_for = Duration::from_secs(300);
+        self.tenants.unload_idle(Instant::now() + idle_for, idle_for).await
     }
 
     /// A template of some pages.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use protocol::{TenantId, TenantTimeline};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 use wal_format::Lsn;
 
 use super::Tenants;
@@ -95,6 +95,7 @@ impl Tenants {
             }
             !gone
         });
+        self.written.lock().retain(|id, _| !is_gone(*id));
     }
 
     fn slot(&self, id: TenantId) -> Arc<Slot> {
@@ -133,6 +134,7 @@ impl Tenants {
                 return Err(error);
             }
         };
+        timeline.note_use(Instant::now());
         if timeline.remote_consistent_lsn() < needed && timeline.begin_ingest() {
             (self.on_load)(timeline.clone());
         }
@@ -168,7 +170,8 @@ impl Tenants {
                 checksums: manifest.checksums,
                 read_only: manifest.kind == TenantKind::Template,
             };
-            let timeline = Timeline::load(self.engine.clone(), facts).await?;
+            let written = self.written.lock().get(&id).cloned();
+            let timeline = Timeline::load(self.engine.clone(), facts, written).await?;
             // Deleted while it was loaded: nobody else would stop it.
             let now = self.manifest(id.tenant).await;
             if !now.is_ok_and(|now| now.branch_of(id.timeline).is_some()) {

@@ -29,12 +29,14 @@ impl Tenants {
         let small = Arc::new(Semaphore::new(SMALL_MERGES_MAX));
         let large = Arc::new(Semaphore::new(LARGE_MERGES_MAX));
         let retaining = Arc::clone(&self).retain_all();
-        tokio::pin!(retaining);
+        let unloading = Arc::clone(&self).unload_all();
+        tokio::pin!(retaining, unloading);
         loop {
             let timeline = tokio::select! {
                 () = self.engine.stop.cancelled() => return,
                 timeline = queue.recv() => timeline,
                 () = &mut retaining => return,
+                () = &mut unloading => return,
             };
             let Some(timeline) = timeline else { return };
             let Some(timeline) = timeline.upgrade() else { continue };

@@ -11,7 +11,7 @@
 //! memory, which ingest fills again from WAL that safekeepers keep until step 4.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -117,22 +117,14 @@ impl Timeline {
         }
     }
 
-    /// The timeline's background task.
-    pub(super) async fn write_layers(self: Arc<Self>) {
-        loop {
-            let deadline = self.state.read().open_since.map(|since| since + OPEN_LAYER_AGE_MAX);
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = self.flush_wanted.notified() => {}
-                () = sleep_until(deadline) => self.freeze_the_old(),
-            }
-            while let Some(frozen) = self.oldest_frozen() {
-                if let Err(error) = self.write_frozen(frozen).await {
-                    return self.give_up(error);
-                }
-                self.want_work();
-            }
+    /// Writes all frozen layers; when the open one is to be frozen because of its age.
+    async fn write_all_frozen(self: &Arc<Self>) -> Result<Option<Instant>, Error> {
+        self.freeze_the_old();
+        while let Some(frozen) = self.oldest_frozen() {
+            self.write_frozen(frozen).await?;
+            self.want_work();
         }
+        Ok(self.state.read().open_since.map(|since| since + OPEN_LAYER_AGE_MAX))
     }
 
     /// Nothing more can be written: the timeline is fenced, or stopped.
@@ -298,6 +290,29 @@ impl Timeline {
         });
         self.remote_consistent_lsn.send_replace(last_record.lsn);
         self.room.notify_waiters();
+    }
+}
+
+/// A timeline's background task. It holds the timeline only while it has something to write: one
+/// that nobody else holds is unloaded.
+pub(super) async fn write_layers(timeline: Weak<Timeline>) {
+    let Some((stop, wanted)) =
+        timeline.upgrade().map(|timeline| (timeline.stop.clone(), timeline.flush_wanted.clone()))
+    else {
+        return;
+    };
+    let mut deadline = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wanted.notified() => {}
+            () = sleep_until(deadline) => {}
+        }
+        let Some(timeline) = timeline.upgrade() else { return };
+        match timeline.write_all_frozen().await {
+            Ok(next) => deadline = next,
+            Err(error) => return timeline.give_up(error),
+        }
     }
 }
 

@@ -36,6 +36,17 @@ pub(super) async fn tell(timeline: &Timeline, safekeepers: &[SocketAddr]) {
     }
 }
 
+/// Tells every safekeeper what has been reached now, where there is anything that it could drop.
+/// One that does not listen is told when the timeline is in use again.
+pub(super) async fn tell_once(timeline: &Timeline, safekeepers: &[SocketAddr]) {
+    let reached = timeline.remote_consistent_lsn();
+    if reached > timeline.origin().point.lsn {
+        for &safekeeper in safekeepers {
+            tell_one(timeline, safekeeper, reached).await;
+        }
+    }
+}
+
 async fn tell_one(timeline: &Timeline, safekeeper: SocketAddr, reached: Lsn) -> bool {
     let purpose = Purpose::Consumed { remote_consistent_lsn: reached };
     let answer = async {

@@ -380,7 +380,8 @@ async fn the_status_says_what_ingest_does() -> Result<()> {
         timelines.is_some_and(|all| {
             all.iter().any(|one| {
                 let reason = one["ingest"]["reason"].as_str().unwrap_or_default();
-                one["ingest"]["state"] == "waiting" && reason.contains("knows nothing of the timeline")
+                one["ingest"]["state"] == "waiting"
+                    && reason.contains("knows nothing of the timeline")
             })
         })
     };

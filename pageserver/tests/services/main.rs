@@ -7,6 +7,7 @@ mod ingest;
 mod page_client;
 mod page_service;
 mod template;
+mod unloading;
 mod wal_server;
 mod workload;
 mod world;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use pageserver::{CacheConfig, Config, HeadSource, Pageserver};
+use pageserver::{CacheConfig, Config, HeadSource, Limits, Pageserver};
 use parking_lot::Mutex;
 use protocol::{TenantTimeline, Term, TimelineOrigin};
 use redo_oracle::cluster::Cluster;
@@ -50,6 +50,7 @@ pub struct World {
     pub heads: Arc<Heads>,
     /// What the pageserver is started with.
     pub cache: CacheConfig,
+    pub limits: Limits,
     http: reqwest::Client,
 }
 
@@ -76,6 +77,7 @@ impl World {
             wal: WalServer::start().await?,
             heads: Arc::default(),
             cache,
+            limits: Limits::default(),
             http: reqwest::Client::new(),
         };
         world.start().await?;
@@ -102,6 +104,7 @@ impl World {
             safekeepers: vec![down, self.lagging.address, self.wal.address],
             head: self.heads.clone(),
             cache: self.cache.clone(),
+            limits: self.limits.clone(),
         };
         self.server = Some(Pageserver::start(config).await?);
         Ok(())
@@ -125,6 +128,10 @@ impl World {
 
     pub fn page_addr(&self) -> SocketAddr {
         self.server().expect("the pageserver runs").page_addr()
+    }
+
+    pub fn http_addr(&self) -> SocketAddr {
+        self.server().expect("the pageserver runs").http_addr()
     }
 
     /// A request to the admin API; its status and body.

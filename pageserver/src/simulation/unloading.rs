@@ -1,0 +1,65 @@
+//! Timelines that nobody uses leave memory, and nothing is different afterwards.
+
+use super::{
+    World,
+    world::{forks, main_of},
+};
+use crate::{engine::timeline_folder, error::Error, timeline::Timeline};
+
+/// All pages of a fork as they are now.
+async fn pages(world: &World, timeline: &Timeline) -> Result<bytes::Bytes, Error> {
+    timeline.pages(forks()[0], 0, 10, world.model.end(timeline.id()).lsn).await
+}
+
+#[tokio::test]
+async fn a_timeline_that_nobody_uses_is_written_leaves_memory_and_is_loaded_again() {
+    let mut world = World::new(1);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let id = main_of(&tenant);
+    for _ in 0..20 {
+        world.write(id).await.expect("the store works");
+    }
+    let timeline = world.timeline(id).await.expect("it loads");
+    let before = pages(&world, &timeline).await.expect("they are read");
+    assert_eq!(timeline.remote_consistent_lsn(), timeline.origin().point.lsn);
+    assert_eq!(world.idle().await, 0, "it was unloaded while somebody held it");
+    drop(timeline);
+    assert_eq!(world.idle().await, 2, "the timeline and its template's");
+    assert_eq!(world.tenants.loaded().len(), 0);
+
+    let timeline = world.tenants.timeline(id).await.expect("it loads");
+    assert_eq!(timeline.last_record_lsn(), world.model.end(id).lsn, "nothing is received again");
+    assert_eq!(pages(&world, &timeline).await.expect("they are read"), before);
+}
+
+#[tokio::test]
+async fn an_ancestor_stays_for_as_long_as_a_branch_of_it_is_used() {
+    let mut world = World::new(2);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    world.write(main).await.expect("the store works");
+    let point = world.model.end(main);
+    let branch = world.tenants.create_branch(tenant.id, "child", "main", point).await;
+    let child = branch.expect("it is made").timeline;
+    let child = world.tenants.timeline_as_stored(child).await.expect("it loads");
+    assert_eq!(world.idle().await, 0);
+    drop(child);
+    assert_eq!(world.idle().await, 3, "the child, then its line");
+}
+
+#[tokio::test]
+async fn one_process_stays_one_writer_however_often_it_unloads_a_timeline() {
+    let mut world = World::new(3);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let id = main_of(&tenant);
+    for _ in 0..20 {
+        world.write(id).await.expect("the store works");
+        assert_eq!(world.idle().await, 2);
+    }
+    let listed = world.store.list_with_delimiter(Some(&timeline_folder(id))).await;
+    let manifests = listed.expect("the store works").objects.len();
+    assert!(manifests <= 5, "{manifests} manifests were left");
+}

@@ -1,0 +1,81 @@
+//! Timelines that nobody uses leave memory, and are loaded again by whoever asks for them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::Tenants;
+use crate::{metrics::METRICS, timeline::Timeline};
+
+/// How often idle timelines are looked for, in parts of the time after which they are.
+const LOOKS: u32 = 4;
+/// The shortest time between two looks.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+impl Tenants {
+    /// Unloads the timelines that nobody holds and nobody has asked for since `idle_for` before
+    /// `now`; how many. What of them was in memory alone is written first; one of which that fails
+    /// stays.
+    pub async fn unload_idle(&self, now: Instant, idle_for: Duration) -> usize {
+        let mut unloaded = 0;
+        // An ancestor is held by those that came from it: once they are gone, it may go.
+        loop {
+            let mut left = 0;
+            for timeline in self.idle(now, idle_for) {
+                left += usize::from(self.unload(timeline, now, idle_for).await);
+            }
+            if left == 0 {
+                return unloaded;
+            }
+            unloaded += left;
+        }
+    }
+
+    /// Unloads idle timelines again and again.
+    pub(super) async fn unload_all(self: Arc<Self>) {
+        let idle_for = self.limits.unload_after;
+        loop {
+            tokio::time::sleep((idle_for / LOOKS).max(LOOK_INTERVAL_MIN)).await;
+            let unloaded = self.unload_idle(Instant::now(), idle_for).await;
+            if unloaded > 0 {
+                tracing::debug!(unloaded, "timelines that nobody uses were unloaded");
+            }
+        }
+    }
+
+    fn idle(&self, now: Instant, idle_for: Duration) -> Vec<Arc<Timeline>> {
+        let timelines = self.timelines.lock();
+        let cells = timelines.values().filter(|cell| Arc::strong_count(cell) == 1);
+        let timelines = cells.filter_map(|cell| cell.get());
+        let is_idle = |timeline: &&Arc<Timeline>| {
+            Arc::strong_count(timeline) == 1 && timeline.is_idle(now, idle_for)
+        };
+        timelines.filter(is_idle).cloned().collect()
+    }
+
+    /// Whether the timeline could be unloaded.
+    async fn unload(&self, timeline: Arc<Timeline>, now: Instant, idle_for: Duration) -> bool {
+        let id = timeline.id();
+        if let Err(error) = timeline.come_to_rest().await {
+            tracing::debug!(timeline = %id, %error, "an idle timeline stays: it cannot be written");
+            return false;
+        }
+        // Whoever gets hold of the timeline does so under this lock, or has it already.
+        let mut timelines = self.timelines.lock();
+        let is_ours_alone = timelines.get(&id).is_some_and(|cell| {
+            Arc::strong_count(cell) == 1
+                && cell.get().is_some_and(|loaded| Arc::ptr_eq(loaded, &timeline))
+                && Arc::strong_count(&timeline) == 2
+        });
+        if !is_ours_alone || !timeline.is_idle(now, idle_for) || !timeline.is_at_rest() {
+            return false;
+        }
+        if let Some(sequence) = timeline.written_sequence() {
+            self.written.lock().insert(id, sequence);
+        }
+        timelines.remove(&id);
+        timeline.stop();
+        METRICS.unloaded_timelines.inc();
+        true
+    }
+}
