@@ -12,20 +12,25 @@
 #[allow(dead_code, reason = "the other benches use other parts of it")]
 mod figures;
 
+#[path = "../stock_recovery/mod.rs"]
+#[allow(dead_code, reason = "the bench of ingest uses other parts of it")]
+mod stock_recovery;
+
 mod compare;
 mod files;
 mod in_order;
 mod kinds;
 mod pages;
-mod recovery;
 mod replay;
-mod server;
-mod wal;
 
 use figures::{median, round};
 use files::Files;
 use pages::Pages;
 use serde_json::json;
+use stock_recovery::{
+    Took, recovery,
+    wal::{self, Workload},
+};
 
 /// How much is made, and how often everything runs.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +57,9 @@ fn main() -> anyhow::Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let settings = if quick { QUICK } else { FULL };
     println!("{settings:#?}");
-    let recorded = wal::Recorded::load_or_make(settings)?;
+    let Settings { wal_bytes, scale, clients, .. } = settings;
+    let workload = Workload::Transactions { wal_bytes, scale, clients };
+    let recorded = wal::Recorded::load_or_make(workload)?;
     println!("{recorded}");
 
     let mut pages = Pages::new(Files::new(&recorded.before()))?;
@@ -120,13 +127,4 @@ struct Figures {
     ratio: f64,
     /// Likewise as our redo and the loading before it.
     ratio_with_load: f64,
-}
-
-/// What a whole replay took.
-#[derive(Clone, Copy, Debug)]
-pub struct Took {
-    /// By the clock.
-    pub seconds: f64,
-    /// Of the one thread or process that replays, in user and system mode.
-    pub cpu_seconds: f64,
 }

@@ -8,11 +8,7 @@ use std::{fs, thread, time::Duration};
 use anyhow::{Context, Result, bail};
 use wal_format::{ClusterState, ControlFile};
 
-use crate::{
-    Took,
-    server::Server,
-    wal::{Recorded, SEGMENT_BYTES, copy},
-};
+use super::{Took, server::Server, wal::Recorded};
 
 /// In favour of recovery: nothing is synced, every page that is touched stays in memory, and the background writer keeps still.
 /// `wal_recycle=off` leaves the WAL's files to the next round.
@@ -35,24 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Recovers once.
 pub fn run(recorded: &Recorded) -> Result<Took> {
     let data = recorded.scratch();
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
-    copy(&recorded.before(), &data)?;
-    let mut at = recorded.first();
-    while at.0 / u64::from(SEGMENT_BYTES) <= recorded.last().0 / u64::from(SEGMENT_BYTES) {
-        let segment = recorded.segment(at);
-        let name = segment.file_name().context("a segment's name")?;
-        fs::hard_link(&segment, data.join("pg_wal").join(name))?;
-        at += u64::from(SEGMENT_BYTES);
-    }
-    // What follows the WAL is written to its last segment.
-    let last = recorded.segment(recorded.last());
-    let own = data.join("pg_wal").join(last.file_name().context("a segment's name")?);
-    fs::remove_file(&own)?;
-    let copied = std::process::Command::new("cp").arg("-a").args([&last, &own]).status()?;
-    anyhow::ensure!(copied.success(), "cp: {copied}");
-
+    recorded.copy_with_wal(&data)?;
     let control = data.join("global/pg_control");
     let mut file = ControlFile::decode(&fs::read(&control)?)?;
     file.state = ClusterState::Production;

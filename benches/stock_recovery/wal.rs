@@ -1,4 +1,5 @@
 //! The WAL that is replayed: pgbench's, from one clean stop of a stock Postgres to the next, with the files as they were at the first.
+//! It is made once and kept in a folder below `/tmp` for the next run.
 
 use std::{
     fmt, fs,
@@ -10,12 +11,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use wal_format::{ControlFile, Lsn};
+use wal_format::{ControlFile, Lsn, Version, WalReader};
 
-use crate::{
-    Settings,
-    server::{Server, program, text},
-};
+use super::server::{Server, program, text};
 
 /// What the server runs with beside a compute's own settings: WAL that nothing waits for, and all of it kept.
 const GENERATING: [&str; 6] = [
@@ -34,6 +32,36 @@ pub const SEGMENT_BYTES: u32 = 16 << 20;
 const IMAGES: &str =
     "CREATE TABLE imaged AS SELECT n, md5(n::text) text FROM generate_series(1, 60000) n";
 
+/// What pgbench does between the two clean stops.
+#[derive(Clone, Copy, Debug)]
+pub enum Workload {
+    /// It makes its tables and fills them: 16 MB for each unit of scale.
+    Load {
+        /// pgbench's scale.
+        scale: u32,
+    },
+    /// TPC-B, on tables that were filled before.
+    Transactions {
+        /// The least WAL that it makes.
+        wal_bytes: u64,
+        /// pgbench's scale.
+        scale: u32,
+        /// pgbench's clients.
+        clients: u32,
+    },
+}
+
+impl Workload {
+    fn folder_name(self) -> String {
+        match self {
+            Workload::Load { scale } => format!("offshoot-bench-load-scale{scale}"),
+            Workload::Transactions { wal_bytes, scale, clients } => {
+                format!("offshoot-bench-redo-{}MiB-scale{scale}-{clients}", wal_bytes >> 20)
+            }
+        }
+    }
+}
+
 /// A WAL and the files that it starts from.
 pub struct Recorded {
     folder: PathBuf,
@@ -43,7 +71,7 @@ pub struct Recorded {
 /// Positions in the WAL, each the start of a record.
 #[derive(Serialize, Deserialize)]
 struct Marks {
-    /// Where index builds began that made full-page images of each compression.
+    /// Where index builds began that made full-page images of each compression; of a load there are none, and it is the first stop.
     images: u64,
     /// The checkpoint of the first clean stop.
     first: u64,
@@ -52,11 +80,9 @@ struct Marks {
 }
 
 impl Recorded {
-    /// The WAL of an earlier run with these settings, or a new one.
-    pub fn load_or_make(settings: Settings) -> Result<Recorded> {
-        let Settings { wal_bytes, scale, clients, .. } = settings;
-        let name = format!("offshoot-bench-redo-{}MiB-scale{scale}-{clients}", wal_bytes >> 20);
-        let folder = Path::new("/tmp").join(name);
+    /// The WAL that an earlier run made by this work, or a new one.
+    pub fn load_or_make(workload: Workload) -> Result<Recorded> {
+        let folder = Path::new("/tmp").join(workload.folder_name());
         let marks = folder.join("marks.json");
         if let Ok(text) = fs::read_to_string(&marks) {
             return Ok(Recorded { folder, marks: serde_json::from_str(&text)? });
@@ -69,7 +95,7 @@ impl Recorded {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         let owner = Command::new("chown").arg("postgres").arg(&folder).status()?;
         ensure!(owner.success(), "chown: {owner}");
-        let made = make(&folder, settings)?;
+        let made = make(&folder, workload)?;
         fs::write(marks, serde_json::to_string(&made)?)?;
         Ok(Recorded { folder, marks: made })
     }
@@ -89,6 +115,27 @@ impl Recorded {
         let number = at.0 / u64::from(SEGMENT_BYTES);
         let name = format!("{:08X}{:08X}{:08X}", 1, number >> 8, number & 0xFF);
         self.after().join("pg_wal").join(name)
+    }
+
+    /// Makes a data directory as it was at the first clean stop, with all the WAL: in place of what was there. It shares the segments'
+    /// files with the recording, but the last, to which a server would write what follows.
+    pub fn copy_with_wal(&self, to: &Path) -> Result<()> {
+        if to.exists() {
+            fs::remove_dir_all(to)?;
+        }
+        copy(&self.before(), to)?;
+        let segment_bytes = u64::from(SEGMENT_BYTES);
+        for number in self.first().0 / segment_bytes..=self.last().0 / segment_bytes {
+            let segment = self.segment(Lsn(number * segment_bytes));
+            let own = to.join("pg_wal").join(segment.file_name().context("a segment's name")?);
+            if number < self.last().0 / segment_bytes {
+                fs::hard_link(&segment, own)?;
+            } else {
+                let copied = Command::new("cp").arg("-a").args([&segment, &own]).status()?;
+                ensure!(copied.success(), "cp: {copied}");
+            }
+        }
+        Ok(())
     }
 
     /// A folder for a server that recovers.
@@ -111,6 +158,20 @@ impl Recorded {
         Lsn(self.marks.last)
     }
 
+    /// The last record's end.
+    pub fn end(&self) -> Result<Lsn> {
+        let mut reader = WalReader::new(Version::V15, SEGMENT_BYTES, self.last(), None);
+        loop {
+            let at = reader.fed_to();
+            let path = self.segment(at);
+            let segment = fs::read(&path).with_context(|| path.display().to_string())?;
+            reader.feed(at, &segment[at.segment_offset(u64::from(SEGMENT_BYTES)) as usize..])?;
+            if let Some(record) = reader.next_record()? {
+                return Ok(record.end);
+            }
+        }
+    }
+
     /// The WAL that is replayed.
     pub fn bytes(&self) -> u64 {
         self.last().since(self.first())
@@ -122,7 +183,7 @@ impl fmt::Display for Recorded {
         let (first, last, bytes) = (self.first(), self.last(), self.bytes());
         writeln!(f, "WAL of {bytes} bytes from {first} to {last} in {}", self.folder.display())?;
         writeln!(f, "made with {}", server_settings(&self.folder).join(" "))?;
-        write!(f, "stock recovery with {}", crate::recovery::SETTINGS.join(" "))
+        write!(f, "stock recovery with {}", super::recovery::SETTINGS.join(" "))
     }
 }
 
@@ -139,14 +200,37 @@ fn server_settings(folder: &Path) -> Vec<String> {
     settings
 }
 
-fn make(folder: &Path, settings: Settings) -> Result<Marks> {
+fn make(folder: &Path, workload: Workload) -> Result<Marks> {
     let data = folder.join("data");
     let arguments = ["--username=postgres", "--auth=trust", "--locale=C", "-E", "UTF8", "-N", "-D"];
     program(folder, "initdb", &[&arguments[..], &[text(&data)?]].concat())?;
-    let command_line = server_settings(folder);
+    match workload {
+        Workload::Load { scale } => make_load(folder, &data, scale),
+        Workload::Transactions { wal_bytes, scale, clients } => {
+            make_transactions(folder, &data, wal_bytes, scale, clients)
+        }
+    }
+}
 
-    let server = Server::start(folder, &data, &command_line, true)?;
-    server.pgbench(&["-i", "-q", "-s", &settings.scale.to_string()])?;
+fn make_load(folder: &Path, data: &Path, scale: u32) -> Result<Marks> {
+    let first = checkpoint(data)?;
+    copy(data, &folder.join("before"))?;
+    let server = Server::start(folder, data, &server_settings(folder), true)?;
+    fill(&server, scale)?;
+    server.stop()?;
+    Ok(Marks { images: first.0, first: first.0, last: checkpoint(data)?.0 })
+}
+
+fn make_transactions(
+    folder: &Path,
+    data: &Path,
+    wal_bytes: u64,
+    scale: u32,
+    clients: u32,
+) -> Result<Marks> {
+    let command_line = server_settings(folder);
+    let server = Server::start(folder, data, &command_line, true)?;
+    fill(&server, scale)?;
     server.sql(IMAGES)?;
     let images = record_start(&server)?;
     for compression in ["off", "pglz", "lz4", "zstd"] {
@@ -155,22 +239,26 @@ fn make(folder: &Path, settings: Settings) -> Result<Marks> {
         server.sql(&build.replace("(n)", "(text)"))?;
     }
     server.stop()?;
-    let first = checkpoint(&data)?;
-    copy(&data, &folder.join("before"))?;
+    let first = checkpoint(data)?;
+    copy(data, &folder.join("before"))?;
 
-    let server = Server::start(folder, &data, &command_line, true)?;
-    let clients = settings.clients.to_string();
+    let server = Server::start(folder, data, &command_line, true)?;
+    let clients = clients.to_string();
     let load = ["-n", "-M", "prepared", "-j", "2", "-c", &clients, "-T", "10"];
     loop {
         let written = record_start(&server)?.since(first);
-        eprintln!("{} of {} MB of WAL", written / 1_000_000, settings.wal_bytes / 1_000_000);
-        if written >= settings.wal_bytes {
+        eprintln!("{} of {} MB of WAL", written / 1_000_000, wal_bytes / 1_000_000);
+        if written >= wal_bytes {
             break;
         }
         server.pgbench(&load)?;
     }
     server.stop()?;
-    Ok(Marks { images: images.0, first: first.0, last: checkpoint(&data)?.0 })
+    Ok(Marks { images: images.0, first: first.0, last: checkpoint(data)?.0 })
+}
+
+fn fill(server: &Server, scale: u32) -> Result<()> {
+    server.pgbench(&["-i", "-q", "-s", &scale.to_string()])
 }
 
 /// Where the next record begins, but for a page's header.
