@@ -65,12 +65,35 @@ impl Api {
         path: &[&str],
         body: Option<&impl Serialize>,
     ) -> Result<Answer, Failure> {
+        self.ask("pageserver", &self.pageserver_address().await?, method, path, body).await
+    }
+
+    /// Asks the pageserver for all of a list that it gives in pages: each page's entries, until
+    /// there are none. A page follows the entry of this name.
+    pub async fn pageserver_pages(
+        &self,
+        list: &str,
+        entries: &str,
+        mut each: impl FnMut(&[Value]),
+    ) -> Result<(), Failure> {
+        let address = self.pageserver_address().await?;
+        let mut after = String::new();
+        loop {
+            let path = format!("{}?after={}", encode(list), encode(&after));
+            let page = self.send("pageserver", &address, Method::GET, path, None::<&()>).await?;
+            let page = page.value.get(entries).and_then(Value::as_array).cloned();
+            let Some(last) = page.as_ref().and_then(|page| page.last()) else { return Ok(()) };
+            last.get("name").and_then(Value::as_str).unwrap_or_default().clone_into(&mut after);
+            each(page.as_deref().unwrap_or_default());
+        }
+    }
+
+    async fn pageserver_address(&self) -> Result<String, Failure> {
         let status = self.control_plane(Method::GET, &["status"], None::<&()>).await?.value;
         let address = status.pointer("/addresses/pageserver_http").and_then(Value::as_str);
-        let address = address.ok_or_else(|| {
+        address.map(str::to_owned).ok_or_else(|| {
             Failure::new(format!("{} does not answer as a control plane", self.control_plane))
-        })?;
-        self.ask("pageserver", address, method, path, body).await
+        })
     }
 
     /// Asks a server at this address.
@@ -82,9 +105,20 @@ impl Api {
         path: &[&str],
         body: Option<&impl Serialize>,
     ) -> Result<Answer, Failure> {
-        let asked = Instant::now();
         let path: Vec<String> = path.iter().map(|segment| encode(segment)).collect();
-        let url = format!("http://{address}/v1/{}", path.join("/"));
+        self.send(server, address, method, path.join("/"), body).await
+    }
+
+    async fn send(
+        &self,
+        server: &str,
+        address: &str,
+        method: Method,
+        path: String,
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer, Failure> {
+        let asked = Instant::now();
+        let url = format!("http://{address}/v1/{path}");
         let mut request = self.http.request(method, url).timeout(ANSWER_MAX);
         if let Some(body) = body {
             request = request.json(body);

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::Cache, layer::name::LayerName, redo::Redo, store::Uploads, timeline::READS_AHEAD_MAX,
-    work::Work,
+    cache::Cache, layer::name::LayerName, metering::Meters, redo::Redo, store::Uploads,
+    timeline::READS_AHEAD_MAX, work::Work,
 };
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
@@ -35,6 +35,8 @@ pub struct Engine {
     pub reads_ahead: Arc<Semaphore>,
     /// Taken by a merge while it computes.
     pub merge_permits: Arc<Semaphore>,
+    /// What each timeline takes and gives.
+    pub meters: Meters,
     /// Timelines whose layers wait to be merged.
     pub work: Work,
     /// Cancelled when the pageserver stops.
@@ -52,6 +54,7 @@ impl Engine {
             uploads: Uploads::default(),
             reads_ahead: Arc::new(Semaphore::new(READS_AHEAD_MAX)),
             merge_permits: Arc::new(Semaphore::new(MERGES_MAX)),
+            meters: Meters::default(),
             work: Work::default(),
             stop: CancellationToken::new(),
         }

@@ -9,6 +9,7 @@ mod status;
 mod templates;
 mod tenants;
 mod timestamp;
+mod usage;
 
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ fn router(api: Api) -> Router {
         .route("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create))
         .route(branch, get(branches::show).delete(branches::delete))
         .route(&format!("{branch}/restore"), post(branches::restore))
+        .route("/v1/tenants/{tenant}/usage", get(usage::show))
+        .route("/v1/usage", get(usage::list))
         .route("/v1/templates", get(templates::list).post(templates::import))
         .fallback(async |uri: Uri| {
             ApiError::not_found(format!("there is nothing at {}", uri.path()))

@@ -21,6 +21,7 @@ mod data_directory;
 mod http;
 mod ingest;
 mod limits;
+mod metering;
 mod metrics;
 mod page_service;
 mod replication_origin;

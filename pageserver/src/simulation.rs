@@ -12,6 +12,7 @@ mod retention;
 mod scrub;
 mod takeover;
 mod unloading;
+mod usage;
 mod weather;
 mod world;
 

@@ -11,6 +11,7 @@ mod removal;
 mod retention;
 mod template;
 mod unload;
+mod usage;
 mod work;
 
 use std::{collections::HashMap, sync::Arc};
@@ -34,6 +35,7 @@ use crate::{
 pub use names::NAME_BYTES_MAX;
 pub(crate) use names::Names;
 pub use template::{TemplateSource, TemplateWriter};
+pub use usage::{BranchUsage, TenantUsage};
 
 /// The branch that every tenant has, made with it and deleted only with it.
 pub const MAIN_BRANCH: &str = "main";
@@ -182,7 +184,11 @@ impl Tenants {
         let flushes = self.loaded().into_iter().filter(|timeline| !timeline.is_read_only());
         stream::iter(flushes)
             .for_each_concurrent(LIST_CONCURRENCY, async |timeline| {
-                if let Err(error) = timeline.flush().await {
+                let flushed = async {
+                    timeline.flush().await?;
+                    timeline.keep_pages_read().await
+                };
+                if let Err(error) = flushed.await {
                     let id = timeline.id();
                     tracing::warn!(timeline = %id, %error, "stopped without a last flush");
                 }

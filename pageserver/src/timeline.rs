@@ -45,7 +45,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use wal_format::{Lsn, PAGE_BYTES};
+use wal_format::Lsn;
 
 use crate::{
     change::Change,
@@ -58,6 +58,7 @@ use crate::{
         reader::Layer,
     },
     manifest::{Sequence, TimelineManifest},
+    metering::{LogicalSize, Meter, fork_bytes},
     metrics::METRICS,
 };
 
@@ -129,7 +130,11 @@ pub struct Timeline {
     is_ingesting: AtomicBool,
     last_used: Mutex<Instant>,
     /// The last logical size asked for.
-    logical_size: Mutex<Option<(Lsn, u64)>>,
+    logical_size: Mutex<Option<LogicalSize>>,
+    /// The last logical size for a manifest.
+    measured: Mutex<Option<LogicalSize>>,
+    /// Since the timeline began.
+    pages_read: AtomicU64,
 }
 
 struct State {
@@ -178,13 +183,9 @@ impl Timeline {
             Some(WrittenSequence(sequence)) => sequence,
             None => Arc::new(tokio::sync::Mutex::new(sequence)),
         };
-        let manifest = manifest.unwrap_or_else(|| TimelineManifest {
-            last_record: facts.origin.point,
-            term: Term::default(),
-            retained: Retained::default(),
-            announced: None,
-            layers: Vec::new(),
-        });
+        engine.meters.note(facts.id, manifest.as_ref().map(Meter::of).unwrap_or_default());
+        let pages_read = engine.meters.get(facts.id).map_or(0, |meter| meter.pages_read);
+        let manifest = manifest.unwrap_or_else(|| TimelineManifest::begin(facts.origin.point));
         let layer = |summary| Arc::new(open_layer(&engine, facts.id, summary));
         let layers: Vec<Arc<Layer>> = manifest.layers.into_iter().map(layer).collect();
         let last_record = manifest.last_record;
@@ -225,6 +226,8 @@ impl Timeline {
             is_ingesting: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
             logical_size: Mutex::new(None),
+            measured: Mutex::new(manifest.logical_size),
+            pages_read: AtomicU64::new(pages_read),
             facts,
             engine,
         });
@@ -399,18 +402,25 @@ impl Timeline {
 
     /// Bytes of all forks as of `at`.
     pub async fn logical_size(&self, at: Lsn) -> Result<u64, Error> {
-        if let Some((lsn, bytes)) = *self.logical_size.lock()
-            && lsn == at
+        if let Some(known) = *self.logical_size.lock()
+            && known.lsn == at
         {
-            return Ok(bytes);
+            return Ok(known.bytes);
         }
         let sizes = self.scan(KeyKind::ForkSize.all(), at).await?;
-        let blocks = |value: &[u8]| {
-            value.first_chunk().map_or(0, |blocks| u64::from(u32::from_le_bytes(*blocks)))
-        };
-        let bytes = sizes.iter().map(|(_, value)| blocks(value) * PAGE_BYTES as u64).sum();
-        *self.logical_size.lock() = Some((at, bytes));
+        let bytes = sizes.iter().map(|(_, value)| fork_bytes(value)).sum();
+        *self.logical_size.lock() = Some(LogicalSize { lsn: at, bytes });
         Ok(bytes)
+    }
+
+    /// Pages that computes have read of it, since it began.
+    pub fn pages_read(&self) -> u64 {
+        self.pages_read.load(Ordering::Relaxed)
+    }
+
+    /// Takes note that a compute was given so many pages.
+    pub(crate) fn note_pages_read(&self, pages: u64) {
+        self.pages_read.fetch_add(pages, Ordering::Relaxed);
     }
 
     /// Memory of the layers that are not in the object store.

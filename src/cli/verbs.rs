@@ -40,6 +40,23 @@ Examples:
         #[command(flatten)]
         history: HistoryArgs,
     },
+    /// Say what tenants take and give: their size, what they store, WAL written, pages read.
+    #[command(after_help = "\
+Examples:
+  offshoot tenant usage           every tenant
+  offshoot tenant usage acme      one, by branch
+
+size     bytes of its relations, as of the last layer written
+stored   bytes of its layers in the object store
+unique   of those, what no branch made from it reads
+shared   of those, what branches made from it read as well
+inherits bytes of others' layers that it reads
+wal      bytes of WAL since it began
+reads    pages that computes have read")]
+    Usage {
+        /// Its name or id; all tenants where none is said.
+        tenant: Option<String>,
+    },
     /// Show one tenant and its branches.
     Show {
         /// Its name or id.

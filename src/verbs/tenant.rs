@@ -23,6 +23,8 @@ pub async fn tenant(api: &Api, voice: Voice, verb: TenantVerb) -> Result<(), Fai
         }
         TenantVerb::Keep { tenant, history } => keep(api, voice, &tenant, history).await,
         TenantVerb::List => list_all(api, voice).await,
+        TenantVerb::Usage { tenant: Some(tenant) } => usage(api, voice, &tenant).await,
+        TenantVerb::Usage { tenant: None } => usage_of_all(api, voice).await,
         TenantVerb::Show { tenant } => show(api, voice, &tenant).await,
         TenantVerb::Delete { tenant, yes } => delete(api, voice, &tenant, yes).await,
     }
@@ -102,6 +104,48 @@ async fn list_all(api: &Api, voice: Voice) -> Result<(), Failure> {
         .collect();
     output::text(&output::table(["name", "id", "created"], &rows));
     Ok(())
+}
+
+async fn usage(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
+    let path = ["tenants", tenant, "usage"];
+    let usage = api.pageserver(Method::GET, &path, NO_BODY).await?.value;
+    if voice.json {
+        output::json(&usage);
+        return Ok(());
+    }
+    let branches = list(&usage, "branches").iter().map(|branch| usage_row(branch, branch));
+    let total = usage.get("total").map(|total| usage_row(&json!({ "name": "total" }), total));
+    output::text(&output::table(USAGE_TITLES, &branches.chain(total).collect::<Vec<_>>()));
+    Ok(())
+}
+
+async fn usage_of_all(api: &Api, voice: Voice) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    api.pageserver_pages("usage", "tenants", |page| all.extend_from_slice(page)).await?;
+    if voice.json {
+        output::json(&json!({ "tenants": all }));
+        return Ok(());
+    }
+    let row = |tenant: &Value| usage_row(tenant, tenant.get("total").unwrap_or(&Value::Null));
+    output::text(&output::table(USAGE_TITLES, &all.iter().map(row).collect::<Vec<_>>()));
+    Ok(())
+}
+
+const USAGE_TITLES: [&str; 8] =
+    ["name", "size", "stored", "unique", "shared", "inherits", "wal", "reads"];
+
+fn usage_row(named: &Value, usage: &Value) -> [String; 8] {
+    let bytes = |field: &str| output::size(usage[field].as_u64().unwrap_or(0));
+    [
+        text(named, "/name"),
+        bytes("logical_size_bytes"),
+        bytes("stored_bytes"),
+        bytes("unique_bytes"),
+        bytes("shared_bytes"),
+        bytes("inherited_bytes"),
+        bytes("wal_written_bytes"),
+        text(usage, "/pages_read"),
+    ]
 }
 
 async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {

@@ -24,3 +24,4 @@ mod scrub;
 mod starts;
 mod templates;
 mod up;
+mod usage;

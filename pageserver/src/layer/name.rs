@@ -22,6 +22,16 @@ pub struct LayerName {
     pub nonce: u64,
 }
 
+impl LayerName {
+    /// Whether the layer has versions at or below `at`.
+    pub fn holds_versions_at(&self, at: Lsn) -> bool {
+        match self.kind {
+            LayerKind::Delta => self.from < at,
+            LayerKind::Image => self.from <= at,
+        }
+    }
+}
+
 impl fmt::Display for LayerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {

@@ -55,6 +55,9 @@ pub struct BranchEntry {
     pub origin: TimelineOrigin,
     /// When it was made, in microseconds since 2000.
     pub created_at: i64,
+    /// Bytes of all its relations where it begins; absent where that was not known when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_size: Option<u64>,
 }
 
 /// Where a branch came from. Its history up to the branch's origin is the branch's.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use wal_format::Lsn;
 
 use super::{Body, NoChange};
-use crate::{layer::name::LayerSummary, timeline::Retained};
+use crate::{layer::name::LayerSummary, metering::LogicalSize, timeline::Retained};
 
 /// A timeline's layers. A timeline without a manifest has none of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,8 +20,33 @@ pub struct TimelineManifest {
     /// The cutoff that is about to be: no branch is made below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<Lsn>,
+    /// How large it was when that was last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_size: Option<LogicalSize>,
+    /// Pages that computes have read of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pages_read: u64,
     /// The layers, by rising LSN, those of one range of LSNs by rising key.
     pub layers: Vec<LayerSummary>,
+}
+
+impl TimelineManifest {
+    /// That of a timeline which begins at this point, and has no layers.
+    pub fn begin(point: BranchPoint) -> TimelineManifest {
+        TimelineManifest {
+            last_record: point,
+            term: Term::default(),
+            retained: Retained::default(),
+            announced: None,
+            logical_size: None,
+            pages_read: 0,
+            layers: Vec::new(),
+        }
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Body for TimelineManifest {

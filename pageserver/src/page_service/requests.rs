@@ -75,6 +75,7 @@ impl Reader {
         timer.observe_duration();
         if matches!(answer.frame.response, Response::Pages { .. }) {
             METRICS.pages_read.inc_by(pages as u64);
+            self.timeline().note_pages_read(pages as u64);
         }
         answer
     }

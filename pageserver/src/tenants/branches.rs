@@ -39,6 +39,8 @@ impl Tenants {
             source.ok_or_else(|| Error::NotFound(format!("template {:?}", template.name)))?;
         let id = TenantId::from_bits(rand::random());
         let now = clock::now();
+        let timeline = template.timeline(source.timeline);
+        let logical_size = self.known_size(timeline, source.origin.point.lsn).await;
         let main = BranchEntry {
             name: MAIN_BRANCH.to_owned(),
             timeline: TimelineId::from_bits(rand::random()),
@@ -49,6 +51,7 @@ impl Tenants {
             }),
             origin: source.origin,
             created_at: now,
+            logical_size,
         };
         let manifest = TenantManifest {
             tenant: id,
@@ -111,6 +114,7 @@ impl Tenants {
         check_name(name)?;
         let now = clock::now();
         let timeline = TimelineId::from_bits(rand::random());
+        let logical_size = self.branch_size(tenant, from, point).await?;
         let mut parent_timeline = timeline;
         let manifest = self
             .change(tenant, |manifest| {
@@ -119,7 +123,7 @@ impl Tenants {
                 let parent = find_branch(manifest, from)?;
                 parent_timeline = parent.timeline;
                 let entry = child(manifest, parent, name, timeline, point, now);
-                manifest.branches.push(Arc::new(entry));
+                manifest.branches.push(Arc::new(BranchEntry { logical_size, ..entry }));
                 Ok(())
             })
             .await?;
@@ -141,6 +145,7 @@ impl Tenants {
     ) -> Result<(Branch, Branch), Error> {
         let now = clock::now();
         let timeline = TimelineId::from_bits(rand::random());
+        let logical_size = self.branch_size(tenant, branch, point).await?;
         let mut old_timeline = timeline;
         let manifest = self
             .change(tenant, |manifest| {
@@ -155,6 +160,7 @@ impl Tenants {
                     None => free_name(manifest, &old.name, now),
                 };
                 let entry = child(manifest, &old, &old.name, timeline, point, now);
+                let entry = BranchEntry { logical_size, ..entry };
                 let is_old = |entry: &&mut Arc<BranchEntry>| entry.timeline == old.timeline;
                 if let Some(old) = manifest.branches.iter_mut().find(is_old) {
                     Arc::make_mut(old).name = kept;
@@ -177,6 +183,18 @@ impl Tenants {
 }
 
 impl Tenants {
+    /// How large a branch is where another is made from it, if that is known.
+    async fn branch_size(
+        &self,
+        tenant: TenantId,
+        from: &str,
+        point: BranchPoint,
+    ) -> Result<Option<u64>, Error> {
+        let manifest = self.manifest(tenant).await?;
+        let timeline = manifest.timeline(find_branch(&manifest, from)?.timeline);
+        Ok(self.known_size(timeline, point.lsn).await)
+    }
+
     /// Takes back a branch that was published and may not be; `restored` gets its name back. The
     /// reason, which the caller is told. Where taking back fails, the branch stays and says of
     /// itself that its history is gone.
@@ -220,6 +238,7 @@ fn child(
         ancestor: Some(AncestorEntry { tenant, timeline: parent.timeline, point }),
         origin: TimelineOrigin { point, ..parent.origin },
         created_at: now,
+        logical_size: None,
     }
 }
 

@@ -96,6 +96,7 @@ impl Tenants {
             !gone
         });
         self.written.lock().retain(|id, _| !is_gone(*id));
+        self.engine.meters.forget(is_gone);
     }
 
     fn slot(&self, id: TenantId) -> Arc<Slot> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{TenantId, TenantTimeline, Term, TimelineId, TimelineOrigin};
+use protocol::{TenantId, TenantTimeline, TimelineId, TimelineOrigin};
 
 use super::{
     MAIN_BRANCH, Tenant, Tenants,
@@ -14,15 +14,16 @@ use crate::{
     clock,
     engine::{layer_path, timeline_folder},
     error::Error,
-    key::Key,
+    key::{Key, KeyKind},
     layer::{
         format::LayerKind,
         name::{LayerName, LayerSummary},
         writer::LayerWriter,
     },
     manifest::{BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest},
+    metering::{LogicalSize, fork_bytes},
     store::unavailable,
-    timeline::{Retained, Window},
+    timeline::Window,
 };
 
 /// An image layer holds this many bytes of values, before compression.
@@ -60,6 +61,7 @@ impl Tenants {
             id: TenantTimeline { tenant, timeline },
             waiting: Vec::new(),
             waiting_bytes: 0,
+            logical_size: 0,
             layers: Vec::new(),
         })
     }
@@ -73,12 +75,16 @@ pub struct TemplateWriter<'t> {
     id: TenantTimeline,
     waiting: Vec<(Key, Bytes)>,
     waiting_bytes: usize,
+    logical_size: u64,
     layers: Vec<LayerSummary>,
 }
 
 impl TemplateWriter<'_> {
     /// Adds a key. A page of zeros may be left out.
     pub async fn put(&mut self, key: Key, value: Bytes) -> Result<(), Error> {
+        if KeyKind::ForkSize.all().contains(&key) {
+            self.logical_size += fork_bytes(&value);
+        }
         self.waiting_bytes += value.len() + KEY_OVERHEAD_BYTES;
         self.waiting.push((key, value));
         if self.waiting_bytes >= IMAGE_LAYER_BYTES { self.write_layer().await } else { Ok(()) }
@@ -90,12 +96,11 @@ impl TemplateWriter<'_> {
         let origin = self.source.origin;
         let store = self.tenants.engine.store.clone();
         let mut sequence = Sequence::create(store, timeline_folder(self.id));
+        let size = LogicalSize { lsn: origin.point.lsn, bytes: self.logical_size };
         let manifest = TimelineManifest {
-            last_record: origin.point,
-            term: Term::default(),
-            retained: Retained::default(),
-            announced: None,
+            logical_size: Some(size),
             layers: self.layers,
+            ..TimelineManifest::begin(origin.point)
         };
         sequence.publish(sequence.prepare(&manifest)?).await?;
 
@@ -106,6 +111,7 @@ impl TemplateWriter<'_> {
             ancestor: None,
             origin,
             created_at: now,
+            logical_size: Some(self.logical_size),
         };
         let manifest = TenantManifest {
             tenant: self.id.tenant,

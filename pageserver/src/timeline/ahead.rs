@@ -8,7 +8,7 @@ use futures::poll;
 use tokio::sync::OwnedSemaphorePermit;
 use wal_format::{Lsn, RelationFork};
 
-use super::{Timeline, read::holds_versions_at};
+use super::Timeline;
 use crate::{
     key::Key,
     layer::reader::{Layer, READ_BLOCKS_MAX},
@@ -54,7 +54,7 @@ impl Timeline {
         let wanted = layers
             .iter()
             .rev()
-            .filter(|layer| holds_versions_at(layer, at) && layer.may_hold(&hull))
+            .filter(|layer| layer.summary().name.holds_versions_at(at) && layer.may_hold(&hull))
             .take(LAYERS_AHEAD_MAX);
         let keys: Arc<[Key]> = keys.into();
         for layer in wanted {

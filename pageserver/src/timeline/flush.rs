@@ -29,6 +29,7 @@ use crate::{
     error::Error,
     layer::{reader::Layer, writer::write_delta},
     manifest::{Prepared, Sequence, TimelineManifest},
+    metering::{LogicalSize, Meter},
     metrics::METRICS,
     store::unavailable,
 };
@@ -37,6 +38,8 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a layer's manifest waits for the logical size, which an ancestor may have to be read for.
+const MEASURE_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl Timeline {
     /// Writes all that was applied to the object store; the LSN up to which it is there. Where the
@@ -184,6 +187,7 @@ impl Timeline {
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
+        self.measure(to).await;
         let mut sequence = self.sequence.lock().await;
         let mut layers = self.state.read().layers.to_vec();
         layers.push(Arc::new(self.layer(written.summary)));
@@ -202,7 +206,37 @@ impl Timeline {
             (state.retained.clone(), state.announced)
         };
         let layers = layers.iter().map(|layer| layer.summary().clone()).collect();
-        TimelineManifest { last_record, term: self.term(), retained, announced, layers }
+        TimelineManifest {
+            last_record,
+            term: self.term(),
+            retained,
+            announced,
+            logical_size: *self.measured.lock(),
+            pages_read: self.pages_read(),
+            layers,
+        }
+    }
+
+    /// Measures the logical size for the next manifest. Where it cannot be had in time, the last one
+    /// stays: a layer does not wait for it.
+    async fn measure(&self, at: Lsn) {
+        let size = tokio::time::timeout(MEASURE_TIME_MAX, self.logical_size(at)).await;
+        if let Ok(Ok(bytes)) = size {
+            *self.measured.lock() = Some(LogicalSize { lsn: at, bytes });
+        }
+    }
+
+    /// Writes a manifest for the sake of the pages that were read since the last one, where this
+    /// process writes the timeline: what others count is theirs.
+    pub(crate) async fn keep_pages_read(&self) -> Result<(), Error> {
+        let mut sequence = self.sequence.lock().await;
+        let kept = self.engine.meters.get(self.id()).map_or(0, |meter| meter.pages_read);
+        if !sequence.has_written() || self.pages_read() == kept {
+            return Ok(());
+        }
+        let now = self.flushed.borrow().clone();
+        let manifest = self.manifest(now.last_record, &self.state.read().layers);
+        self.publish(&mut sequence, manifest, |_| ()).await
     }
 
     async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
@@ -231,6 +265,7 @@ impl Timeline {
     ) -> Result<(), Error> {
         self.create(sequence, sequence.prepare(&manifest)?).await?;
         let (last_record, term) = (manifest.last_record, manifest.term);
+        self.engine.meters.note(self.id(), Meter::of(&manifest));
         take_over(manifest);
         self.note_success(last_record, term);
         sequence.collect().await;

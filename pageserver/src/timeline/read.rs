@@ -12,7 +12,7 @@ use crate::{
     key::{Key, KeyKind},
     layer::{
         Clear, cleared_at,
-        format::{Block, LayerKind},
+        format::Block,
         memory::MemoryLayer,
         reader::{Contents, Layer, READ_BLOCKS_MAX},
     },
@@ -111,7 +111,7 @@ impl Timeline {
         let (mut timeline, mut at) = (self, at);
         loop {
             for layer in timeline.scan_memory(&mut found, at)?.iter().rev() {
-                if holds_versions_at(layer, at) && layer.may_hold(&found.range) {
+                if layer.summary().name.holds_versions_at(at) && layer.may_hold(&found.range) {
                     found.scan_layer(layer, at).await?;
                 }
             }
@@ -159,7 +159,7 @@ impl Timeline {
                 break;
             }
             for (place, layer) in layers.iter().enumerate().rev() {
-                if holds_versions_at(layer, at) && layer.may_hold(&wanted.hull) {
+                if layer.summary().name.holds_versions_at(at) && layer.may_hold(&wanted.hull) {
                     let older = &layers[..place];
                     wanted
                         .collect_layer(layer, at, || timeline.read_layers_ahead(older, keys, at))
@@ -235,14 +235,6 @@ impl Timeline {
 enum Refuses {
     WhatIsGone,
     OnlyAncestors,
-}
-
-/// Whether a layer has versions at or below `at`.
-pub(super) fn holds_versions_at(layer: &Layer, at: Lsn) -> bool {
-    match layer.summary().name.kind {
-        LayerKind::Delta => layer.from() < at,
-        LayerKind::Image => layer.from() <= at,
-    }
 }
 
 /// Some keys, sorted, and what was found of them.

@@ -1,0 +1,133 @@
+//! What each timeline takes and gives, kept where it changes: it is read for all tenants at once,
+//! and no timeline is loaded for it.
+
+use std::{collections::HashMap, ops::Add};
+
+use parking_lot::Mutex;
+use protocol::TenantTimeline;
+use serde::{Deserialize, Serialize};
+use wal_format::{Lsn, PAGE_BYTES};
+
+use crate::{layer::name::LayerName, manifest::TimelineManifest};
+
+/// Bytes of all forks of all relations, as of an LSN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogicalSize {
+    /// As of when.
+    pub lsn: Lsn,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// Bytes of a fork, of which this is the stored size: its blocks, as four bytes.
+pub fn fork_bytes(size: &[u8]) -> u64 {
+    let blocks = size.first_chunk().map_or(0, |blocks| u32::from_le_bytes(*blocks));
+    u64::from(blocks) * PAGE_BYTES as u64
+}
+
+/// What the newest manifest of a timeline says, as far as it is metered.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Meter {
+    /// The last record that is in layers; `None`: the timeline has written none.
+    pub last_record_lsn: Option<Lsn>,
+    /// The size that was last measured.
+    pub logical_size: Option<LogicalSize>,
+    /// Pages that computes have read.
+    pub pages_read: u64,
+    layers: Box<[(LayerName, u64)]>,
+}
+
+impl Meter {
+    /// What this manifest says.
+    pub fn of(manifest: &TimelineManifest) -> Meter {
+        Meter {
+            last_record_lsn: Some(manifest.last_record.lsn),
+            logical_size: manifest.logical_size,
+            pages_read: manifest.pages_read,
+            layers: manifest.layers.iter().map(|layer| (layer.name, layer.bytes)).collect(),
+        }
+    }
+
+    /// Bytes of the timeline's layers.
+    pub fn stored_bytes(&self) -> u64 {
+        self.layers.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of the layers of which a branch made at `lsn` reads something.
+    pub fn bytes_read_at(&self, lsn: Lsn) -> u64 {
+        let read = self.layers.iter().filter(|(name, _)| name.holds_versions_at(lsn));
+        read.map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// The meters of all timelines that were met.
+#[derive(Default)]
+pub struct Meters(Mutex<HashMap<TenantTimeline, Meter>>);
+
+impl Meters {
+    /// Takes note of a timeline's newest manifest. Reads that were counted and are in no manifest
+    /// yet stay counted.
+    pub fn note(&self, id: TenantTimeline, newest: Meter) {
+        let mut meters = self.0.lock();
+        let pages_read = meters.get(&id).map_or(0, |known| known.pages_read).max(newest.pages_read);
+        meters.insert(id, Meter { pages_read, ..newest });
+    }
+
+    /// Takes note of pages that were read of a timeline, all since it began.
+    pub fn note_pages_read(&self, id: TenantTimeline, pages_read: u64) {
+        let mut meters = self.0.lock();
+        let meter = meters.entry(id).or_default();
+        meter.pages_read = meter.pages_read.max(pages_read);
+    }
+
+    /// Takes note of the size of a timeline of which no manifest says it.
+    pub fn note_size(&self, id: TenantTimeline, size: LogicalSize) {
+        self.0.lock().entry(id).or_default().logical_size.get_or_insert(size);
+    }
+
+    /// What is known of a timeline.
+    pub fn get(&self, id: TenantTimeline) -> Option<Meter> {
+        self.0.lock().get(&id).cloned()
+    }
+
+    /// Forgets the timelines that `is_gone` names.
+    pub fn forget(&self, is_gone: impl Fn(TenantTimeline) -> bool) {
+        self.0.lock().retain(|id, _| !is_gone(*id));
+    }
+}
+
+/// What a branch takes and gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Usage {
+    /// Bytes of all its relations when they were last measured: at the last layer that was written,
+    /// or, where it has written none, at its branch point.
+    pub logical_size_bytes: u64,
+    /// Bytes of its own layers in the object store: `unique_bytes` and `shared_bytes`.
+    pub stored_bytes: u64,
+    /// Of those, what no branch made from it reads.
+    pub unique_bytes: u64,
+    /// Of those, what branches made from it read as well.
+    pub shared_bytes: u64,
+    /// Bytes of layers of others that it reads: of the branches and the template it came from.
+    pub inherited_bytes: u64,
+    /// Bytes of WAL from where it begins to its last record.
+    pub wal_written_bytes: u64,
+    /// Pages that computes have read.
+    pub pages_read: u64,
+}
+
+impl Add for Usage {
+    type Output = Usage;
+
+    fn add(self, other: Usage) -> Usage {
+        Usage {
+            logical_size_bytes: self.logical_size_bytes + other.logical_size_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+            unique_bytes: self.unique_bytes + other.unique_bytes,
+            shared_bytes: self.shared_bytes + other.shared_bytes,
+            inherited_bytes: self.inherited_bytes + other.inherited_bytes,
+            wal_written_bytes: self.wal_written_bytes + other.wal_written_bytes,
+            pages_read: self.pages_read + other.pages_read,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What is metered equals what can be counted by others: in the store, and in the model.
+
+use futures::TryStreamExt;
+use protocol::TenantTimeline;
+
+use super::{World, world::main_of};
+use crate::{engine::layers_folder, metering::Usage, tenants::TenantUsage};
+
+/// The bytes of a timeline's layers, as the store lists them.
+async fn listed_bytes(world: &World, id: TenantTimeline) -> u64 {
+    let listed = world.store.list(Some(&layers_folder(id)));
+    let objects: Vec<_> = listed.try_collect().await.expect("the store works");
+    objects.iter().map(|object| object.size).sum()
+}
+
+async fn usage(world: &World, tenant: &str) -> TenantUsage {
+    let all = world.tenants.usage("", 10).await.expect("the store works");
+    let listed = all.into_iter().find(|usage| usage.name == tenant).expect("it is listed");
+    let asked = world.tenants.usage_of(tenant).await.expect("the store works");
+    assert_eq!(listed, asked);
+    listed
+}
+
+fn branch(usage: &TenantUsage, name: &str) -> Usage {
+    usage.branches.iter().find(|branch| branch.name == name).expect("it is there").usage
+}
+
+async fn write_and_flush(world: &mut World, id: TenantTimeline) {
+    for _ in 0..20 {
+        world.write(id).await.expect("the store works");
+    }
+    world.timeline(id).await.expect("it loads").flush().await.expect("the store works");
+}
+
+#[tokio::test]
+async fn usage_is_what_the_store_lists_and_the_model_has_in_memory_or_not() {
+    let mut world = World::new(11);
+    let template = world.template("base").await.expect("the store works");
+    let base = listed_bytes(&world, template.branches[0].timeline).await;
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    let begin = world.model.end(main).lsn;
+
+    let fresh = usage(&world, "one").await.total();
+    assert_eq!((fresh.stored_bytes, fresh.inherited_bytes), (0, base));
+    assert_eq!(fresh.wal_written_bytes, 0);
+    assert!(fresh.logical_size_bytes > 0, "the template has forks");
+    assert_eq!(world.tenants.loaded().len(), 0, "a timeline was loaded to be metered");
+
+    write_and_flush(&mut world, main).await;
+    let point = world.model.end(main);
+    let child = world.tenants.create_branch(tenant.id, "child", "main", point).await;
+    child.expect("it is made");
+    let size = world.timeline(main).await.expect("it loads").logical_size(point.lsn).await;
+    let at_branch_point = size.expect("the store works");
+    let shared = listed_bytes(&world, main).await;
+    write_and_flush(&mut world, main).await;
+    world.timeline(main).await.expect("it loads").note_pages_read(7);
+
+    let check = async |world: &World| {
+        let now = usage(world, "one").await;
+        let (main_usage, child_usage) = (branch(&now, "main"), branch(&now, "child"));
+        assert_eq!(main_usage.stored_bytes, listed_bytes(world, main).await);
+        assert_eq!(main_usage.shared_bytes, shared);
+        assert_eq!(main_usage.unique_bytes, main_usage.stored_bytes - shared);
+        assert_eq!(main_usage.inherited_bytes, base);
+        assert_eq!(main_usage.wal_written_bytes, world.model.end(main).lsn.0 - begin.0);
+        assert_eq!(main_usage.pages_read, 7);
+        let expected = Usage {
+            logical_size_bytes: at_branch_point,
+            inherited_bytes: base + shared,
+            ..Usage::default()
+        };
+        assert_eq!(child_usage, expected);
+        now
+    };
+    let loaded = check(&world).await;
+    assert!(world.idle().await > 0);
+    assert_eq!(check(&world).await, loaded);
+    assert_eq!(world.tenants.loaded().len(), 0, "a timeline was loaded to be metered");
+    world.restart();
+    assert_eq!(check(&world).await, loaded);
+
+    world.tenants.delete_branch(tenant.id, "child").await.expect("the store works");
+    let after = branch(&usage(&world, "one").await, "main");
+    assert_eq!((after.shared_bytes, after.unique_bytes), (0, after.stored_bytes));
+}
+
+#[tokio::test]
+async fn pages_read_survive_a_stop_and_a_crash_loses_what_no_manifest_has() {
+    let mut world = World::new(12);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    write_and_flush(&mut world, main).await;
+    let read = async |world: &World, pages| {
+        world.timeline(main).await.expect("it loads").note_pages_read(pages);
+    };
+    read(&world, 5).await;
+    world.tenants.shutdown().await;
+    world.restart();
+    assert_eq!(usage(&world, "one").await.total().pages_read, 5);
+
+    read(&world, 100).await;
+    assert_eq!(usage(&world, "one").await.total().pages_read, 105);
+    world.restart();
+    assert_eq!(usage(&world, "one").await.total().pages_read, 5);
+
+    // It is not this process that writes the timeline: its manifests are left alone, and the count
+    // stays in memory.
+    read(&world, 3).await;
+    assert!(world.idle().await > 0);
+    assert_eq!(usage(&world, "one").await.total().pages_read, 8);
+    write_and_flush(&mut world, main).await;
+    world.restart();
+    assert_eq!(usage(&world, "one").await.total().pages_read, 8);
+}
+
+#[tokio::test]
+async fn tenants_are_listed_by_name_a_page_at_a_time() {
+    let mut world = World::new(13);
+    world.template("base").await.expect("the store works");
+    for name in ["b", "a", "c"] {
+        world.tenant(name, "base").await.expect("the store works");
+    }
+    let names = async |after, count| {
+        let page = world.tenants.usage(after, count).await.expect("the store works");
+        page.into_iter().map(|usage| usage.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("", 2).await, ["a", "b"]);
+    assert_eq!(names("b", 2).await, ["c"]);
+    assert!(names("c", 2).await.is_empty());
+}

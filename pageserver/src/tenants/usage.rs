@@ -1,0 +1,167 @@
+//! What tenants take and give.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use protocol::{TenantId, TenantTimeline, TimelineId};
+use wal_format::Lsn;
+
+use super::{LIST_CONCURRENCY, Tenants};
+use crate::{
+    engine::timeline_folder,
+    error::Error,
+    manifest::{
+        AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest,
+    },
+    metering::{LogicalSize, Meter, Usage},
+};
+
+/// A tenant's usage, by branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TenantUsage {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its branches, in the order in which their timelines were made.
+    pub branches: Vec<BranchUsage>,
+}
+
+impl TenantUsage {
+    /// All of its branches together. What one branch has written and another reads is counted once
+    /// as stored, and again as inherited.
+    pub fn total(&self) -> Usage {
+        self.branches.iter().fold(Usage::default(), |total, branch| total + branch.usage)
+    }
+}
+
+/// A branch's usage.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BranchUsage {
+    /// Its name.
+    pub name: String,
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// What it takes and gives.
+    pub usage: Usage,
+}
+
+impl Tenants {
+    /// The usage of up to `count` tenants, by name, from the first after `after` on.
+    pub async fn usage(&self, after: &str, count: usize) -> Result<Vec<TenantUsage>, Error> {
+        let names = self.names.list(TenantKind::Tenant).await?;
+        let first = names.partition_point(|name| name.as_str() <= after);
+        let of_one = async |name: String| match self.usage_of(&name).await {
+            // Deleted between the two requests, or in the middle of its deletion.
+            Err(Error::NotFound(_)) => Ok(None),
+            usage => usage.map(Some),
+        };
+        let page = stream::iter(names.into_iter().skip(first).take(count)).map(of_one);
+        let found: Vec<_> = page.buffered(LIST_CONCURRENCY).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The usage of the tenant of this name or id.
+    pub async fn usage_of(&self, tenant: &str) -> Result<TenantUsage, Error> {
+        let manifest = self.find(TenantKind::Tenant, tenant).await?;
+        let mut last_read = HashMap::new();
+        for from in manifest.branches.iter().filter_map(|branch| branch.ancestor) {
+            let known = last_read.entry(from.timeline).or_insert(Lsn::INVALID);
+            *known = from.point.lsn.max(*known);
+        }
+        let mut branches = Vec::with_capacity(manifest.branches.len());
+        for branch in &manifest.branches {
+            let read_at = last_read.get(&branch.timeline).copied();
+            let usage = self.usage_of_branch(&manifest, branch, read_at).await?;
+            branches.push(BranchUsage {
+                name: branch.name.clone(),
+                timeline: branch.timeline,
+                usage,
+            });
+        }
+        Ok(TenantUsage { id: manifest.tenant, name: manifest.name.clone(), branches })
+    }
+
+    /// The size of a timeline at an LSN, where that is known without reading anything.
+    pub(super) async fn known_size(&self, id: TenantTimeline, at: Lsn) -> Option<u64> {
+        let loaded = self.timelines.lock().get(&id).and_then(|cell| cell.get().cloned());
+        match loaded {
+            Some(timeline) => timeline.logical_size(at).await.ok(),
+            None => {
+                let measured = self.meter(id).await.ok()?.logical_size?;
+                (measured.lsn == at).then_some(measured.bytes)
+            }
+        }
+    }
+
+    /// `read_at`: the highest LSN at which a branch was made from it.
+    async fn usage_of_branch(
+        &self,
+        manifest: &TenantManifest,
+        branch: &BranchEntry,
+        read_at: Option<Lsn>,
+    ) -> Result<Usage, Error> {
+        let id = manifest.timeline(branch.timeline);
+        let begin = branch.origin.point.lsn;
+        let loaded = self.timelines.lock().get(&id).and_then(|cell| cell.get().cloned());
+        let meter = self.meter(id).await?;
+        let last_record_lsn = match &loaded {
+            Some(timeline) => timeline.last_record_lsn(),
+            None => meter.last_record_lsn.unwrap_or(begin),
+        };
+        let pages_read = loaded.map_or(meter.pages_read, |timeline| timeline.pages_read());
+        let size = match (meter.logical_size, branch.logical_size) {
+            (Some(measured), _) => measured.bytes,
+            (None, Some(bytes)) => bytes,
+            // Of a branch that was made while its parent was not in memory, and has written nothing.
+            (None, None) => self.measure(id, begin).await?,
+        };
+        let stored_bytes = meter.stored_bytes();
+        let shared_bytes = read_at.map_or(0, |lsn| meter.bytes_read_at(lsn));
+        Ok(Usage {
+            logical_size_bytes: size,
+            stored_bytes,
+            unique_bytes: stored_bytes - shared_bytes,
+            shared_bytes,
+            inherited_bytes: self.inherited_bytes(branch.ancestor).await?,
+            wal_written_bytes: last_record_lsn.0.saturating_sub(begin.0),
+            pages_read,
+        })
+    }
+
+    async fn measure(&self, id: TenantTimeline, at: Lsn) -> Result<u64, Error> {
+        let bytes = self.timeline_as_stored(id).await?.logical_size(at).await?;
+        self.engine.meters.note_size(id, LogicalSize { lsn: at, bytes });
+        Ok(bytes)
+    }
+
+    /// What a branch reads of those it came from.
+    async fn inherited_bytes(&self, ancestor: Option<AncestorEntry>) -> Result<u64, Error> {
+        let mut bytes = 0;
+        let mut next = ancestor;
+        while let Some(from) = next {
+            let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
+            bytes += self.meter(id).await?.bytes_read_at(from.point.lsn);
+            let manifest = self.manifest(id.tenant).await?;
+            next = manifest.branch_of(id.timeline).and_then(|branch| branch.ancestor);
+        }
+        Ok(bytes)
+    }
+
+    /// A timeline's meter. Read from the store where it was not met since the start.
+    fn meter(&self, id: TenantTimeline) -> BoxFuture<'_, Result<Meter, Error>> {
+        Box::pin(async move {
+            if let Some(known) = self.engine.meters.get(id) {
+                return Ok(known);
+            }
+            let opened = Sequence::open(self.engine.store.clone(), timeline_folder(id)).await?;
+            let (_, manifest): (_, Option<TimelineManifest>) = opened;
+            let meter = manifest.as_ref().map(Meter::of).unwrap_or_default();
+            // One that was written meanwhile is newer.
+            Ok(self.engine.meters.get(id).unwrap_or_else(|| {
+                self.engine.meters.note(id, meter.clone());
+                meter
+            }))
+        })
+    }
+}
