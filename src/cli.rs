@@ -1,12 +1,12 @@
 //! The command line: what can be said, and the help that teaches it.
 
-mod cache;
+mod limits;
 mod roles;
 mod verbs;
 
 use clap::{Parser, Subcommand};
 
-pub use cache::CacheArgs;
+pub use limits::LimitsArgs;
 pub use roles::{
     ComputeRunArgs, ControlPlaneArgs, PageserverArgs, PostgresArgs, SafekeeperArgs, UpArgs,
 };

@@ -6,6 +6,7 @@ mod data_folder;
 mod default_template;
 mod head;
 mod machine;
+mod machine_share;
 mod stop;
 mod storage;
 mod up;

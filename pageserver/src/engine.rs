@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::Cache, layer::name::LayerName, metering::Meters, redo::Redo, store::Uploads,
-    timeline::READS_AHEAD_MAX, work::Work,
+    cache::Cache, layer::name::LayerName, metering::Meters, open_layers::OpenLayers, redo::Redo,
+    store::Uploads, timeline::READS_AHEAD_MAX, work::Work,
 };
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
@@ -27,6 +27,8 @@ pub struct Engine {
     pub redo: Arc<dyn Redo>,
     /// Blocks and tables of contents of layers.
     pub cache: Arc<Cache>,
+    /// The memory of what is not in the store yet.
+    pub open_layers: Arc<OpenLayers>,
     /// Taken while a frozen layer is written.
     pub flush_permits: Semaphore,
     /// Carries layers to the store.
@@ -45,11 +47,17 @@ pub struct Engine {
 
 impl Engine {
     /// An engine on this store and this cache.
-    pub fn new(store: Arc<dyn ObjectStore>, redo: Arc<dyn Redo>, cache: Cache) -> Engine {
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        redo: Arc<dyn Redo>,
+        cache: Cache,
+        open_layers: OpenLayers,
+    ) -> Engine {
         Engine {
             store,
             redo,
             cache: Arc::new(cache),
+            open_layers: Arc::new(open_layers),
             flush_permits: Semaphore::new(FLUSHES_MAX),
             uploads: Uploads::default(),
             reads_ahead: Arc::new(Semaphore::new(READS_AHEAD_MAX)),

@@ -23,6 +23,7 @@ mod ingest;
 mod limits;
 mod metering;
 mod metrics;
+mod open_layers;
 mod page_service;
 mod replication_origin;
 mod server;
@@ -32,5 +33,5 @@ mod template;
 mod wal_receiver;
 mod work;
 
-pub use limits::Limits;
+pub use limits::{Limits, Memory};
 pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

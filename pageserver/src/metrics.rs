@@ -50,6 +50,8 @@ pub struct Metrics {
     cache_disks_given_up: IntGauge,
     /// Timelines that left memory because nobody used them.
     pub unloaded_timelines: IntCounter,
+    /// Times that ingest waited because open layers filled their memory.
+    pub memory_waits: IntCounter,
     timelines: IntGauge,
     memory_layer_bytes: IntGauge,
     unflushed_bytes: IntGauge,
@@ -142,6 +144,10 @@ impl Metrics {
             unloaded_timelines: register_int_counter!(
                 "offshoot_pageserver_unloaded_timelines_total",
                 "Timelines that left memory because nobody used them"
+            )?,
+            memory_waits: register_int_counter!(
+                "offshoot_pageserver_memory_waits_total",
+                "Times that ingest of a timeline waited for memory of open layers"
             )?,
             timelines: register_int_gauge!(
                 "offshoot_pageserver_loaded_timelines",

@@ -8,6 +8,7 @@ mod histories;
 mod isolation;
 mod merging;
 mod model;
+mod pressure;
 mod retention;
 mod scrub;
 mod takeover;

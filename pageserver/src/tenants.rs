@@ -7,6 +7,7 @@
 mod branches;
 mod loaded;
 mod names;
+mod pressure;
 mod removal;
 mod retention;
 mod template;
@@ -28,6 +29,7 @@ use crate::{
     error::Error,
     limits::Limits,
     manifest::{BranchEntry, TenantKind, TenantManifest},
+    open_layers::OpenLayers,
     redo::Redo,
     timeline::{Timeline, Window, WrittenSequence},
 };
@@ -134,9 +136,10 @@ impl Tenants {
     pub fn with_limits(options: Options, disk: Option<Disk>, limits: Limits) -> Tenants {
         let Options { store, redo, cache_bytes, on_load } = options;
         let cache = Cache::new(cache_bytes, disk);
+        let open_layers = OpenLayers::new(limits.open_layers_bytes_max);
         Tenants {
             names: Names::new(store.clone()),
-            engine: Arc::new(Engine::new(store, redo, cache)),
+            engine: Arc::new(Engine::new(store, redo, cache, open_layers)),
             on_load,
             manifests: Mutex::default(),
             timelines: Mutex::default(),
@@ -201,6 +204,11 @@ impl Tenants {
     /// How full the cache is.
     pub fn cache_status(&self) -> CacheStatus {
         self.engine.cache.status()
+    }
+
+    /// The memory of layers that are not in the object store yet.
+    pub(crate) fn open_layers(&self) -> &OpenLayers {
+        &self.engine.open_layers
     }
 
     async fn find(&self, kind: TenantKind, name_or_id: &str) -> Result<Arc<TenantManifest>, Error> {

@@ -60,6 +60,7 @@ use crate::{
     manifest::{Sequence, TimelineManifest},
     metering::{LogicalSize, Meter, fork_bytes},
     metrics::METRICS,
+    open_layers::Charge,
 };
 
 /// The open layer is frozen when it has grown to this many bytes.
@@ -139,6 +140,7 @@ pub struct Timeline {
 
 struct State {
     open: MemoryLayer,
+    open_charge: Charge,
     /// When the open layer got its first record.
     open_since: Option<Instant>,
     /// Oldest first.
@@ -155,6 +157,8 @@ struct State {
 #[derive(Clone)]
 struct Frozen {
     layer: Arc<MemoryLayer>,
+    /// Counts the layer's memory while it is one of the timeline's.
+    _charge: Arc<Charge>,
     last_record: BranchPoint,
 }
 
@@ -193,6 +197,7 @@ impl Timeline {
         let timeline = Arc::new(Timeline {
             state: RwLock::new(State {
                 open: MemoryLayer::new(last_record.lsn),
+                open_charge: Charge::new(engine.open_layers.clone()),
                 open_since: None,
                 frozen: VecDeque::new(),
                 is_behind: compact::is_behind(&layers),
@@ -287,6 +292,8 @@ impl Timeline {
             state.open_since = Some(Instant::now());
         }
         state.open.apply(change);
+        let bytes = state.open.bytes();
+        state.open_charge.grow_to(bytes);
         METRICS.ingested_bytes.inc_by(end.0 - state.last_record.lsn.0);
         state.last_record = BranchPoint { lsn: end, last_record: start };
         let is_full =
@@ -305,11 +312,12 @@ impl Timeline {
     /// Waits until memory has room: the back-pressure on ingest. Fails when the timeline was
     /// fenced or stopped.
     pub async fn ready_for_more(&self) -> Result<(), Error> {
-        let mut was_behind = false;
+        let (mut was_behind, mut had_no_memory) = (false, false);
         loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
+            let (room, memory) = (self.room.notified(), self.engine.open_layers.room());
+            tokio::pin!(room, memory);
             room.as_mut().enable();
+            memory.as_mut().enable();
             if let Some(error) = self.fenced.get() {
                 return Err(error.clone());
             }
@@ -322,19 +330,31 @@ impl Timeline {
                 is_full && state.frozen.len() >= FROZEN_LAYERS_MAX
             };
             let is_behind = self.is_behind();
-            if !is_full && !is_behind {
+            // Where nobody relieves it, it would be waited for in vain.
+            let has_no_memory = self.engine.open_layers.is_full() && self.engine.work.has_worker();
+            if !is_full && !is_behind && !has_no_memory {
                 return Ok(());
+            }
+            if has_no_memory && !had_no_memory {
+                METRICS.memory_waits.inc();
             }
             if is_behind && !was_behind {
                 let (timeline, runs) = (self.id(), self.runs());
                 tracing::warn!(%timeline, runs, "ingest waits for layers to be merged");
             }
-            was_behind = is_behind;
+            (was_behind, had_no_memory) = (is_behind, has_no_memory);
             tokio::select! {
                 () = room => {}
+                () = memory => {}
                 () = self.stop.cancelled() => {}
             }
         }
+    }
+
+    /// Whether the next record has to wait for [`Timeline::ready_for_more`]: cheap enough to be
+    /// asked before each.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.engine.open_layers.is_full()
     }
 
     /// The end of the last record applied; where ingest goes on.
@@ -482,7 +502,9 @@ impl State {
     fn freeze(&mut self) {
         let next = MemoryLayer::new(self.last_record.lsn);
         let layer = Arc::new(std::mem::replace(&mut self.open, next));
-        self.frozen.push_back(Frozen { layer, last_record: self.last_record });
+        let charge = self.open_charge.next();
+        let charge = Arc::new(std::mem::replace(&mut self.open_charge, charge));
+        self.frozen.push_back(Frozen { layer, _charge: charge, last_record: self.last_record });
         self.open_since = None;
     }
 }

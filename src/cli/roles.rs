@@ -9,7 +9,7 @@ use clap::Args;
 use control_plane::{PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 
-use super::{CONTROL_PLANE_DEFAULT, CacheArgs};
+use super::{CONTROL_PLANE_DEFAULT, LimitsArgs};
 
 const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
 const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
@@ -72,9 +72,9 @@ pub struct UpArgs {
         default_value = COMPUTE_USERS_DEFAULT
     )]
     pub compute_users: Users,
-    /// The pageserver's cache; its disk part is in a folder below --data.
+    /// The pageserver's bounds; what it takes of the disk is in a folder below --data.
     #[command(flatten)]
-    pub cache: CacheArgs,
+    pub limits: LimitsArgs,
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,
@@ -122,10 +122,10 @@ pub struct PageserverArgs {
     /// All safekeepers.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
-    /// The cache.
+    /// Its bounds.
     #[command(flatten)]
-    pub cache: CacheArgs,
-    /// The folder for --cache-disk; what is in it may be lost at any time.
+    pub limits: LimitsArgs,
+    /// The folder for --disk; what is in it may be lost at any time.
     #[arg(long, value_name = "DIR")]
     pub cache_folder: Option<PathBuf>,
 }

@@ -2,19 +2,19 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use pageserver::{CacheConfig, DiskConfig, Limits, Pageserver, cache::DISK_BYTES_MIN};
+use pageserver::{CacheConfig, DiskConfig, Limits, Memory, Pageserver, cache::DISK_BYTES_MIN};
 use protocol::NodeId;
 use safekeeper::Safekeeper;
 
-use super::{head::QuorumHead, stop::StopSignals};
+use super::{head::QuorumHead, machine_share, stop::StopSignals};
 use crate::{
-    cli::{CacheArgs, PageserverArgs, SafekeeperArgs},
+    cli::{LimitsArgs, PageserverArgs, SafekeeperArgs},
     failure::Failure,
     output::say,
 };
 
-/// What the cache takes of the disk where nothing is said and the object store is S3.
-const CACHE_DISK_DEFAULT: u64 = 4 << 30;
+/// Below this a pageserver does nothing well.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// The object store, scoped to the prefix that is ours.
 pub type Store = Arc<dyn object_store::ObjectStore>;
@@ -36,10 +36,9 @@ pub async fn safekeeper(args: SafekeeperArgs) -> Result<(), Failure> {
 pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let store = open_store(&args.store).await?;
-    let cache = cache_config(&args.cache, &args.store, args.cache_folder)?;
-    let limits = limits(&args.cache);
+    let bounds = bounds(&args.limits, &args.store, args.cache_folder)?;
     let (listen, http) = (args.listen, args.http);
-    let pageserver = start_pageserver(store, listen, http, args.safekeepers, cache, limits).await?;
+    let pageserver = start_pageserver(store, listen, http, args.safekeepers, bounds).await?;
     say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
@@ -71,33 +70,46 @@ pub async fn start_safekeeper(config: safekeeper::Config) -> Result<Safekeeper, 
     started.map_err(|error| Failure::new(format!("safekeeper {node} on {listen}: {error}")))
 }
 
-/// What the pageserver may keep near at hand, for a store of this URL.
-pub fn cache_config(
-    args: &CacheArgs,
+/// What the pageserver may take.
+pub struct Bounds {
+    cache: CacheConfig,
+    limits: Limits,
+}
+
+/// What the pageserver may take, for a store of this URL; its part of the disk is in this folder.
+pub fn bounds(
+    args: &LimitsArgs,
     store_url: &str,
     folder: Option<PathBuf>,
-) -> Result<CacheConfig, Failure> {
+) -> Result<Bounds, Failure> {
+    let memory = args.memory.unwrap_or_else(machine_share::memory);
+    if memory < MEMORY_BYTES_MIN {
+        return Err(Failure::new(format!(
+            "--memory of {memory} bytes is too little: at least {MEMORY_BYTES_MIN}"
+        )));
+    }
+    let memory = Memory::divide(memory);
     // A copy of local files on a local disk would only take space and time.
-    let by_default = if store_url.starts_with("s3://") { CACHE_DISK_DEFAULT } else { 0 };
-    let disk = match (args.cache_disk, folder) {
+    let is_far = store_url.starts_with("s3://");
+    let disk = match (args.disk, folder) {
         (Some(0), _) => None,
         (Some(bytes), Some(folder)) => Some(DiskConfig { folder, bytes }),
-        (Some(_), None) => return Err(Failure::new("--cache-disk needs a --cache-folder")),
-        (None, Some(folder)) if by_default > 0 => Some(DiskConfig { folder, bytes: by_default }),
+        (Some(_), None) => return Err(Failure::new("--disk needs a --cache-folder")),
+        (None, Some(folder)) if is_far => {
+            let bytes = machine_share::disk(&folder).max(DISK_BYTES_MIN);
+            Some(DiskConfig { folder, bytes })
+        }
         (None, _) => None,
     };
     if let Some(disk) = disk.as_ref().filter(|disk| disk.bytes < DISK_BYTES_MIN) {
         let bytes = disk.bytes;
         return Err(Failure::new(format!(
-            "--cache-disk of {bytes} bytes is too little: at least {DISK_BYTES_MIN}, or 0 for none"
+            "--disk of {bytes} bytes is too little: at least {DISK_BYTES_MIN}, or 0 for none"
         )));
     }
-    Ok(CacheConfig { memory_bytes: args.cache_memory, disk })
-}
-
-/// What else bounds the pageserver.
-pub fn limits(args: &CacheArgs) -> Limits {
-    Limits { unload_after: args.unload_after }
+    let cache = CacheConfig { memory_bytes: memory.cache, disk };
+    let limits = Limits { unload_after: args.unload_after, ..Limits::of(memory) };
+    Ok(Bounds { cache, limits })
 }
 
 /// Starts the pageserver, or says why it cannot.
@@ -106,14 +118,49 @@ pub async fn start_pageserver(
     page_listen: SocketAddr,
     http_listen: SocketAddr,
     safekeepers: Vec<SocketAddr>,
-    cache: CacheConfig,
-    limits: Limits,
+    bounds: Bounds,
 ) -> Result<Pageserver, Failure> {
     let head = Arc::new(QuorumHead { safekeepers: safekeepers.clone() });
+    let Bounds { cache, limits } = bounds;
     let config =
         pageserver::Config { store, page_listen, http_listen, safekeepers, head, cache, limits };
     let started = Pageserver::start(config).await;
     started.map_err(|error| {
         Failure::new(format!("pageserver on {page_listen} and {http_listen}: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn asked(memory: Option<u64>, disk: Option<u64>) -> LimitsArgs {
+        LimitsArgs { memory, disk, unload_after: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn one_number_is_divided_among_all_that_takes_memory() -> Result<(), Failure> {
+        let args = asked(Some(1 << 30), Some(1 << 30));
+        let bounds = bounds(&args, "file:///store", Some("/cache".into()))?;
+        let taken = bounds.cache.memory_bytes as usize
+            + bounds.limits.open_layers_bytes_max
+            + bounds.limits.merge_bytes_max;
+        assert!(taken < 1 << 30, "nothing is left for the process itself");
+        assert_eq!(bounds.limits.unload_after, Duration::from_secs(60));
+        assert_eq!(bounds.cache.disk.map(|disk| disk.bytes), Some(1 << 30));
+        Ok(())
+    }
+
+    #[test]
+    fn too_little_memory_or_disk_is_refused_with_the_least() {
+        let folder = || Some(PathBuf::from("/cache"));
+        let refused =
+            |args| bounds(&args, "file:///store", folder()).err().map(|it| it.to_string());
+        let message = refused(asked(Some(1 << 20), None)).unwrap_or_default();
+        assert!(message.contains("at least 67108864"), "{message:?}");
+        let message = refused(asked(None, Some(1))).unwrap_or_default();
+        assert!(message.contains("or 0 for none"), "{message:?}");
+    }
 }

@@ -75,14 +75,13 @@ async fn start(
     };
     let store = storage::open_store(&store_url).await?;
     let safekeepers = start_safekeepers(args, folder, &store).await?;
-    let cache = storage::cache_config(&args.cache, &store_url, Some(folder.join("cache")))?;
+    let bounds = storage::bounds(&args.limits, &store_url, Some(folder.join("cache")))?;
     let pageserver = storage::start_pageserver(
         store,
         args.pageserver,
         args.pageserver_http,
         args.safekeepers.clone(),
-        cache,
-        storage::limits(&args.cache),
+        bounds,
     )
     .await?;
     ensure_default_template(args, folder, user, voice).await?;

@@ -93,7 +93,7 @@ async fn a_bucket_that_stops_answering_loses_nothing_and_a_restart_reads_it_back
     let data = folder.path().join("data");
     let log = folder.path().join("up.log");
     let mut arguments = up_arguments(&data);
-    arguments.extend(["--store", &ceph.url(), "--cache-disk", "256M"].map(str::to_owned));
+    arguments.extend(["--store", &ceph.url(), "--disk", "256M"].map(str::to_owned));
 
     let mut up = Up::start(ceph.environment(), &arguments, &log)?;
     up.offshoot(&["tenant", "create", "acme"])?;
@@ -129,7 +129,7 @@ async fn a_bad_network_loses_nothing_makes_no_page_wrong_and_lets_work_go_on() -
     let folder = folder()?;
     let log = folder.path().join("up.log");
     let mut arguments = up_arguments(&folder.path().join("data"));
-    arguments.extend(["--store", &ceph.url(), "--cache-disk", "256M"].map(str::to_owned));
+    arguments.extend(["--store", &ceph.url(), "--disk", "256M"].map(str::to_owned));
 
     let mut up = Up::start(environment.clone(), &arguments, &log)?;
     let create = async || up.offshoot(&["tenant", "create", "acme"]);

@@ -31,6 +31,10 @@ pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "cache": cache(&api.tenants.cache_status()),
+        "open_layers": {
+            "bytes": api.tenants.open_layers().bytes(),
+            "bytes_max": api.tenants.open_layers().bytes_max(),
+        },
         "timelines": timelines,
     }))
 }

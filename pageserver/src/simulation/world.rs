@@ -16,6 +16,7 @@ use crate::{
     clock,
     error::Error,
     key::{Key, KeyKind},
+    limits::Limits,
     tenants::{Options, TemplateSource, Tenant, Tenants},
     timeline::Timeline,
 };
@@ -33,6 +34,7 @@ pub struct World {
     pub random: StdRng,
     pub redo: Arc<ModelRedo>,
     loaded: Arc<Mutex<Vec<Arc<Timeline>>>>,
+    limits: Limits,
 }
 
 impl World {
@@ -42,11 +44,15 @@ impl World {
     }
 
     pub fn on(store: Arc<dyn ObjectStore>, seed: u64) -> World {
+        World::with_limits(store, seed, Limits::default())
+    }
+
+    pub fn with_limits(store: Arc<dyn ObjectStore>, seed: u64, limits: Limits) -> World {
         let loaded = Arc::new(Mutex::new(Vec::new()));
         let redo = Arc::new(ModelRedo::default());
-        let tenants = open(store.clone(), redo.clone(), &loaded);
+        let tenants = open(store.clone(), redo.clone(), &loaded, limits.clone());
         let random = StdRng::seed_from_u64(seed);
-        World { store, tenants, model: Model::default(), random, redo, loaded }
+        World { store, tenants, model: Model::default(), random, redo, loaded, limits }
     }
 
     /// A crash, and another pageserver on what is in `store`.
@@ -56,7 +62,7 @@ impl World {
         }
         self.loaded.lock().clear();
         self.store = store.clone();
-        self.tenants = open(store, self.redo.clone(), &self.loaded);
+        self.tenants = open(store, self.redo.clone(), &self.loaded, self.limits.clone());
     }
 
     /// A crash, and another pageserver on the same store.
@@ -230,12 +236,14 @@ fn open(
     store: Arc<dyn ObjectStore>,
     redo: Arc<ModelRedo>,
     loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>,
+    limits: Limits,
 ) -> Arc<Tenants> {
     let loaded = loaded.clone();
-    Arc::new(Tenants::new(Options {
+    let options = Options {
         store,
         redo,
         cache_bytes: CACHE_BYTES,
         on_load: Box::new(move |timeline| loaded.lock().push(timeline)),
-    }))
+    };
+    Arc::new(Tenants::with_limits(options, None, limits))
 }

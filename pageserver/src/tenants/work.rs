@@ -9,11 +9,15 @@ use crate::{clock, error::Error, timeline::Timeline};
 
 /// Merges of at most this many bytes are small: they do not wait for large ones.
 const SMALL_MERGE_BYTES: u64 = 4 << 20;
-/// Small merges that are under way at once. Each has its inputs and its output in memory.
+/// Small merges that are under way at once, where memory allows.
 const SMALL_MERGES_MAX: usize = 8;
-/// Large merges that are under way at once, each with some 1 MiB for each run that it reads and a
-/// layer of 32 MiB that it writes.
+/// What each of them takes: its inputs and its output are in memory.
+const SMALL_MERGE_MEMORY: usize = 8 << 20;
+/// Large merges that are under way at once, where memory allows.
 const LARGE_MERGES_MAX: usize = 4;
+/// What each of them takes: some 1 MiB for each run that it reads, and a layer of 32 MiB that it
+/// writes.
+const LARGE_MERGE_MEMORY: usize = 48 << 20;
 /// How often cutoffs are moved.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
 /// The wait after a merge that failed.
@@ -26,17 +30,19 @@ impl Tenants {
     /// go on they take turns with each read: one tenant's never keep another's waiting for long.
     pub async fn work(self: Arc<Self>) {
         let Some(mut queue) = self.engine.work.begin() else { return };
-        let small = Arc::new(Semaphore::new(SMALL_MERGES_MAX));
-        let large = Arc::new(Semaphore::new(LARGE_MERGES_MAX));
+        let (small, large) = merges_at_once(self.limits.merge_bytes_max);
+        let (small, large) = (Arc::new(Semaphore::new(small)), Arc::new(Semaphore::new(large)));
         let retaining = Arc::clone(&self).retain_all();
         let unloading = Arc::clone(&self).unload_all();
-        tokio::pin!(retaining, unloading);
+        let relieving = Arc::clone(&self).relieve_all();
+        tokio::pin!(retaining, unloading, relieving);
         loop {
             let timeline = tokio::select! {
                 () = self.engine.stop.cancelled() => return,
                 timeline = queue.recv() => timeline,
                 () = &mut retaining => return,
                 () = &mut unloading => return,
+                () = &mut relieving => return,
             };
             let Some(timeline) = timeline else { return };
             let Some(timeline) = timeline.upgrade() else { continue };
@@ -82,6 +88,14 @@ impl Tenants {
     }
 }
 
+/// How many small and how many large merges go on at once in so much memory: of either there is
+/// always one, since reads suffer without.
+fn merges_at_once(bytes_max: usize) -> (usize, usize) {
+    let large = (bytes_max / 4 * 3 / LARGE_MERGE_MEMORY).clamp(1, LARGE_MERGES_MAX);
+    let left = bytes_max.saturating_sub(large * LARGE_MERGE_MEMORY);
+    ((left / SMALL_MERGE_MEMORY).clamp(1, SMALL_MERGES_MAX), large)
+}
+
 /// One merge; false where it failed.
 async fn take_turn(timeline: &Arc<Timeline>) -> bool {
     match timeline.compact().await {
@@ -90,6 +104,23 @@ async fn take_turn(timeline: &Arc<Timeline>) -> bool {
             let id = timeline.id();
             tracing::warn!(timeline = %id, %error, "layers could not be merged; tried again");
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_fit_the_memory_that_they_have_and_are_never_none() {
+        assert_eq!(merges_at_once(0), (1, 1));
+        assert_eq!(merges_at_once(128 << 20), (4, 2));
+        assert_eq!(merges_at_once(1 << 30), (SMALL_MERGES_MAX, LARGE_MERGES_MAX));
+        for mib in 56..2048 {
+            let (small, large) = merges_at_once(mib << 20);
+            let taken = small * SMALL_MERGE_MEMORY + large * LARGE_MERGE_MEMORY;
+            assert!(taken <= mib << 20, "{small} and {large} in {mib} MiB");
         }
     }
 }

@@ -140,6 +140,16 @@ impl Timeline {
         self.room.notify_waiters();
     }
 
+    /// Has the open layer written, where no others wait for it.
+    pub(crate) fn freeze_now(&self) {
+        let mut state = self.state.write();
+        if !state.open.is_empty() && state.frozen.len() < FROZEN_LAYERS_MAX {
+            state.freeze();
+            drop(state);
+            self.flush_wanted.notify_one();
+        }
+    }
+
     fn freeze_the_old(&self) {
         let mut state = self.state.write();
         let is_old = state.open_since.is_some_and(|since| since.elapsed() >= OPEN_LAYER_AGE_MAX);

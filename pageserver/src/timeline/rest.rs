@@ -62,6 +62,16 @@ impl Timeline {
         has_written.then(|| WrittenSequence(self.sequence.clone()))
     }
 
+    /// Memory of the open layer.
+    pub(crate) fn open_bytes(&self) -> usize {
+        self.state.read().open.bytes()
+    }
+
+    /// Memory of layers that wait to be written.
+    pub(crate) fn frozen_bytes(&self) -> usize {
+        self.state.read().frozen.iter().map(|frozen| frozen.layer.bytes()).sum()
+    }
+
     fn writes_nothing(&self) -> bool {
         self.is_read_only() || self.is_fenced() || self.stop.is_cancelled()
     }

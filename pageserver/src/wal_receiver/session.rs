@@ -166,6 +166,10 @@ impl Session {
                 SessionEnd::Damaged(IngestError::Damaged { at: reader.record_end(), reason })
             })?;
             let Some(record) = record else { return Ok(()) };
+            // Many timelines share one memory: each may exceed it by one record only.
+            if self.timeline.must_wait() {
+                self.timeline.ready_for_more().await.map_err(lost)?;
+            }
             self.ingest_record(record, version).await?;
             records += 1;
             if records % RECORDS_AT_ONCE == 0 {

@@ -5,7 +5,6 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -20,6 +19,7 @@ use wal_format::{Fork, Lsn, PAGE_BYTES, RelationFork};
 
 use crate::{
     page_client::at,
+    tmpfs::Tmpfs,
     world::{World, wal_end},
 };
 
@@ -163,32 +163,10 @@ async fn a_cache_folder_that_is_deleted_under_a_running_pageserver_costs_no_page
     Ok(())
 }
 
-/// A file system of its own in memory, unmounted when it is dropped.
-struct Tmpfs(TempDir);
-
-impl Tmpfs {
-    fn mount(bytes: u64) -> Result<Tmpfs> {
-        let folder = TempDir::new()?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(folder.path());
-        ensure!(mount.status()?.success(), "{mount:?}");
-        Ok(Tmpfs(folder))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Files of a pageserver that is ending may be open still.
-        if let Err(error) = Command::new("umount").arg("--lazy").arg(self.0.path()).status() {
-            eprintln!("{} is mounted still: {error}", self.0.path().display());
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_and_pages_come_from_the_object_store() -> Result<()> {
-    let disk = Tmpfs::mount(DISK_BYTES_MIN + (32 << 20))?;
-    let folder = disk.0.path();
+    let disk = Tmpfs::new(DISK_BYTES_MIN + (32 << 20))?;
+    let folder = disk.path();
     let other = folder.join("other");
     fs::write(&other, vec![1; 48 << 20])?;
     let mut cached = Cached::in_folder(folder).await?;

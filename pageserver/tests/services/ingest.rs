@@ -160,6 +160,22 @@ async fn ingested_wal_gives_the_files_that_postgres_has() -> Result<()> {
     Ok(())
 }
 
+/// Compares all pages that are served as of the end of a stopped cluster's WAL with its files.
+pub async fn compare_pages(
+    client: &mut PageClient,
+    cluster: &Cluster,
+    wal_logged: &[u32],
+) -> Result<State> {
+    let files = State::load(&cluster.data())?;
+    let served = ServedState::read(client, wal_end(&cluster.data())?).await?;
+    let differences = differences(&served, &files, wal_logged);
+    for difference in differences.iter().take(SHOWN) {
+        println!("{difference}");
+    }
+    assert_eq!(differences.len(), 0, "pages differ from the server's files");
+    Ok(files)
+}
+
 async fn compare(
     world: &World,
     timeline: TenantTimeline,
@@ -168,14 +184,7 @@ async fn compare(
 ) -> Result<()> {
     let end = wal_end(&cluster.data())?;
     let mut client = world.connect(timeline, None).await?;
-    let files = State::load(&cluster.data())?;
-    let served = ServedState::read(&mut client, end).await?;
-    let differences = differences(&served, &files, wal_logged);
-    for difference in differences.iter().take(SHOWN) {
-        println!("{difference}");
-    }
-    assert_eq!(differences.len(), 0, "pages differ from the server's files");
-
+    let files = compare_pages(&mut client, cluster, wal_logged).await?;
     let (head, backup) = client.base_backup(end).await??;
     for (target, theirs) in files.pages() {
         let Target::Slru(slru, page) = target else { continue };

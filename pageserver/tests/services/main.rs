@@ -3,10 +3,12 @@
 mod admin_api;
 mod base_backup;
 mod cache;
+mod full_store;
 mod ingest;
 mod page_client;
 mod page_service;
 mod template;
+mod tmpfs;
 mod unloading;
 mod wal_server;
 mod workload;

@@ -1,23 +1,25 @@
-//! How much the pageserver may keep near at hand.
+//! How much the pageserver may take.
 
 use std::time::Duration;
 
 use clap::Args;
 
 const UNLOAD_AFTER_DEFAULT: &str = "5m";
-const CACHE_MEMORY_DEFAULT: &str = "512M";
 
-/// The pageserver's cache of layers.
+/// The pageserver's bounds.
 #[derive(Args, Clone)]
-pub struct CacheArgs {
-    /// Memory for parts of layers, decompressed.
-    #[arg(long, value_name = "SIZE", default_value = CACHE_MEMORY_DEFAULT, value_parser = bytes)]
-    pub cache_memory: u64,
-    /// Local disk for parts of layers, as they are stored; reserved at the start, 0 for none. Where
-    /// not said, 4G with an S3 store and a folder to put it in, and none with a store that is a
-    /// local folder: that is as near already.
+pub struct LimitsArgs {
+    /// Memory that the pageserver takes: half of it for parts of layers that were read, a quarter
+    /// for WAL that is not stored yet, the rest for merges and connections. Where not said, a
+    /// quarter of what the machine, or the container, has, and at most 8G.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    pub cache_disk: Option<u64>,
+    pub memory: Option<u64>,
+    /// Local disk that the pageserver takes, for parts of layers as they are stored; reserved at
+    /// the start, 0 for none. Where not said, with an S3 store and a folder to put it in, a quarter
+    /// of that file system and at most 4G; none with a store that is a local folder: that is as
+    /// near already.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub disk: Option<u64>,
     /// How long a timeline stays in memory that nobody uses.
     #[arg(long, value_name = "TIME", default_value = UNLOAD_AFTER_DEFAULT, value_parser = time)]
     pub unload_after: Duration,
