@@ -26,6 +26,16 @@ pub enum Error {
         /// Where the rest stands.
         log: PathBuf,
     },
+    /// The compute runs and does not answer its superuser.
+    #[error("the compute of {tenant}/{branch} does not answer: {reason}")]
+    Compute {
+        /// The tenant.
+        tenant: String,
+        /// The branch.
+        branch: String,
+        /// What the connection said.
+        reason: io::Error,
+    },
     /// The pageserver cannot be asked: try again later.
     #[error("the pageserver at {address} cannot be asked: {reason}")]
     Unavailable {
@@ -63,7 +73,7 @@ impl Error {
             Error::Invalid(_) => "invalid",
             Error::Conflict(_) => "conflict",
             Error::ComputeFailed { .. } => "compute_failed",
-            Error::Unavailable { .. } => "unavailable",
+            Error::Compute { .. } | Error::Unavailable { .. } => "unavailable",
             Error::Listen { .. } | Error::Folder { .. } => "internal",
         }
     }

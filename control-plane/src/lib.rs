@@ -18,6 +18,7 @@ mod metrics;
 mod pageserver_client;
 mod ports;
 mod users;
+mod proxy;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -29,6 +30,10 @@ pub use endpoints::Endpoints;
 pub use error::Error;
 pub use ports::PortRange;
 pub use users::Users;
+pub use proxy::{
+    Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
+    Verifier,
+};
 
 /// What a control plane needs to know.
 #[derive(Clone, Debug)]

@@ -22,6 +22,10 @@ pub struct Metrics {
     pub start_seconds: Histogram,
     /// Computes that did not come up.
     pub start_failures: IntCounter,
+    /// Clients that the proxy serves.
+    pub proxy_connections: IntGauge,
+    /// Clients that the proxy refused.
+    pub proxy_refused: IntCounter,
     computes: IntGauge,
 }
 
@@ -37,6 +41,14 @@ impl Metrics {
             start_failures: register_int_counter!(
                 "offshoot_control_plane_start_failures_total",
                 "Computes that did not come up"
+            )?,
+            proxy_connections: register_int_gauge!(
+                "offshoot_control_plane_proxy_connections",
+                "Connections that the proxy has"
+            )?,
+            proxy_refused: register_int_counter!(
+                "offshoot_control_plane_proxy_refused_total",
+                "Connections that the proxy refused"
             )?,
             computes: register_int_gauge!("offshoot_control_plane_computes", "Computes that run")?,
         })

@@ -1,0 +1,50 @@
+//! What the proxy asks of whoever knows the endpoints and the roles.
+
+use std::{any::Any, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::Verifier;
+use crate::Error;
+
+/// Which branch an endpoint's name stands for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct EndpointRef {
+    /// The tenant, by name or id.
+    pub tenant: String,
+    /// The branch, by name or id.
+    pub branch: String,
+}
+
+/// A compute that accepts connections, and goes on doing so, unless it is told to stop or fails, for
+/// as long as this value lives: it is not suspended meanwhile.
+pub struct Awake {
+    /// Where Postgres listens.
+    pub address: SocketAddr,
+    /// The folder of its Unix socket, over which the superuser needs no password.
+    pub sockets: PathBuf,
+    /// Dropped when nobody needs the compute any more.
+    pub stay: Box<dyn Any + Send + Sync>,
+}
+
+/// Knows the endpoints by name, and makes their computes run.
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// The branch that a name stands for; `None` where none can.
+    async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>>;
+
+    /// Makes the branch's compute run. Many may ask at once; there is one start.
+    async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>>;
+}
+
+/// Knows the roles' verifiers.
+#[async_trait]
+pub trait Roles: Send + Sync + 'static {
+    /// The verifier of a role's password; `None` where there is no such role, or it has none that
+    /// SCRAM can use, or it has expired.
+    async fn verifier(
+        &self,
+        endpoint: &EndpointRef,
+        role: &str,
+    ) -> Result<Option<Verifier>, Arc<Error>>;
+}
