@@ -1,6 +1,7 @@
 //! The command line: what can be said, and the help that teaches it.
 
 mod limits;
+mod proxy;
 mod roles;
 mod verbs;
 

@@ -1,6 +1,10 @@
 //! One endpoint: a branch, its port, and the compute that it has or had.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
@@ -29,6 +33,21 @@ struct Now {
     /// While a stop is under way.
     stopping: bool,
     start_ms: Option<f64>,
+    /// Clients of the proxy that are connected to its compute.
+    clients: usize,
+    /// Since when there is neither a client nor other work, as far as is known.
+    quiet_since: Instant,
+}
+
+/// A client of the proxy, for as long as this value lives: the compute is not suspended meanwhile.
+pub(crate) struct Stay(Arc<Endpoint>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut now = self.0.now.lock();
+        now.clients -= 1;
+        now.quiet_since = Instant::now();
+    }
 }
 
 /// What names an endpoint, and where it listens.
@@ -63,6 +82,8 @@ impl Endpoint {
             child: None,
             stopping: false,
             start_ms: None,
+            clients: 0,
+            quiet_since: Instant::now(),
         };
         Endpoint { turn: tokio::sync::Mutex::new(()), now: Mutex::new(now) }
     }
@@ -101,7 +122,9 @@ impl Endpoint {
         }
         let phase = child.started().await;
         if matches!(phase, Phase::Ready { .. }) {
-            self.now.lock().start_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
+            let mut now = self.now.lock();
+            now.start_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
+            now.quiet_since = Instant::now();
         }
         phase
     }
@@ -111,8 +134,54 @@ impl Endpoint {
         if let Some(child) = self.living() {
             self.now.lock().stopping = true;
             child.stop().await;
-            self.now.lock().stopping = false;
         }
+        self.now.lock().stopping = false;
+    }
+
+    /// Whether it is the endpoint of this branch, each given by name or id.
+    pub(crate) fn is_of(&self, tenant: &str, branch: &str) -> bool {
+        let now = self.now.lock();
+        (now.tenant == tenant || now.tenant_id.to_string() == tenant)
+            && (now.branch == branch || now.timeline_id.to_string() == branch)
+    }
+
+    /// Lets a client in, where the compute accepts connections and is not about to be stopped; where
+    /// it listens, and on which timeline.
+    pub(crate) fn enter(self: &Arc<Endpoint>) -> Option<(SocketAddr, TimelineId, Stay)> {
+        let mut now = self.now.lock();
+        if !now.is_ready() {
+            return None;
+        }
+        now.clients += 1;
+        let address = SocketAddr::new(now.host, now.port);
+        Some((address, now.timeline_id, Stay(self.clone())))
+    }
+
+    /// Where it listens and on which timeline, where its compute has had no client and no other work
+    /// for so long.
+    pub(crate) fn quiet(&self, after: Duration) -> Option<(SocketAddr, TimelineId)> {
+        let now = self.now.lock();
+        let place = (SocketAddr::new(now.host, now.port), now.timeline_id);
+        now.is_quiet(after).then_some(place)
+    }
+
+    /// There is work without a client: the wait begins anew.
+    pub(crate) fn saw_work(&self) {
+        self.now.lock().quiet_since = Instant::now();
+    }
+
+    /// Stops the compute where it is still quiet; whether it was. Who holds `turn` asks. A client that
+    /// comes from here on is not let in before there is another compute.
+    pub(crate) async fn suspend(&self, after: Duration) -> bool {
+        {
+            let mut now = self.now.lock();
+            if !now.is_quiet(after) {
+                return false;
+            }
+            now.stopping = true;
+        }
+        self.end().await;
+        true
     }
 
     /// What there is to say about it.
@@ -148,5 +217,56 @@ impl Endpoint {
             stages_ms,
             reason,
         }
+    }
+}
+
+impl Now {
+    fn is_ready(&self) -> bool {
+        let phase = self.child.as_ref().map(|child| child.phase());
+        !self.stopping && matches!(phase, Some(Phase::Ready { .. }))
+    }
+
+    fn is_quiet(&self, after: Duration) -> bool {
+        self.is_ready() && self.clients == 0 && self.quiet_since.elapsed() >= after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child::Spec;
+
+    #[tokio::test]
+    async fn a_compute_with_a_client_is_not_suspended_and_a_suspended_one_lets_nobody_in()
+    -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let host = "127.0.0.1".parse()?;
+        let (tenant_id, timeline_id) = ("1".repeat(32).parse()?, "2".repeat(32).parse()?);
+        let (tenant, branch) = ("acme".to_owned(), "main".to_owned());
+        let place = Place { tenant, branch, tenant_id, timeline_id, host, port: 1 };
+        let endpoint = Arc::new(Endpoint::new(place));
+        assert!(endpoint.enter().is_none(), "there is no compute");
+
+        let ready = r#"echo '{"event":"ready","port":1,"stages_ms":{}}'; cat"#;
+        let child = Child::spawn(Spec {
+            executable: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), ready.to_owned()],
+            folder: folder.path().join("compute"),
+            log: folder.path().join("log"),
+        })?;
+        let plan = Plan { timeline_id, port: 1, settings: Settings::new() };
+        let phase = endpoint.begin(plan, child, Instant::now()).await;
+        assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
+        assert!(endpoint.quiet(Duration::ZERO).is_some());
+        assert!(endpoint.quiet(Duration::from_secs(3600)).is_none(), "it has just begun");
+
+        let (_, _, stay) = endpoint.enter().ok_or_else(|| anyhow::anyhow!("it is ready"))?;
+        assert!(!endpoint.suspend(Duration::ZERO).await, "suspended under a client");
+        drop(stay);
+        assert!(!endpoint.suspend(Duration::from_secs(3600)).await, "its client has just left");
+        assert!(endpoint.suspend(Duration::ZERO).await);
+        assert!(endpoint.enter().is_none(), "a client was let in to a compute that is gone");
+        assert_eq!(endpoint.view().state, State::Stopped);
+        Ok(())
     }
 }

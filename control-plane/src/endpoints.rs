@@ -1,13 +1,20 @@
 //! All endpoints of this control plane, and what can be done to them.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 
 use crate::{
-    Addresses, Compute, Config, Error, StartRequest, Status,
+    Addresses, Awake, Compute, Config, Error, StartRequest, Status,
     child::{Child, Phase, Spec},
     endpoint::{Endpoint, Place, Plan},
     metrics::METRICS,
@@ -128,18 +135,38 @@ impl Endpoints {
         join_all(all.iter().map(|endpoint| endpoint.end())).await;
     }
 
+    /// Lets a client of the proxy in to a branch's compute, where that accepts connections.
+    pub(crate) fn enter(&self, tenant: &str, branch: &str) -> Option<Awake> {
+        let (_, endpoint) = self.known(tenant, branch).ok()?;
+        let (address, timeline, stay) = endpoint.enter()?;
+        Some(Awake { address, sockets: self.sockets(timeline), stay: Box::new(stay) })
+    }
+
+    /// The endpoints whose computes have had neither a client nor other work for so long, as far as is
+    /// known, and how to ask each compute whether there is work.
+    pub(crate) fn quiet(&self, after: Duration) -> Vec<(Arc<Endpoint>, Awake)> {
+        let all: Vec<_> = self.all.lock().values().cloned().collect();
+        let quiet = all.into_iter().filter_map(|endpoint| {
+            let (address, timeline) = endpoint.quiet(after)?;
+            let sockets = self.sockets(timeline);
+            Some((endpoint, Awake { address, sockets, stay: Box::new(()) }))
+        });
+        quiet.collect()
+    }
+
+    /// The folder of a compute's Unix socket.
+    fn sockets(&self, timeline: TimelineId) -> PathBuf {
+        self.config.folder.join(short_name(timeline)).join("socket")
+    }
+
     /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
     /// while the pageserver is gone, and after its branch was deleted.
     fn known(&self, tenant: &str, branch: &str) -> Result<(Key, Arc<Endpoint>), Error> {
-        let is_it = |view: &Compute| {
-            (view.tenant == tenant || view.tenant_id.to_string() == tenant)
-                && (view.branch == branch || view.timeline_id.to_string() == branch)
-        };
         let all = self.all.lock();
         // A deleted tenant's name may have been taken by another: the one that runs is meant.
         let found = all
             .iter()
-            .filter(|(_, endpoint)| is_it(&endpoint.view()))
+            .filter(|(_, endpoint)| endpoint.is_of(tenant, branch))
             .max_by_key(|(_, endpoint)| endpoint.living().is_some());
         let none = || Error::NotFound(format!("branch {tenant}/{branch} has no compute"));
         found.map(|(key, endpoint)| (key.clone(), endpoint.clone())).ok_or_else(none)

@@ -1,4 +1,5 @@
-//! Endpoints: which computes run, started and stopped over HTTP.
+//! Endpoints: which computes run, started and stopped over HTTP; and the proxy, which starts them for
+//! their clients.
 //!
 //! An endpoint is a branch that has, or had, a compute. Each compute is a child process of this
 //! one, `offshoot compute run`, with a folder of its own that is thrown away with it. A child ends
@@ -8,6 +9,7 @@
 //! the pageserver tells it.
 
 mod api;
+mod branches;
 mod child;
 mod endpoint;
 mod endpoints;
@@ -17,23 +19,25 @@ mod leftovers;
 mod metrics;
 mod pageserver_client;
 mod ports;
-mod users;
 mod proxy;
+mod suspend;
+mod users;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartRequest, State, Status};
+pub use branches::Branches;
 pub use endpoints::Endpoints;
 pub use error::Error;
 pub use ports::PortRange;
-pub use users::Users;
 pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
     Verifier,
 };
+pub use users::Users;
 
 /// What a control plane needs to know.
 #[derive(Clone, Debug)]
@@ -59,12 +63,19 @@ pub struct Config {
     pub users: Users,
     /// Further arguments of `compute run`: where Postgres is, and which user runs it.
     pub compute_arguments: Vec<String>,
+    /// The proxy, where there is to be one.
+    pub proxy: Option<ProxyConfig>,
+    /// How long a compute may be without clients and other work before it is stopped; for ever where
+    /// none is said. Only clients of the proxy start it again.
+    pub suspend_after: Option<Duration>,
 }
 
 /// A running control plane.
 pub struct ControlPlane {
     endpoints: Arc<Endpoints>,
     local_addr: SocketAddr,
+    proxy: Option<Proxy>,
+    suspender: Option<JoinHandle<()>>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -78,7 +89,14 @@ impl ControlPlane {
         let local_addr = listener
             .local_addr()
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
+        let (proxy_config, suspend_after) = (config.proxy.clone(), config.suspend_after);
         let endpoints = Arc::new(Endpoints::new(config)?);
+        let proxy = match proxy_config {
+            Some(config) => Some(start_proxy(config, &endpoints).await?),
+            None => None,
+        };
+        let watch = |after| tokio::spawn(suspend::watch(endpoints.clone(), after));
+        let suspender = suspend_after.map(watch);
         let stop = CancellationToken::new();
         let router = http::router(endpoints.clone());
         let stopped = stop.clone().cancelled_owned();
@@ -88,7 +106,7 @@ impl ControlPlane {
                 tracing::error!(%reason, "the control plane's HTTP server ended");
             }
         });
-        Ok(ControlPlane { endpoints, local_addr, stop, server })
+        Ok(ControlPlane { endpoints, local_addr, proxy, suspender, stop, server })
     }
 
     /// Where the HTTP API listens.
@@ -96,14 +114,29 @@ impl ControlPlane {
         self.local_addr
     }
 
+    /// Where the proxy listens, if there is one.
+    pub fn proxy_addr(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(Proxy::local_addr)
+    }
+
     /// The endpoints, for a caller in the same process.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
-    /// Stops every compute, then the HTTP server. A client that still waits for a start hears why.
+    /// Stops every compute, then the proxy and the HTTP server. A client that still waits for a start
+    /// hears why; clients with a session hear of its end from Postgres.
     pub async fn shutdown(self) {
+        if let Some(suspender) = self.suspender {
+            suspender.abort();
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.close();
+        }
         self.endpoints.stop_all().await;
+        if let Some(proxy) = self.proxy {
+            proxy.shutdown().await;
+        }
         self.stop.cancel();
         // A client that keeps its connection open must not hold the process up.
         let ended = tokio::time::timeout(SERVER_STOP_MAX, self.server).await;
@@ -111,6 +144,12 @@ impl ControlPlane {
             tracing::info!("HTTP connections were still open at the end");
         }
     }
+}
+
+async fn start_proxy(config: ProxyConfig, endpoints: &Arc<Endpoints>) -> Result<Proxy, Error> {
+    let directory = Arc::new(Branches::new(endpoints.clone()));
+    let roles = Arc::new(PgAuthid::new(directory.clone()));
+    Proxy::start(config, directory, roles).await
 }
 
 /// How long open HTTP connections may delay the end.

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub start_seconds: Histogram,
     /// Computes that did not come up.
     pub start_failures: IntCounter,
+    /// Computes that were stopped because nobody used them.
+    pub suspends: IntCounter,
     /// Clients that the proxy serves.
     pub proxy_connections: IntGauge,
     /// Clients that the proxy refused.
@@ -41,6 +43,10 @@ impl Metrics {
             start_failures: register_int_counter!(
                 "offshoot_control_plane_start_failures_total",
                 "Computes that did not come up"
+            )?,
+            suspends: register_int_counter!(
+                "offshoot_control_plane_suspends_total",
+                "Computes that were stopped because nobody used them"
             )?,
             proxy_connections: register_int_gauge!(
                 "offshoot_control_plane_proxy_connections",

@@ -29,6 +29,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::pg_authid::{answer, connect_as_superuser};
 use self::{cancel::Cancels, connection::Ended, refusal::Refusal, tls::Tls};
 pub use self::{
     directory::{Awake, Directory, EndpointRef, Roles},

@@ -79,6 +79,8 @@ impl Fixture {
             ports: own_ports()?,
             users: Users::Shared,
             compute_arguments: vec![],
+            proxy: None,
+            suspend_after: None,
         })
         .await?;
         let url = format!("http://{}/v1", control_plane.local_addr());

@@ -9,7 +9,7 @@ use clap::Args;
 use control_plane::{PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 
-use super::{CONTROL_PLANE_DEFAULT, LimitsArgs};
+use super::{CONTROL_PLANE_DEFAULT, LimitsArgs, proxy::ProxyArgs};
 
 const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
 const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
@@ -35,6 +35,7 @@ Examples:
   offshoot up
   offshoot up --data /srv/offshoot
   offshoot up --store s3://bucket/prefix     with AWS_ACCESS_KEY_ID, AWS_ENDPOINT and so on
+  offshoot up --proxy 127.0.0.1:6432         computes sleep, and wake for whoever connects
 
 The first start makes the default template: a stock initdb with a role and a database named app.
 Ctrl-C or SIGTERM stops every compute cleanly and leaves nothing mounted.")]
@@ -72,6 +73,9 @@ pub struct UpArgs {
         default_value = COMPUTE_USERS_DEFAULT
     )]
     pub compute_users: Users,
+    /// The proxy.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     /// The pageserver's bounds; what it takes of the disk is in a folder below --data.
     #[command(flatten)]
     pub limits: LimitsArgs,
@@ -163,6 +167,9 @@ pub struct ControlPlaneArgs {
         default_value = COMPUTE_USERS_DEFAULT
     )]
     pub compute_users: Users,
+    /// The proxy.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,

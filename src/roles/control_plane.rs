@@ -15,10 +15,13 @@ use crate::{
 pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     super::machine::check()?;
+    let folder = absolute(&args.folder)?;
     let control_plane = ControlPlane::start(Config {
         http: args.http,
         executable: this_executable()?,
-        folder: absolute(&args.folder)?,
+        proxy: args.proxy.config(folder.clone()),
+        suspend_after: args.proxy.suspend_after(),
+        folder,
         pageserver_http: args.pageserver_http,
         pageserver: args.pageserver,
         safekeepers: args.safekeepers,
@@ -30,6 +33,9 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
     say!("control plane on http://{}", control_plane.local_addr());
+    if let Some(proxy) = control_plane.proxy_addr() {
+        say!("proxy on {proxy}");
+    }
     signals.next().await;
     control_plane.shutdown().await;
     Ok(())

@@ -96,6 +96,8 @@ async fn start(
         ports: args.compute_ports,
         users: args.compute_users,
         compute_arguments: compute_arguments(&args.postgres, args.compute_users),
+        proxy: args.proxy.config(folder.private("proxy")?),
+        suspend_after: args.proxy.suspend_after(),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
@@ -173,6 +175,7 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
         output::json(&json!({
             "event": "ready",
             "control_plane": args.http,
+            "proxy": args.proxy.proxy,
             "pageserver_http": args.pageserver_http,
             "pageserver": args.pageserver,
             "safekeepers": args.safekeepers,
@@ -183,6 +186,9 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
     say!("offshoot is up, its data in {}", folder.path().display());
     say!("  control plane  http://{}", args.http);
     say!("  pageserver     http://{}", args.pageserver_http);
+    if let Some(proxy) = args.proxy.proxy {
+        say!("  proxy          {proxy}, for NAME.{} or options=endpoint%3DNAME", args.proxy.domain);
+    }
     say!("next, in another terminal:");
     say!("  offshoot tenant create acme");
     say!("  offshoot psql acme");

@@ -17,6 +17,7 @@ mod machine;
 mod object_store_loss;
 mod pages_that_come_back;
 mod pageserver_loss;
+mod proxy;
 mod restore;
 mod s3;
 mod safekeeper_loss;

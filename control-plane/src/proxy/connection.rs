@@ -26,8 +26,8 @@ const CLIENT_MAX: Duration = Duration::from_secs(60);
 
 /// How long a compute that is away, though it was woken, is woken again: one that was killed has to
 /// be noticed first, one that is being stopped has to end.
-const AWAY_MAX: Duration = Duration::from_secs(30);
-const AWAY_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const AWAY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is read at once in each direction. It stays with an idle connection.
 const BUFFER_BYTES: usize = 16 << 10;

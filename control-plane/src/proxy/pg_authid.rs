@@ -11,17 +11,21 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio_postgres::{
     Client, NoTls, Statement,
+    error::SqlState,
     types::{ToSql, Type},
 };
 
-use super::{Awake, Directory, EndpointRef, Roles, Verifier};
+use super::{
+    Awake, Directory, EndpointRef, Roles, Verifier,
+    connection::{AWAY_MAX, AWAY_PAUSE},
+};
 use crate::Error;
 
 /// The superuser of a compute: `initdb --username` of the default template.
-pub(crate) const SUPERUSER: &str = "postgres";
+const SUPERUSER: &str = "postgres";
 
 /// What the superuser's sessions call themselves, so that they are not taken for work.
-pub(crate) const APPLICATION: &str = "offshoot proxy";
+const APPLICATION: &str = "offshoot proxy";
 
 /// How long a superuser's session is kept after its last question: clients come in swarms.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(5);
@@ -48,6 +52,16 @@ type Sessions = HashMap<EndpointRef, Arc<Slot>>;
 struct Slot {
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
     used: Mutex<Option<Instant>>,
+}
+
+impl Slot {
+    /// Gives a session up that failed, unless it was replaced meanwhile.
+    async fn forget(&self, failed: &Arc<Session>) {
+        let mut session = self.session.lock().await;
+        if session.as_ref().is_some_and(|session| Arc::ptr_eq(session, failed)) {
+            *session = None;
+        }
+    }
 }
 
 struct Session {
@@ -79,17 +93,24 @@ impl PgAuthid {
 
     async fn session(&self, endpoint: &EndpointRef) -> Result<Arc<Session>, Arc<Error>> {
         let slot = self.slot(endpoint);
-        let mut session = slot.session.lock().await;
-        if let Some(session) = session.as_ref().filter(|session| !session.client.is_closed()) {
-            return Ok(session.clone());
+        let living = |session: &Option<Arc<Session>>| {
+            session.clone().filter(|session| !session.client.is_closed())
+        };
+        if let Some(session) = living(&*slot.session.lock().await) {
+            return Ok(session);
         }
+        // Not under the lock: where the start fails, it fails once for all who wait.
         let awake = self.directory.wake(endpoint).await?;
+        let mut session = slot.session.lock().await;
+        if let Some(session) = living(&session) {
+            return Ok(session);
+        }
         let made = async {
-            let client = connect(&awake).await?;
+            let client = connect_as_superuser(&awake).await?;
             let statement = client.prepare_typed(QUERY, &[Type::TEXT]).await?;
             Ok::<_, tokio_postgres::Error>((client, statement))
         };
-        let (client, statement) = answer(endpoint, made).await?;
+        let (client, statement) = answer(&endpoint.tenant, &endpoint.branch, made).await?;
         let made = Arc::new(Session { client, statement, _stay: awake });
         *session = Some(made.clone());
         Ok(made)
@@ -99,7 +120,13 @@ impl PgAuthid {
         let session = self.session(endpoint).await?;
         let parameters: [&(dyn ToSql + Sync); 1] = [&role];
         let asked = session.client.query_opt(&session.statement, &parameters);
-        let row = answer(endpoint, asked).await?;
+        let row = match answer(&endpoint.tenant, &endpoint.branch, asked).await {
+            Ok(row) => row,
+            Err(error) => {
+                self.slot(endpoint).forget(&session).await;
+                return Err(error);
+            }
+        };
         Ok(row.and_then(|row| row.try_get(0).ok()).flatten())
     }
 }
@@ -111,12 +138,15 @@ impl Roles for PgAuthid {
         endpoint: &EndpointRef,
         role: &str,
     ) -> Result<Option<Verifier>, Arc<Error>> {
-        let password = match self.ask(endpoint, role).await {
-            // The session may have ended with the compute: once more, which wakes it.
-            Err(error) if matches!(*error, Error::Compute { .. }) => {
-                self.ask(endpoint, role).await?
+        let began = Instant::now();
+        let password = loop {
+            match self.ask(endpoint, role).await {
+                // The compute was killed, or is being stopped: it is woken anew when that is noticed.
+                Err(error) if is_away(&error) && began.elapsed() < AWAY_MAX => {
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+                asked => break asked?,
             }
-            asked => asked?,
         };
         Ok(password.and_then(|password| match password.parse() {
             Ok(verifier) => Some(verifier),
@@ -129,7 +159,7 @@ impl Roles for PgAuthid {
 }
 
 /// Connects as the superuser over the Unix socket.
-pub(crate) async fn connect(awake: &Awake) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect_as_superuser(awake: &Awake) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config
         .host_path(&awake.sockets)
@@ -148,23 +178,37 @@ pub(crate) async fn connect(awake: &Awake) -> Result<Client, tokio_postgres::Err
 
 /// Waits for a compute's answer, not for ever.
 pub(crate) async fn answer<T>(
-    endpoint: &EndpointRef,
+    tenant: &str,
+    branch: &str,
     question: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, Arc<Error>> {
     let failed = |reason: io::Error| Error::Compute {
-        tenant: endpoint.tenant.clone(),
-        branch: endpoint.branch.clone(),
+        tenant: tenant.to_owned(),
+        branch: branch.to_owned(),
         reason,
     };
     match tokio::time::timeout(ANSWER_MAX, question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
+            // admin_shutdown, cannot_connect_now
+            let ends = |code: &SqlState| {
+                [SqlState::ADMIN_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(code)
+            };
+            let kind = match error.code() {
+                Some(code) if !ends(code) => io::ErrorKind::Other,
+                _ => io::ErrorKind::ConnectionAborted,
+            };
             let database = error.as_db_error().map(ToString::to_string);
             let reason = database.unwrap_or_else(|| error.to_string());
-            Err(Arc::new(failed(io::Error::other(reason))))
+            Err(Arc::new(failed(io::Error::new(kind, reason))))
         }
         Err(_) => Err(Arc::new(failed(io::ErrorKind::TimedOut.into()))),
     }
+}
+
+/// Whether the connection failed, and not what was asked.
+fn is_away(error: &Error) -> bool {
+    matches!(error, Error::Compute { reason, .. } if reason.kind() == io::ErrorKind::ConnectionAborted)
 }
 
 /// Closes the session when nobody has asked for a while.

@@ -1,13 +1,24 @@
 //! Clients that do not speak the protocol, or speak it to do harm.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
 
-use crate::{STRICT, ask, stock::Fixture};
+use crate::{
+    STRICT, ask,
+    stock::{DOMAIN, Fixture, NAME},
+};
 
 /// Sends bytes, then reads to the end; a refusal's fields between zero bytes.
 async fn answer(fixture: &Fixture, bytes: &[u8]) -> anyhow::Result<String> {
@@ -86,5 +97,37 @@ async fn random_bytes_before_and_inside_tls_end_their_own_connection_alone() -> 
     }
     assert!(!fixture.stock.is_running(), "noise woke a database");
     assert_eq!(ask(&fixture.by_options(STRICT), "secret", "SELECT 1").await?, "1");
+    Ok(())
+}
+
+/// TLS at once, as `sslnegotiation=direct` of newer clients has it; the answer to a startup message.
+async fn directly(fixture: &Fixture, protocols: &[&[u8]]) -> anyhow::Result<u8> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(fixture.folder.path().join("proxy.crt"))?)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let socket = TcpStream::connect(fixture.address()).await?;
+    let name = ServerName::try_from(format!("{NAME}.{DOMAIN}"))?;
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    stream.write_all(&packet(VERSION, b"user\0app\0\0")).await?;
+    Ok(stream.read_u8().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_may_come_first_from_a_client_that_names_the_protocol() -> anyhow::Result<()> {
+    let fixture = Fixture::new().await?;
+    assert_eq!(
+        directly(&fixture, &[&b"postgresql"[..]]).await?,
+        b'R',
+        "it was not asked for a password"
+    );
+    // A browser that was sent here by somebody else's page must not be spoken with.
+    for protocols in [&[][..], &[&b"http/1.1"[..]]] {
+        assert!(directly(&fixture, protocols).await.is_err(), "{protocols:?}");
+    }
     Ok(())
 }

@@ -1,0 +1,100 @@
+//! The proxy's directory: endpoints by the names of their branches.
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
+
+use crate::{Awake, Directory, EndpointRef, Endpoints, Error, StartRequest};
+
+/// How often a compute is started for one client: it may be stopped again before the client is in.
+const STARTS_MAX: usize = 5;
+
+/// Between a tenant and a branch. A tenant's name may hold it only if the branch is named by id.
+const SEPARATOR: &str = "--";
+
+/// Endpoints that are called `TENANT--BRANCH`, or `TENANT` for its branch `main`; names or ids.
+pub struct Branches {
+    endpoints: Arc<Endpoints>,
+    /// Those that are being started for the proxy.
+    starts: Arc<Mutex<HashMap<EndpointRef, Start>>>,
+}
+
+/// A start that many wait for.
+type Start = Shared<BoxFuture<'static, Result<(), Arc<Error>>>>;
+
+impl Branches {
+    /// The endpoints of this control plane.
+    pub fn new(endpoints: Arc<Endpoints>) -> Branches {
+        Branches { endpoints, starts: Arc::default() }
+    }
+
+    /// The start that is under way, or a new one. It is carried to its end, also where nobody waits
+    /// any more.
+    fn start(&self, endpoint: &EndpointRef) -> Start {
+        let mut starts = self.starts.lock();
+        if let Some(start) = starts.get(endpoint) {
+            return start.clone();
+        }
+        let (endpoints, under_way, key) =
+            (self.endpoints.clone(), self.starts.clone(), endpoint.clone());
+        let task = tokio::spawn(async move {
+            let EndpointRef { tenant, branch } = key.clone();
+            let request = StartRequest { tenant, branch, port: None, settings: None };
+            let started = endpoints.start(&request).await;
+            under_way.lock().remove(&key);
+            started.map(drop).map_err(Arc::new)
+        });
+        let ended = || Arc::new(Error::Conflict("the control plane is shutting down".to_owned()));
+        let start = task.map(move |done| done.unwrap_or_else(|_| Err(ended()))).boxed().shared();
+        starts.insert(endpoint.clone(), start.clone());
+        start
+    }
+}
+
+#[async_trait]
+impl Directory for Branches {
+    async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>> {
+        Ok(parse(name))
+    }
+
+    async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {
+        for _ in 0..STARTS_MAX {
+            if let Some(awake) = self.endpoints.enter(&endpoint.tenant, &endpoint.branch) {
+                return Ok(awake);
+            }
+            self.start(endpoint).await?;
+        }
+        Err(Arc::new(Error::Conflict(format!(
+            "the compute of {}/{} was stopped {STARTS_MAX} times before it could be connected to",
+            endpoint.tenant, endpoint.branch
+        ))))
+    }
+}
+
+/// Which branch a name stands for, whether it exists or not.
+fn parse(name: &str) -> Option<EndpointRef> {
+    let (tenant, branch) = name.split_once(SEPARATOR).unwrap_or((name, "main"));
+    let is_whole = !tenant.is_empty() && !branch.is_empty();
+    is_whole.then(|| EndpointRef { tenant: tenant.to_owned(), branch: branch.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_tenant_and_a_branch_or_its_main_one() {
+        let parsed = |name| parse(name).map(|found| (found.tenant, found.branch));
+        let pair = |tenant: &str, branch: &str| Some((tenant.to_owned(), branch.to_owned()));
+        assert_eq!(parsed("acme"), pair("acme", "main"));
+        assert_eq!(parsed("acme--try-1"), pair("acme", "try-1"));
+        assert_eq!(parsed("ac-me--a--b"), pair("ac-me", "a--b"));
+        assert_eq!(parsed("--try"), None);
+        assert_eq!(parsed("acme--"), None);
+    }
+}
