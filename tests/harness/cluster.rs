@@ -41,6 +41,9 @@ pub enum Role {
     ControlPlane,
 }
 
+/// What the pageserver takes; half of it is its cache.
+const PAGESERVER_MEMORY: &str = "1G";
+
 /// Three safekeepers, a pageserver and a control plane, each a process of its own.
 pub struct Cluster {
     pub api: Api,
@@ -215,6 +218,8 @@ impl Cluster {
                     ("--http", self.api.pageserver.to_string()),
                     ("--listen", self.pageserver.to_string()),
                     ("--safekeepers", self.safekeeper_list()),
+                    // The same on every machine: what a bench reads must not fit by chance.
+                    ("--memory", PAGESERVER_MEMORY.to_owned()),
                 ],
             ),
             Role::ControlPlane => (
