@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use proptest::prelude::*;
-use wal_format::{Fork, Relation};
+use wal_format::{Fork, Relation, RelationFork, Slru};
 
 use super::{
     cursor::Cursor,
@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{cache::Cache, change::Value, error::Error};
 
-/// A layer of version 1, made once: a later version of the code must still read it, and write it
+/// Layers of version 1, made once: a later version of the code must still read them, and write them
 /// to the byte.
-const GOLDEN: &[u8] = include_bytes!("golden-v1");
+const GOLDEN_DELTA: &[u8] = include_bytes!("golden-v1-delta");
+const GOLDEN_IMAGE: &[u8] = include_bytes!("golden-v1-image");
 
 type Version = (Key, Lsn, Value);
 
@@ -30,9 +31,12 @@ struct Content {
     history: History,
 }
 
+fn key_fork() -> RelationFork {
+    Relation { tablespace: 1663, database: 5, number: 16384 }.fork(Fork::Main)
+}
+
 fn key(block: u32) -> Key {
-    let relation = Relation { tablespace: 1663, database: 5, number: 16384 };
-    Key::page(relation.fork(Fork::Main).block(block))
+    Key::page(key_fork().block(block))
 }
 
 fn record(text: &str, will_init: bool) -> Value {
@@ -57,9 +61,36 @@ fn small() -> Content {
     }
 }
 
+/// Whole values as of one LSN: pages that are alike, one that is not, an SLRU's, and what is no page.
+fn images() -> Content {
+    let at = Lsn(0x90);
+    let page = |first: u8| Value::Image((0..8192).map(|at| first ^ (at % 251) as u8).collect());
+    let slru = Key::slru(Slru::Clog, 3);
+    let fork_size = Value::Image(Bytes::copy_from_slice(&3_u32.to_le_bytes()));
+    Content {
+        versions: vec![
+            (key(0), at, page(0)),
+            (key(1), at, page(0)),
+            (key(2), at, page(0xFF)),
+            (Key::fork_size(key_fork()), at, fork_size),
+            (slru, at, page(1)),
+            (Key::CONTROL, at, Value::Image(Bytes::from_static(b"control"))),
+        ],
+        ..Content::default()
+    }
+}
+
 fn write(content: &Content) -> WrittenLayer {
     let to = content.history.at_or_before(Lsn::MAX).map_or(Lsn(0x90), |point| point.lsn);
-    let name = LayerName { kind: LayerKind::Delta, from: Lsn(0x28), to, nonce: 1 };
+    write_as(LayerName { kind: LayerKind::Delta, from: Lsn(0x28), to, nonce: 1 }, content)
+}
+
+fn write_images(content: &Content) -> WrittenLayer {
+    let at = Lsn(0x90);
+    write_as(LayerName { kind: LayerKind::Image, from: at, to: at, nonce: 1 }, content)
+}
+
+fn write_as(name: LayerName, content: &Content) -> WrittenLayer {
     let mut writer = LayerWriter::new(name);
     for (key, lsn, value) in &content.versions {
         writer.add(*key, *lsn, value).expect("it can be compressed");
@@ -113,11 +144,17 @@ async fn read_through(layer: Layer) -> Result<Vec<Version>, Error> {
 }
 
 #[tokio::test]
-async fn the_golden_layer_is_read_and_written_to_the_byte() {
-    let written = write(&small());
-    assert!(written.object == GOLDEN, "version 1 is written in another way than it was");
-    let layer = layer_of(&written.summary, Bytes::from_static(GOLDEN)).await;
-    assert_eq!(read_all(&layer).await, Ok(small()));
+async fn the_golden_layers_are_read_and_written_to_the_byte() {
+    let golden = [
+        (write(&small()), GOLDEN_DELTA, small()),
+        (write_images(&images()), GOLDEN_IMAGE, images()),
+    ];
+    for (written, bytes, content) in golden {
+        let name = written.summary.name;
+        assert!(written.object == bytes, "{name}: version 1 is written in another way than it was");
+        let layer = layer_of(&written.summary, Bytes::from_static(bytes)).await;
+        assert_eq!(read_all(&layer).await, Ok(content), "{name}");
+    }
 }
 
 #[tokio::test]
