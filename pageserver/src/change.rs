@@ -49,8 +49,80 @@ pub struct Change {
     /// Ranges that are emptied first: at `end` and later nothing older than `end` is seen in them.
     /// Truncations, drops, and the gap before a page that extends its fork by more than one.
     pub clears: Vec<Range<Key>>,
-    /// What is written then, also inside of `clears`; each key at most once.
+    /// What is written then, also inside of `clears`; of several values of a key the last counts.
     pub puts: Vec<(Key, Value)>,
     /// For a transaction's commit: its time, in microseconds since 2000.
     pub finished: Option<i64>,
+}
+
+/// What some records in a row do: one [`Change`] behind the other, in memory that serves again.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub(crate) records: Vec<ChangedBy>,
+    /// Of all records, in their order.
+    pub(crate) clears: Vec<Range<Key>>,
+    /// Likewise.
+    pub(crate) puts: Vec<(Key, Value)>,
+    /// Of their values.
+    pub(crate) bytes: usize,
+}
+
+/// One of the records, and where its clears and puts end.
+#[derive(Debug)]
+pub(crate) struct ChangedBy {
+    pub start: Lsn,
+    pub end: Lsn,
+    pub finished: Option<i64>,
+    pub clears: usize,
+    pub puts: usize,
+}
+
+impl Changes {
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Writes a value of a key; of the record that is closed next, as all that follows.
+    pub fn put(&mut self, key: Key, value: Value) {
+        self.bytes += value.bytes().len();
+        self.puts.push((key, value));
+    }
+
+    /// Bytes of all values, also of those that were taken back.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Empties a range. A change clears first and puts then: what the record put there before is
+    /// taken back.
+    pub fn clear(&mut self, range: Range<Key>) {
+        let puts = self.puts.split_off(self.first_put());
+        self.puts.extend(puts.into_iter().filter(|(key, _)| !range.contains(key)));
+        self.clears.push(range);
+    }
+
+    /// What the record has put so far.
+    pub fn own_puts(&self) -> &[(Key, Value)] {
+        &self.puts[self.first_put()..]
+    }
+
+    /// Closes a record; `finished` as in [`Change`].
+    pub fn close(&mut self, start: Lsn, end: Lsn, finished: Option<i64>) {
+        let (clears, puts) = (self.clears.len(), self.puts.len());
+        self.records.push(ChangedBy { start, end, finished, clears, puts });
+    }
+
+    fn first_put(&self) -> usize {
+        self.records.last().map_or(0, |record| record.puts)
+    }
+}
+
+impl From<Change> for Changes {
+    fn from(change: Change) -> Changes {
+        let Change { start, end, clears, puts, finished } = change;
+        let mut changes = Changes { clears, puts, ..Changes::default() };
+        changes.close(start, end, finished);
+        changes
+    }
 }

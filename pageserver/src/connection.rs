@@ -38,6 +38,18 @@ pub(crate) async fn read_frame<H: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     bounds: FrameBounds,
 ) -> io::Result<Option<(H, Bytes)>> {
+    let Some((header, payload_bytes)) = read_head(stream, bounds).await? else { return Ok(None) };
+    let mut payload = vec![0; payload_bytes];
+    stream.read_exact(&mut payload).await?;
+    Ok(Some((header, Bytes::from(payload))))
+}
+
+/// The next frame's header, and how many bytes of payload follow it, which are not read yet; `None`
+/// at an end between frames. Not cancel-safe.
+pub(crate) async fn read_head<H: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    bounds: FrameBounds,
+) -> io::Result<Option<(H, usize)>> {
     let mut prefix = [0; PREFIX_BYTES];
     let read = stream.read(&mut prefix).await?;
     if read == 0 {
@@ -45,10 +57,9 @@ pub(crate) async fn read_frame<H: DeserializeOwned>(
     }
     stream.read_exact(&mut prefix[read..]).await?;
     let (header_bytes, payload_bytes) = bounds.check(prefix)?;
-    let mut frame = vec![0; header_bytes + payload_bytes];
-    stream.read_exact(&mut frame).await?;
-    let header = wire::decode_header(&frame[..header_bytes]).map_err(bad_frame)?;
-    Ok(Some((header, Bytes::from(frame).slice(header_bytes..))))
+    let mut header = vec![0; header_bytes];
+    stream.read_exact(&mut header).await?;
+    Ok(Some((wire::decode_header(&header).map_err(bad_frame)?, payload_bytes)))
 }
 
 /// Bytes that came in, and the frames in them: many may come with one read.

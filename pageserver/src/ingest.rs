@@ -1,5 +1,5 @@
 //! Ingest: what a WAL record does to a timeline's keys. Pure: what must be read first is asked for
-//! by [`Planned`], and handed back.
+//! by [`Needs`], and handed back.
 //!
 //! Invariants:
 //! - A fork's size is above every block that has a value; a page beyond the size has none.
@@ -7,25 +7,26 @@
 //!   leaves are ranges, below which nothing older is seen.
 //! - A record that is not understood is an error with its name and position. It is never skipped.
 
-mod draft;
 mod sizes;
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use wal_format::{
-    Effect, Fork, Lsn, Page, RawRecord, Record, RedoError, RelationFork, Slru, Target, Version,
-    WalError, effects, redo, rmid,
+    Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target, Version,
+    WalError, list_effects, redo, rmid,
 };
 
-use self::{draft::Draft, sizes::ForkSizes};
+use self::sizes::ForkSizes;
 use crate::{
-    change::{Change, Value},
+    change::{Changes, Value},
     control::Control,
     key::Key,
     replication_origin::OriginProgress,
 };
 
+/// Records are kept in buffers of this size, larger ones in buffers of their own.
+const ARENA_BYTES: usize = 256 << 10;
 /// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 
@@ -64,19 +65,18 @@ pub enum IngestError {
     },
 }
 
-/// A record that was understood, and what must be known before it is carried out.
-#[derive(Debug)]
-pub struct Planned {
-    start: Lsn,
-    end: Lsn,
-    bytes: Bytes,
-    effects: Vec<Effect>,
+/// What must be known before a record is carried out.
+#[derive(Debug, Default)]
+pub struct Needs {
     /// Forks whose size was not known: to be told by [`Ingest::learn_size`].
     pub unknown_sizes: Vec<RelationFork>,
     /// Databases that the record copies, in its order: all keys of each are to be handed to
-    /// [`Ingest::carry_out`].
+    /// [`Ingest::take`].
     pub copied_databases: Vec<DatabaseFolder>,
 }
+
+/// All keys of each database that a record copies.
+pub type Copies = Vec<Vec<(Key, Bytes)>>;
 
 /// The state that ingest keeps of one timeline.
 #[derive(Debug)]
@@ -85,6 +85,10 @@ pub struct Ingest {
     control: Control,
     sizes: ForkSizes,
     origins: HashMap<u16, Lsn>,
+    /// Records are kept as slices of buffers of this one's size.
+    arena: BytesMut,
+    /// Of one record; its room serves the next.
+    effects: Vec<Effect>,
 }
 
 impl Ingest {
@@ -95,27 +99,14 @@ impl Ingest {
         origins: impl IntoIterator<Item = (u16, OriginProgress)>,
     ) -> Ingest {
         let origins = origins.into_iter().map(|(origin, progress)| (origin, progress.remote_lsn));
-        Ingest { version, control, sizes: ForkSizes::default(), origins: origins.collect() }
-    }
-
-    /// Reads the record and says what must be known to carry it out.
-    pub fn plan(&self, raw: RawRecord) -> Result<Planned, IngestError> {
-        let RawRecord { start, end, bytes } = raw;
-        let effects = self.effects(start, &bytes)?;
-        let mut unknown_sizes = Vec::new();
-        let mut copied_databases = Vec::new();
-        for effect in &effects {
-            if let Some(fork) = fork_sized_by(effect)
-                && !self.sizes.is_known(fork)
-                && !unknown_sizes.contains(&fork)
-            {
-                unknown_sizes.push(fork);
-            }
-            if let Effect::CopyDatabase { from, .. } = effect {
-                copied_databases.push(*from);
-            }
+        Ingest {
+            version,
+            control,
+            sizes: ForkSizes::default(),
+            origins: origins.collect(),
+            arena: BytesMut::new(),
+            effects: Vec::new(),
         }
-        Ok(Planned { start, end, bytes, effects, unknown_sizes, copied_databases })
     }
 
     /// Tells a fork's size as the timeline has it; `None` where there is no such fork.
@@ -123,47 +114,77 @@ impl Ingest {
         self.sizes.set(fork, blocks);
     }
 
-    /// What the record does. `copies` holds, for each of [`Planned::copied_databases`], its keys
-    /// of the kinds page, fork size and relation map with their values before this record.
-    pub fn carry_out(
+    /// Adds what the record does to `changes`, or says what must be known first, and adds nothing:
+    /// then it is taken again, with `copies` of the databases asked for, each with its keys of the
+    /// kinds page, fork size and relation map with their values before this record.
+    pub fn take(
         &mut self,
-        planned: Planned,
-        copies: Vec<Vec<(Key, Bytes)>>,
-    ) -> Result<Change, IngestError> {
-        assert_eq!(copies.len(), planned.copied_databases.len(), "each copy has its source");
-        let Planned { start, end, bytes, effects, .. } = planned;
-        let record = self.parse(start, &bytes)?;
-        let mut draft = Draft::default();
-        let mut copies = copies.into_iter();
-        for effect in effects {
-            match self.touched_by(&effect) {
-                Some((target, will_init)) => {
-                    self.extend_to(target, &mut draft);
-                    let value = self.touched(&record, start, end, target, will_init, &bytes)?;
-                    draft.put(Key::target(target), value);
-                }
-                None => self.change_state(effect, &mut copies, &mut draft),
-            }
-        }
-        self.track_control(&record, start, end, &mut draft)?;
-        self.sizes.trim();
-        Ok(draft.finish(start, end))
-    }
-
-    /// What the record at `start` does.
-    fn effects(&self, start: Lsn, bytes: &[u8]) -> Result<Vec<Effect>, IngestError> {
-        let record = self.parse(start, bytes)?;
-        effects(self.version, &record).map_err(|reason| IngestError::Redo {
+        lent: LentRecord<'_>,
+        copies: Copies,
+        changes: &mut Changes,
+    ) -> Result<Option<Needs>, IngestError> {
+        let LentRecord { start, end, bytes } = lent;
+        let record = Record::parse(self.version, bytes)
+            .map_err(|reason| IngestError::Damaged { at: start, reason })?;
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        list_effects(self.version, &record, &mut effects).map_err(|reason| IngestError::Redo {
             at: start,
             record: record.name(),
             reason,
-        })
+        })?;
+        let needs = self.needs(&effects, copies.len());
+        if needs.is_none() {
+            let taken = Taken { record: &record, start, end, bytes };
+            self.carry_out(&taken, effects.drain(..), copies, changes)?;
+        }
+        self.effects = effects;
+        Ok(needs)
     }
 
-    /// Decodes the record at `start`. That takes less time than to keep what was decoded.
-    fn parse<'a>(&self, start: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, IngestError> {
-        Record::parse(self.version, bytes)
-            .map_err(|reason| IngestError::Damaged { at: start, reason })
+    fn needs(&self, effects: &[Effect], copies: usize) -> Option<Needs> {
+        let mut needs = Needs::default();
+        for effect in effects {
+            if let Some(fork) = fork_sized_by(effect)
+                && !self.sizes.is_known(fork)
+                && !needs.unknown_sizes.contains(&fork)
+            {
+                needs.unknown_sizes.push(fork);
+            }
+            if let Effect::CopyDatabase { from, .. } = effect {
+                needs.copied_databases.push(*from);
+            }
+        }
+        let is_known = needs.unknown_sizes.is_empty() && needs.copied_databases.len() == copies;
+        (!is_known).then_some(needs)
+    }
+
+    fn carry_out(
+        &mut self,
+        taken: &Taken<'_, '_>,
+        effects: impl Iterator<Item = Effect>,
+        copies: Copies,
+        changes: &mut Changes,
+    ) -> Result<(), IngestError> {
+        let mut copies = copies.into_iter();
+        let mut finished = None;
+        for effect in effects {
+            if let Effect::Finished { time, commit: true, .. } = effect {
+                finished = Some(time);
+            }
+            match self.touched_by(&effect) {
+                Some((target, will_init)) => {
+                    self.extend_to(target, changes);
+                    let value = self.touched(taken, target, will_init, changes)?;
+                    changes.put(Key::target(target), value);
+                }
+                None => self.change_state(effect, &mut copies, changes),
+            }
+        }
+        self.track_control(taken, changes)?;
+        self.sizes.trim();
+        changes.close(taken.start, taken.end, finished);
+        Ok(())
     }
 
     /// The page that an effect changes by redo, and whether redo makes it anew.
@@ -186,20 +207,20 @@ impl Ingest {
     /// The value that a record gives a page. A page that the record carries as an image is stored
     /// as that image: a record of 32 images would otherwise be stored 32 times.
     fn touched(
-        &self,
-        record: &Record,
-        start: Lsn,
-        end: Lsn,
+        &mut self,
+        taken: &Taken<'_, '_>,
         target: Target,
         will_init: bool,
-        bytes: &Bytes,
+        changes: &Changes,
     ) -> Result<Value, IngestError> {
+        let Taken { record, start, end, bytes } = *taken;
         let carries_image = record.blocks.iter().any(|block| {
             let image = block.image.as_ref();
             Target::Page(block.key) == target && image.is_some_and(|image| image.apply)
         });
         if !carries_image {
-            return Ok(Value::Record { will_init, bytes: bytes.clone() });
+            let bytes = self.kept(bytes, changes);
+            return Ok(Value::Record { will_init, bytes });
         }
         let mut page = Page::zeroed();
         redo(self.version, record, end, target, &mut page).map_err(|reason| IngestError::Redo {
@@ -210,9 +231,25 @@ impl Ingest {
         Ok(Value::Image(page.into_bytes()))
     }
 
+    /// The record's bytes, copied once.
+    fn kept(&mut self, bytes: &[u8], changes: &Changes) -> Bytes {
+        let is_record = |(_, value): &(Key, Value)| matches!(value, Value::Record { .. });
+        if let Some((_, value)) = changes.own_puts().iter().rfind(|put| is_record(put)) {
+            return value.bytes().clone();
+        }
+        if bytes.len() > ARENA_BYTES / 4 {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.arena.capacity() < bytes.len() {
+            self.arena = BytesMut::with_capacity(ARENA_BYTES);
+        }
+        self.arena.extend_from_slice(bytes);
+        self.arena.split().freeze()
+    }
+
     /// A page beyond its fork's end extends the fork; what lies between is zeros, whatever was
     /// there before.
-    fn extend_to(&mut self, target: Target, draft: &mut Draft) {
+    fn extend_to(&mut self, target: Target, changes: &mut Changes) {
         let Target::Page(page) = target else { return };
         let size = self.sizes.get(page.fork);
         let blocks = size.unwrap_or(0);
@@ -220,77 +257,76 @@ impl Ingest {
             return;
         }
         if page.block > blocks {
-            draft.clear(Key::pages(page.fork, blocks..page.block));
+            changes.clear(Key::pages(page.fork, blocks..page.block));
         }
-        self.set_size(page.fork, page.block + 1, draft);
+        self.set_size(page.fork, page.block + 1, changes);
     }
 
-    fn set_size(&mut self, fork: RelationFork, blocks: u32, draft: &mut Draft) {
+    fn set_size(&mut self, fork: RelationFork, blocks: u32, changes: &mut Changes) {
         self.sizes.set(fork, Some(blocks));
         let value = Bytes::copy_from_slice(&blocks.to_le_bytes());
-        draft.put(Key::fork_size(fork), Value::Image(value));
+        changes.put(Key::fork_size(fork), Value::Image(value));
     }
 
     fn change_state(
         &mut self,
         effect: Effect,
         copies: &mut impl Iterator<Item = Vec<(Key, Bytes)>>,
-        draft: &mut Draft,
+        changes: &mut Changes,
     ) {
         match effect {
             Effect::CreateFork(fork) => {
                 if self.sizes.get(fork).is_none() {
-                    self.set_size(fork, 0, draft);
+                    self.set_size(fork, 0, changes);
                 }
             }
-            Effect::TruncateFork { fork, blocks } => self.truncate(fork, blocks, draft),
+            Effect::TruncateFork { fork, blocks } => self.truncate(fork, blocks, changes),
             Effect::DropRelation(relation) => {
-                draft.clear(Key::relation_pages(relation));
-                draft.clear(Key::relation_sizes(relation));
+                changes.clear(Key::relation_pages(relation));
+                changes.clear(Key::relation_sizes(relation));
                 for fork in Fork::ALL {
                     self.sizes.set(relation.fork(fork), None);
                 }
             }
             Effect::CreateDatabase { tablespace, database } => {
-                draft.put(Key::database(tablespace, database), Value::Image(Bytes::new()));
+                changes.put(Key::database(tablespace, database), Value::Image(Bytes::new()));
             }
             Effect::CopyDatabase { to, .. } => {
-                self.copy_database(copies.next().unwrap_or_default(), to, draft);
+                self.copy_database(copies.next().unwrap_or_default(), to, changes);
             }
             Effect::DropDatabase { tablespace, database } => {
-                self.drop_database(tablespace, database, draft);
+                self.drop_database(tablespace, database, changes);
             }
             Effect::CreateTablespace { oid, location } => {
-                draft.put(Key::tablespace(oid), Value::Image(Bytes::from(location)));
+                changes.put(Key::tablespace(oid), Value::Image(Bytes::from(location)));
             }
-            Effect::DropTablespace { oid } => draft.clear(Key::tablespace(oid).only()),
+            Effect::DropTablespace { oid } => changes.clear(Key::tablespace(oid).only()),
             Effect::RelationMap { tablespace, database, bytes } => {
-                draft.put(Key::relation_map(tablespace, database), Value::Image(bytes));
+                changes.put(Key::relation_map(tablespace, database), Value::Image(bytes));
             }
             Effect::TruncateSlru { slru, from, to } => {
-                draft.clear(Key::slru_pages(slru, from..to));
+                changes.clear(Key::slru_pages(slru, from..to));
             }
             Effect::TwoPhase { xid, state: Some(state) } => {
-                draft.put(Key::two_phase(xid), Value::Image(state));
+                changes.put(Key::two_phase(xid), Value::Image(state));
             }
-            Effect::TwoPhase { xid, state: None } => draft.clear(Key::two_phase(xid).only()),
+            Effect::TwoPhase { xid, state: None } => changes.clear(Key::two_phase(xid).only()),
             Effect::ReplicationOrigin { origin, remote: Some(remote), backward } => {
                 let before = self.origins.get(&origin).copied().unwrap_or(Lsn::INVALID);
                 if backward || before < remote {
                     self.origins.insert(origin, remote);
                     let progress = OriginProgress { remote_lsn: remote };
                     let value = Value::Image(progress.encode());
-                    draft.put(Key::replication_origin(origin), value);
+                    changes.put(Key::replication_origin(origin), value);
                 }
             }
             Effect::ReplicationOrigin { origin, remote: None, .. } => {
                 self.origins.remove(&origin);
-                draft.clear(Key::replication_origin(origin).only());
+                changes.clear(Key::replication_origin(origin).only());
             }
-            Effect::Finished { time, commit: true, .. } => draft.finished = Some(time),
-            // An abort is no moment to go back to. The others touch a page, which does not exist
-            // or is not kept: see `touched_by`.
-            Effect::Finished { commit: false, .. }
+            // Only a commit is a moment to go back to: see `carry_out`. The others touch a page,
+            // which does not exist or is not kept: see `touched_by`.
+            Effect::Finished { .. }
             | Effect::Touch { .. }
             | Effect::TouchExisting { .. }
             | Effect::TouchCommitTimestamps { .. } => {}
@@ -298,18 +334,18 @@ impl Ingest {
     }
 
     /// A truncation never makes a fork longer (md.c: `mdtruncate` in recovery).
-    fn truncate(&mut self, fork: RelationFork, blocks: u32, draft: &mut Draft) {
+    fn truncate(&mut self, fork: RelationFork, blocks: u32, changes: &mut Changes) {
         if self.sizes.get(fork).is_some_and(|size| size > blocks) {
-            draft.clear(Key::pages_from(fork, blocks));
-            self.set_size(fork, blocks, draft);
+            changes.clear(Key::pages_from(fork, blocks));
+            self.set_size(fork, blocks, changes);
         }
     }
 
-    fn drop_database(&mut self, tablespace: u32, database: u32, draft: &mut Draft) {
-        draft.clear(Key::database_pages(tablespace, database));
-        draft.clear(Key::database_sizes(tablespace, database));
-        draft.clear(Key::database(tablespace, database).only());
-        draft.clear(Key::relation_map(tablespace, database).only());
+    fn drop_database(&mut self, tablespace: u32, database: u32, changes: &mut Changes) {
+        changes.clear(Key::database_pages(tablespace, database));
+        changes.clear(Key::database_sizes(tablespace, database));
+        changes.clear(Key::database(tablespace, database).only());
+        changes.clear(Key::relation_map(tablespace, database).only());
         self.sizes.forget_database(tablespace, database);
     }
 
@@ -319,22 +355,21 @@ impl Ingest {
         &mut self,
         source: Vec<(Key, Bytes)>,
         (tablespace, database): DatabaseFolder,
-        draft: &mut Draft,
+        changes: &mut Changes,
     ) {
-        self.drop_database(tablespace, database, draft);
-        draft.put(Key::database(tablespace, database), Value::Image(Bytes::new()));
+        self.drop_database(tablespace, database, changes);
+        changes.put(Key::database(tablespace, database), Value::Image(Bytes::new()));
         for (key, value) in source {
-            draft.put(key.in_database(tablespace, database), Value::Image(value));
+            changes.put(key.in_database(tablespace, database), Value::Image(value));
         }
     }
 
     fn track_control(
         &mut self,
-        record: &Record,
-        start: Lsn,
-        end: Lsn,
-        draft: &mut Draft,
+        taken: &Taken<'_, '_>,
+        changes: &mut Changes,
     ) -> Result<(), IngestError> {
+        let Taken { record, start, end, .. } = *taken;
         let changed = self
             .control
             .state
@@ -345,10 +380,19 @@ impl Ingest {
             self.control.shutdown_checkpoint_end = end;
         }
         if changed || shut_down {
-            draft.put(Key::CONTROL, Value::Image(self.control.encode()));
+            changes.put(Key::CONTROL, Value::Image(self.control.encode()));
         }
         Ok(())
     }
+}
+
+/// A record that is carried out.
+#[derive(Clone, Copy)]
+struct Taken<'t, 'r> {
+    record: &'t Record<'r>,
+    start: Lsn,
+    end: Lsn,
+    bytes: &'r [u8],
 }
 
 /// The fork whose size decides what an effect does.

@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use wal_format::Lsn;
 
 use crate::{
-    change::Change,
+    change::{Change, Changes},
     engine::{Engine, layer_path, timeline_folder},
     error::Error,
     key::KeyKind,
@@ -275,33 +275,44 @@ impl Timeline {
         !self.is_read_only() && !self.is_ingesting.swap(true, Ordering::Relaxed)
     }
 
-    /// Takes over what one record does; `last_record_lsn` moves to its end. Records come in order,
-    /// from one caller at a time, and only while [`Timeline::ready_for_more`] has said so lately
-    /// (once for every chunk of WAL received is enough).
+    /// Takes over what one record does, as [`Timeline::apply_all`].
     pub fn apply(&self, change: Change) {
+        self.apply_all(&mut Changes::from(change));
+    }
+
+    /// Takes over what some records do; none of it is left in `changes`. `last_record_lsn` moves to
+    /// the last one's end. Records come in order, from one caller at a time, and only while
+    /// [`Timeline::ready_for_more`] has said so lately (once for every chunk of WAL received is
+    /// enough).
+    pub fn apply_all(&self, changes: &mut Changes) {
         assert!(!self.is_read_only(), "a template's timeline takes no records");
-        let (start, end) = (change.start, change.end);
+        let (Some(first), Some(last)) = (changes.records.first(), changes.records.last()) else {
+            return;
+        };
+        let start = first.start;
+        let last_record = BranchPoint { lsn: last.end, last_record: last.start };
         let mut state = self.state.write();
         assert!(
-            state.last_record.lsn <= start && start < end,
-            "records come in order: {start}..{end} after {}",
+            state.last_record.lsn <= start && start < last_record.lsn,
+            "records come in order: {start}..{} after {}",
+            last_record.lsn,
             state.last_record.lsn
         );
         let is_first = state.open.is_empty();
         if is_first {
             state.open_since = Some(Instant::now());
         }
-        state.open.apply(change);
+        state.open.apply(changes);
         let bytes = state.open.bytes();
         state.open_charge.grow_to(bytes);
-        METRICS.ingested_bytes.inc_by(end.0 - state.last_record.lsn.0);
-        state.last_record = BranchPoint { lsn: end, last_record: start };
+        METRICS.ingested_bytes.inc_by(last_record.lsn.0 - state.last_record.lsn.0);
+        state.last_record = last_record;
         let is_full =
             state.open.bytes() >= OPEN_LAYER_BYTES_MAX && state.frozen.len() < FROZEN_LAYERS_MAX;
         if is_full {
             state.freeze();
         }
-        self.last_record_lsn.store(end.0, Ordering::Release);
+        self.last_record_lsn.store(last_record.lsn.0, Ordering::Release);
         drop(state);
         self.applied.notify_waiters();
         if is_first || is_full {

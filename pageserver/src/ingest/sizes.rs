@@ -1,7 +1,6 @@
 //! A cache of fork sizes.
 
-use std::collections::HashMap;
-
+use rustc_hash::FxHashMap;
 use wal_format::RelationFork;
 
 /// The most forks whose size is remembered: some 50 MiB.
@@ -10,7 +9,7 @@ const FORKS_MAX: usize = 1 << 20;
 /// Sizes of forks as of the last record; `None` in the map: there is no such fork.
 #[derive(Debug, Default)]
 pub(super) struct ForkSizes {
-    known: HashMap<RelationFork, Option<u32>>,
+    known: FxHashMap<RelationFork, Option<u32>>,
 }
 
 impl ForkSizes {

@@ -22,6 +22,8 @@ pub const FOOTER_BYTES: usize = 96;
 pub const BLOCK_BYTES: usize = 32 << 10;
 /// Compression. Block size and level were chosen by `benches/blocks`: decision 0008.
 pub const ZSTD_LEVEL: i32 = 1;
+/// Compression of what is flushed, which is merged soon: decision 0008.
+pub const FLUSH_ZSTD_LEVEL: i32 = -3;
 /// The most bytes that a part may claim to decompress to: a block with one value of the longest
 /// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
 pub const PART_BYTES_MAX: u32 = 1 << 30;
@@ -125,18 +127,18 @@ impl Locator {
     }
 }
 
-/// Compresses a part; `offset` is where its stored bytes will stand.
-pub fn seal(raw: &[u8], offset: u64, out: &mut Vec<u8>) -> std::io::Result<Locator> {
+/// Compresses a part by this level; `offset` is where its stored bytes will stand.
+pub fn seal(raw: &[u8], level: i32, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Locator> {
     thread_local! {
-        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> =
             const { RefCell::new(None) };
     }
     let stored = COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = match slot.take() {
+        let compressor = match slot.take().filter(|(before, _)| *before == level) {
             Some(compressor) => compressor,
-            None => zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
+            None => (level, zstd::bulk::Compressor::new(level)?),
         };
-        slot.insert(compressor).compress(raw)
+        slot.insert(compressor).1.compress(raw)
     })?;
     let locator = Locator {
         offset,
@@ -248,31 +250,37 @@ impl Footer {
 pub struct BlockBuilder {
     rows: Vec<u8>,
     values: Vec<u8>,
+    /// Both, behind their number; its room serves the next block.
+    raw: Vec<u8>,
+    level: i32,
     first: Option<(Key, Lsn)>,
     last: Key,
 }
 
-impl Default for BlockBuilder {
-    fn default() -> BlockBuilder {
-        BlockBuilder { rows: Vec::new(), values: Vec::new(), first: None, last: Key::MIN }
-    }
-}
-
 impl BlockBuilder {
+    /// An empty block, to be compressed by this level.
+    pub fn new(level: i32) -> BlockBuilder {
+        let (rows, values, raw) = (Vec::new(), Vec::new(), Vec::new());
+        BlockBuilder { rows, values, raw, level, first: None, last: Key::MIN }
+    }
+
     /// Adds a version; keys and, within a key, LSNs must rise.
     pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) {
         self.first.get_or_insert((key, lsn));
         self.last = key;
         let bytes = value.bytes();
         self.values.extend_from_slice(bytes);
-        self.rows.extend_from_slice(&key.encode());
-        self.rows.extend_from_slice(&lsn.0.to_be_bytes());
-        self.rows.push(match value {
+        let mut row = [0; ROW_BYTES];
+        row[..KEY_BYTES].copy_from_slice(&key.encode());
+        row[KEY_BYTES..ROW_ORDER_BYTES].copy_from_slice(&lsn.0.to_be_bytes());
+        row[ROW_ORDER_BYTES] = match value {
             Value::Image(_) => 0,
             Value::Record { will_init: false, .. } => 1,
             Value::Record { will_init: true, .. } => 2,
-        });
-        self.rows.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
+        };
+        let end = self.values.len() as u32;
+        row[ROW_ORDER_BYTES + 1..].copy_from_slice(&end.to_le_bytes());
+        self.rows.extend_from_slice(&row);
     }
 
     /// Bytes before compression.
@@ -283,11 +291,11 @@ impl BlockBuilder {
     /// Compresses what was added to the end of `out` and begins anew; nothing where it is empty.
     pub fn finish(&mut self, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Option<IndexRow>> {
         let Some((first, first_lsn)) = self.first.take() else { return Ok(None) };
-        let mut raw = Vec::with_capacity(self.bytes());
-        raw.extend_from_slice(&((self.rows.len() / ROW_BYTES) as u32).to_le_bytes());
-        raw.append(&mut self.rows);
-        raw.append(&mut self.values);
-        let locator = seal(&raw, offset, out)?;
+        self.raw.clear();
+        self.raw.extend_from_slice(&((self.rows.len() / ROW_BYTES) as u32).to_le_bytes());
+        self.raw.append(&mut self.rows);
+        self.raw.append(&mut self.values);
+        let locator = seal(&self.raw, self.level, offset, out)?;
         Ok(Some(IndexRow { first, first_lsn, last: self.last, locator }))
     }
 }

@@ -10,7 +10,7 @@ use super::{
     history::{History, Span},
 };
 use crate::{
-    change::{Change, Value},
+    change::{Changes, Value},
     key::{Key, KeyKind},
 };
 
@@ -48,29 +48,43 @@ impl MemoryLayer {
         }
     }
 
-    /// Takes over what a record does.
-    pub fn apply(&mut self, change: Change) {
-        let lsn = change.end;
-        for range in change.clears {
-            self.bytes += size_of::<Clear>();
-            self.clears.push(Clear { range, lsn });
+    /// Takes over what some records do; none of it is left in `changes`.
+    pub fn apply(&mut self, changes: &mut Changes) {
+        changes.bytes = 0;
+        let (mut clears, mut puts) = (changes.clears.drain(..), changes.puts.drain(..));
+        let (mut cleared, mut put) = (0, 0);
+        for record in changes.records.drain(..) {
+            let lsn = record.end;
+            for range in clears.by_ref().take(record.clears - cleared) {
+                self.bytes += size_of::<Clear>();
+                self.clears.push(Clear { range, lsn });
+            }
+            for (key, value) in puts.by_ref().take(record.puts - put) {
+                self.put(key, lsn, value);
+            }
+            (cleared, put) = (record.clears, record.puts);
+            self.bytes += size_of::<Span>();
+            self.history.push(Span { start: record.start, end: lsn }, record.finished);
         }
-        for (key, value) in change.puts {
-            self.bytes += value.bytes().len() + VERSION_OVERHEAD_BYTES;
-            let versions = match key.kind() {
-                Some(KeyKind::Page) => self.pages.entry(key).or_default(),
-                _ => self.others.entry(key).or_default(),
-            };
-            if versions.is_empty() {
+    }
+
+    fn put(&mut self, key: Key, lsn: Lsn, value: Value) {
+        let bytes = value.bytes().len();
+        let versions = match key.kind() {
+            Some(KeyKind::Page) => self.pages.entry(key).or_default(),
+            _ => self.others.entry(key).or_default(),
+        };
+        match versions.last_mut() {
+            Some(last) if last.0 == lsn => last.1 = value,
+            Some(_) => versions.push((lsn, value)),
+            None => {
+                // Most keys of a layer get one or two versions, some get thousands.
+                versions.reserve_exact(1);
+                versions.push((lsn, value));
                 self.bytes += KEY_OVERHEAD_BYTES;
             }
-            match versions.last_mut() {
-                Some(last) if last.0 == lsn => last.1 = value,
-                _ => versions.push((lsn, value)),
-            }
         }
-        self.bytes += size_of::<Span>();
-        self.history.push(Span { start: change.start, end: lsn }, change.finished);
+        self.bytes += bytes + VERSION_OVERHEAD_BYTES;
     }
 
     /// All versions are above this.
@@ -133,4 +147,14 @@ impl MemoryLayer {
         all.sort_unstable_by_key(|(key, _)| *key);
         all
     }
+}
+
+/// Versions of a key that are fetched from memory at once.
+pub const VERSIONS_AHEAD: usize = 32;
+
+/// Has the processor fetch the first bytes of some versions side by side: a key's records are far
+/// from each other in memory, and each would be waited for by itself.
+pub fn look_at<'v>(versions: impl IntoIterator<Item = &'v (Lsn, Value)>) {
+    let first = |(_, value): &(Lsn, Value)| value.bytes().first().copied().unwrap_or(0);
+    std::hint::black_box(versions.into_iter().map(first).fold(0, |all, byte| all ^ byte));
 }

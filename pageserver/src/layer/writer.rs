@@ -7,13 +7,16 @@ use super::{
     Clear,
     filter::FilterBuilder,
     format::{
-        BLOCK_BYTES, BlockBuilder, FOOTER_BYTES, Footer, IndexRow, LayerKind, encode_clears,
-        encode_index, seal,
+        BLOCK_BYTES, BlockBuilder, FLUSH_ZSTD_LEVEL, FOOTER_BYTES, Footer, IndexRow, LayerKind,
+        ZSTD_LEVEL, encode_clears, encode_index, seal,
     },
-    memory::{MemoryLayer, Versions},
+    memory::{MemoryLayer, VERSIONS_AHEAD, Versions, look_at},
     name::{LayerName, LayerSummary},
 };
 use crate::{change::Value, error::Error, key::Key};
+
+/// Keys whose first versions are fetched from memory at once.
+const KEYS_AHEAD: usize = 32;
 
 /// A finished layer, not yet stored.
 pub struct WrittenLayer {
@@ -26,6 +29,7 @@ pub struct WrittenLayer {
 /// A layer while it is written.
 pub struct LayerWriter {
     name: LayerName,
+    level: i32,
     out: Vec<u8>,
     block: BlockBuilder,
     index: Vec<IndexRow>,
@@ -36,10 +40,16 @@ pub struct LayerWriter {
 impl LayerWriter {
     /// An empty layer of this name.
     pub fn new(name: LayerName) -> LayerWriter {
+        LayerWriter::with_level(name, ZSTD_LEVEL)
+    }
+
+    /// The same, with parts that are compressed by this level.
+    fn with_level(name: LayerName, level: i32) -> LayerWriter {
         LayerWriter {
             name,
+            level,
             out: Vec::new(),
-            block: BlockBuilder::default(),
+            block: BlockBuilder::new(level),
             index: Vec::new(),
             filter: FilterBuilder::default(),
             versions: None,
@@ -113,7 +123,7 @@ impl LayerWriter {
 
     fn seal(&mut self, raw: &[u8]) -> Result<super::format::Locator, Error> {
         let offset = self.out.len() as u64;
-        seal(raw, offset, &mut self.out).map_err(cannot_compress)
+        seal(raw, self.level, offset, &mut self.out).map_err(cannot_compress)
     }
 }
 
@@ -136,11 +146,17 @@ pub fn write_delta(
     shorten: impl Fn(Key, &Versions) -> Option<Versions>,
 ) -> Result<WrittenLayer, Error> {
     let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
-    let mut writer = LayerWriter::new(name);
-    for (key, versions) in layer.sorted() {
-        let shorter = shorten(key, versions);
-        for (lsn, value) in shorter.as_ref().unwrap_or(versions) {
-            writer.add(key, *lsn, value)?;
+    let mut writer = LayerWriter::with_level(name, FLUSH_ZSTD_LEVEL);
+    for keys in layer.sorted().chunks(KEYS_AHEAD) {
+        look_at(keys.iter().filter_map(|(_, versions)| versions.first()));
+        for (key, versions) in keys {
+            let shorter = shorten(*key, versions);
+            for versions in shorter.as_ref().unwrap_or(versions).chunks(VERSIONS_AHEAD) {
+                look_at(versions);
+                for (lsn, value) in versions {
+                    writer.add(*key, *lsn, value)?;
+                }
+            }
         }
     }
     for (key, lsn, value) in layer.history().pieces() {

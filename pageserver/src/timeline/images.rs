@@ -14,14 +14,14 @@ use crate::{
     key::Key,
     layer::{
         Clear,
-        memory::{MemoryLayer, Versions},
+        memory::{MemoryLayer, VERSIONS_AHEAD, Versions, look_at},
     },
     redo::{Redo, apply_version},
 };
 
-/// So many records in a row are followed by a page. Redo of a small record takes some 0.3 µs, and
-/// a page compresses to about what 64 small records do. Few in tests, whose histories are short.
-pub const RECORDS_PER_IMAGE: usize = if cfg!(test) { 4 } else { 64 };
+/// So many records in a row are followed by a page: decision 0006. Few in tests, whose histories are
+/// short.
+pub const RECORDS_PER_IMAGE: usize = if cfg!(test) { 4 } else { 256 };
 /// Pages that are read at once.
 const PAGES_AT_ONCE: usize = 128;
 
@@ -73,7 +73,10 @@ pub fn with_images(
     };
     let (mut records, mut before) = (0, Lsn::INVALID);
     let mut made = Versions::with_capacity(versions.len());
-    for (lsn, value) in versions {
+    for (at, (lsn, value)) in versions.iter().enumerate() {
+        if at % VERSIONS_AHEAD == 0 {
+            look_at(&versions[at..versions.len().min(at + VERSIONS_AHEAD)]);
+        }
         if cleared(before, *lsn) {
             page.zero();
             records = 0;

@@ -10,19 +10,20 @@ use protocol::{
     wire,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
     time::{Instant, timeout},
 };
-use wal_format::{Lsn, RawRecord, RelationFork, Version, WalReader};
+use wal_format::{LentRecord, Lsn, Records, RelationFork, Version, WalReader};
 
 use super::ReceiverStatus;
 use crate::{
-    connection::{FrameBounds, read_frame},
+    change::Changes,
+    connection::{FrameBounds, read_head},
     control::Control,
     error::Error,
-    ingest::{Ingest, IngestError, fork_blocks},
+    ingest::{Copies, DatabaseFolder, Ingest, IngestError, fork_blocks},
     key::{Key, KeyKind},
     replication_origin::OriginProgress,
     timeline::Timeline,
@@ -38,8 +39,13 @@ const LAG_MAX: Duration = Duration::from_secs(1);
 /// What is taken from a safekeeper: a status, or a piece of WAL.
 pub(super) const BOUNDS: FrameBounds =
     FrameBounds { header_bytes_max: 1 << 20, payload_bytes_max: APPEND_BYTES_MAX };
+/// WAL is taken from the socket in pieces of at most this many bytes: small enough to be in the
+/// processor's cache when it is ingested.
+const PIECE_BYTES: usize = 128 << 10;
+/// Changes are applied when they have so many bytes: one record's more at most.
+const CHANGES_BYTES_MAX: usize = 64 << 10;
 /// Records ingested before other tasks of the same thread get their turn.
-const RECORDS_AT_ONCE: u32 = 128;
+const RECORDS_AT_ONCE: usize = 128;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -70,11 +76,13 @@ pub(super) struct Needs<Idle, Wanted> {
 pub(super) struct Session {
     timeline: Arc<Timeline>,
     ingest: Option<Ingest>,
+    /// What was ingested and not applied yet; its room serves again.
+    changes: Changes,
 }
 
 impl Session {
     pub fn new(timeline: Arc<Timeline>) -> Session {
-        Session { timeline, ingest: None }
+        Session { timeline, ingest: None, changes: Changes::default() }
     }
 
     /// Receives from this safekeeper for as long as it serves.
@@ -99,16 +107,16 @@ impl Session {
     ) -> Result<(), SessionEnd> {
         let from = self.timeline.last_record();
         let origin = self.timeline.origin();
-        let version = Version::from_major(origin.major)
-            .ok_or_else(|| lost(format!("Postgres {} is not served", origin.major)))?;
+        let version = version_of(&self.timeline)?;
         let mut reader =
             WalReader::new(version, origin.segment_bytes, from.lsn, Some(from.last_record))
                 .with_system_id(origin.system_id);
         let purpose = Purpose::Read { from: from.lsn, limit: ReadLimit::Commit };
         let mut stream = connect(safekeeper, &self.timeline, purpose).await.map_err(lost)?;
         let mut lags_since = None;
+        let mut piece = vec![0; PIECE_BYTES];
         loop {
-            let (message, payload) = receive(&mut stream).await.map_err(lost)?;
+            let (message, wal_bytes) = receive_head(&mut stream).await.map_err(lost)?;
             let (begin, commit_lsn) = match message {
                 ReaderMessage::Wal { begin, commit_lsn, term } => {
                     self.timeline.learn_term(term);
@@ -130,7 +138,7 @@ impl Session {
                 *status = streaming;
                 changed
             });
-            if payload.is_empty() {
+            if wal_bytes == 0 {
                 if commit_lsn <= self.timeline.last_record_lsn() && (needs.is_idle)() {
                     return Ok(());
                 }
@@ -149,71 +157,110 @@ impl Session {
                 let expected = reader.fed_to();
                 return Err(lost(format!("WAL from {begin} came where {expected} was expected")));
             }
-            reader.feed(begin, &payload).map_err(lost)?;
-            self.ingest_all(&mut reader, version).await?;
+            let mut left = wal_bytes;
+            while left > 0 {
+                let piece = &mut piece[..PIECE_BYTES.min(left)];
+                let count = receive_some(&mut stream, piece).await.map_err(lost)?;
+                left -= count;
+                reader.feed(reader.fed_to(), &piece[..count]).map_err(lost)?;
+                self.ingest_all(&mut reader).await?;
+            }
         }
     }
 
-    async fn ingest_all(
-        &mut self,
-        reader: &mut WalReader,
-        version: Version,
-    ) -> Result<(), SessionEnd> {
+    async fn ingest_all(&mut self, reader: &mut WalReader) -> Result<(), SessionEnd> {
         self.timeline.ready_for_more().await.map_err(lost)?;
-        let mut records = 0;
         loop {
-            let record = reader.next_record().map_err(|reason| {
-                SessionEnd::Damaged(IngestError::Damaged { at: reader.record_end(), reason })
-            })?;
-            let Some(record) = record else { return Ok(()) };
-            // Many timelines share one memory: each may exceed it by one record only.
-            if self.timeline.must_wait() {
+            let records = reader.next_records(RECORDS_AT_ONCE);
+            let damaged = match records {
+                Ok(records) if records.len() == 0 => return Ok(()),
+                Ok(records) => {
+                    self.ingest(records).await?;
+                    None
+                }
+                Err(reason) => Some(reason),
+            };
+            if let Some(reason) = damaged {
+                let at = reader.record_end();
+                return Err(SessionEnd::Damaged(IngestError::Damaged { at, reason }));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What was understood before a failure is applied.
+    async fn ingest(&mut self, records: Records<'_>) -> Result<(), SessionEnd> {
+        for record in records {
+            if self.changes.bytes() >= CHANGES_BYTES_MAX {
+                self.timeline.apply_all(&mut self.changes);
+            }
+            // Many timelines share one memory: each may exceed it by what is applied at once.
+            if self.changes.is_empty() && self.timeline.must_wait() {
                 self.timeline.ready_for_more().await.map_err(lost)?;
             }
-            self.ingest_record(record, version).await?;
-            records += 1;
-            if records % RECORDS_AT_ONCE == 0 {
-                tokio::task::yield_now().await;
+            if let Err(end) = self.take(record).await {
+                self.timeline.apply_all(&mut self.changes);
+                // Nothing is left of the record that failed.
+                self.changes = Changes::default();
+                return Err(end);
             }
         }
-    }
-
-    async fn ingest_record(
-        &mut self,
-        record: RawRecord,
-        version: Version,
-    ) -> Result<(), SessionEnd> {
-        let (start, before) = (record.start, self.timeline.last_record_lsn());
-        let timeline = Arc::clone(&self.timeline);
-        let ingest = match &mut self.ingest {
-            Some(ingest) => ingest,
-            none => {
-                let control = read_control(&timeline, before).await?;
-                none.insert(Ingest::new(version, control, read_origins(&timeline, before).await?))
-            }
-        };
-        let planned = ingest.plan(record).map_err(SessionEnd::Stopped)?;
-        for &fork in &planned.unknown_sizes {
-            ingest.learn_size(fork, read_size(&timeline, fork, before, start).await?);
-        }
-        let mut copies = Vec::with_capacity(planned.copied_databases.len());
-        for &(tablespace, database) in &planned.copied_databases {
-            let mut copy = Vec::new();
-            let contents = [
-                Key::database_pages(tablespace, database),
-                Key::database_sizes(tablespace, database),
-                Key::relation_map(tablespace, database).only(),
-            ];
-            for range in contents {
-                let values = timeline.scan(range, before).await;
-                copy.extend(values.map_err(|error| read_failed(error, start))?);
-            }
-            copies.push(copy);
-        }
-        let change = ingest.carry_out(planned, copies).map_err(SessionEnd::Stopped)?;
-        timeline.apply(change);
+        self.timeline.apply_all(&mut self.changes);
         Ok(())
     }
+
+    async fn take(&mut self, record: LentRecord<'_>) -> Result<(), SessionEnd> {
+        let ingest = match &mut self.ingest {
+            Some(ingest) => ingest,
+            none => none.insert(begin_ingest(&self.timeline).await?),
+        };
+        let changes = &mut self.changes;
+        let needs = ingest.take(record, Copies::new(), changes).map_err(SessionEnd::Stopped)?;
+        let Some(needs) = needs else { return Ok(()) };
+        // What is read must have all that was before this record.
+        self.timeline.apply_all(changes);
+        let (start, before) = (record.start, self.timeline.last_record_lsn());
+        for fork in needs.unknown_sizes {
+            ingest.learn_size(fork, read_size(&self.timeline, fork, before, start).await?);
+        }
+        let mut copies = Copies::with_capacity(needs.copied_databases.len());
+        for folder in needs.copied_databases {
+            copies.push(read_database(&self.timeline, folder, before, start).await?);
+        }
+        ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
+        Ok(())
+    }
+}
+
+async fn begin_ingest(timeline: &Timeline) -> Result<Ingest, SessionEnd> {
+    let at = timeline.last_record_lsn();
+    let control = read_control(timeline, at).await?;
+    let origins = read_origins(timeline, at).await?;
+    Ok(Ingest::new(version_of(timeline)?, control, origins))
+}
+
+fn version_of(timeline: &Timeline) -> Result<Version, SessionEnd> {
+    let major = timeline.origin().major;
+    Version::from_major(major).ok_or_else(|| lost(format!("Postgres {major} is not served")))
+}
+
+async fn read_database(
+    timeline: &Timeline,
+    (tablespace, database): DatabaseFolder,
+    at: Lsn,
+    start: Lsn,
+) -> Result<Vec<(Key, Bytes)>, SessionEnd> {
+    let mut found = Vec::new();
+    let contents = [
+        Key::database_pages(tablespace, database),
+        Key::database_sizes(tablespace, database),
+        Key::relation_map(tablespace, database).only(),
+    ];
+    for range in contents {
+        let values = timeline.scan(range, at).await;
+        found.extend(values.map_err(|error| read_failed(error, start))?);
+    }
+    Ok(found)
 }
 
 async fn read_control(timeline: &Timeline, at: Lsn) -> Result<Control, SessionEnd> {
@@ -285,10 +332,26 @@ pub(super) async fn connect(
     Ok(stream)
 }
 
-/// The next message.
-pub(super) async fn receive(stream: &mut TcpStream) -> Result<(ReaderMessage, Bytes), String> {
-    let frame = timeout(SILENCE_MAX, read_frame(stream, BOUNDS)).await;
-    let frame = frame.map_err(|_| "it is silent".to_owned())?;
-    let frame = frame.map_err(|error| error.to_string())?;
-    frame.ok_or_else(|| "it closed the connection".to_owned())
+/// The next message, which brings no WAL.
+pub(super) async fn receive(stream: &mut TcpStream) -> Result<ReaderMessage, String> {
+    match receive_head(stream).await? {
+        (message, 0) => Ok(message),
+        (_, bytes) => Err(format!("{bytes} bytes came that nobody asked for")),
+    }
+}
+
+/// The next message, and how many bytes of WAL follow it.
+async fn receive_head(stream: &mut TcpStream) -> Result<(ReaderMessage, usize), String> {
+    let head = timeout(SILENCE_MAX, read_head(stream, BOUNDS)).await;
+    let head = head.map_err(|_| "it is silent".to_owned())?.map_err(|error| error.to_string())?;
+    head.ok_or_else(|| "it closed the connection".to_owned())
+}
+
+/// What there is of a payload, at least a byte.
+async fn receive_some(stream: &mut TcpStream, into: &mut [u8]) -> Result<usize, String> {
+    let count = timeout(SILENCE_MAX, stream.read(into)).await;
+    match count.map_err(|_| "it is silent".to_owned())?.map_err(|error| error.to_string())? {
+        0 => Err("it closed the connection".to_owned()),
+        count => Ok(count),
+    }
 }
