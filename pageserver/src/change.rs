@@ -121,7 +121,8 @@ impl Changes {
 impl From<Change> for Changes {
     fn from(change: Change) -> Changes {
         let Change { start, end, clears, puts, finished } = change;
-        let mut changes = Changes { clears, puts, ..Changes::default() };
+        let bytes = puts.iter().map(|(_, value)| value.bytes().len()).sum();
+        let mut changes = Changes { records: Vec::with_capacity(1), clears, puts, bytes };
         changes.close(start, end, finished);
         changes
     }

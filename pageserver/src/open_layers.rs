@@ -25,7 +25,8 @@ pub struct OpenLayers {
 }
 
 impl OpenLayers {
-    /// Nothing yet, of at most about so many bytes: each timeline may exceed it by one record.
+    /// Nothing yet, of at most about so many bytes: each timeline may exceed it by what it
+    /// applies at once, some 64 KiB or one record.
     pub fn new(bytes_max: usize) -> OpenLayers {
         OpenLayers {
             bytes: AtomicUsize::new(0),

@@ -143,6 +143,8 @@ struct State {
     open_charge: Charge,
     /// When the open layer got its first record.
     open_since: Option<Instant>,
+    /// When a layer was last frozen because it was full.
+    full_since: Option<Instant>,
     /// Oldest first.
     frozen: VecDeque<Frozen>,
     /// By rising LSN, those of one range of LSNs by rising key.
@@ -199,6 +201,7 @@ impl Timeline {
                 open: MemoryLayer::new(last_record.lsn),
                 open_charge: Charge::new(engine.open_layers.clone()),
                 open_since: None,
+                full_since: None,
                 frozen: VecDeque::new(),
                 is_behind: compact::is_behind(&layers),
                 layers: Arc::new(layers),
@@ -310,7 +313,7 @@ impl Timeline {
         let is_full =
             state.open.bytes() >= OPEN_LAYER_BYTES_MAX && state.frozen.len() < FROZEN_LAYERS_MAX;
         if is_full {
-            state.freeze();
+            state.freeze_full();
         }
         self.last_record_lsn.store(last_record.lsn.0, Ordering::Release);
         drop(state);
@@ -507,6 +510,18 @@ impl State {
     fn set_layers(&mut self, layers: Vec<Arc<Layer>>) {
         self.is_behind = compact::is_behind(&layers);
         self.layers = Arc::new(layers);
+    }
+
+    /// Closes the open layer because it is full.
+    fn freeze_full(&mut self) {
+        self.full_since = Some(Instant::now());
+        self.freeze();
+    }
+
+    /// Until when WAL counts as coming faster than layers grow old; `None` where it does not.
+    fn hurries_until(&self) -> Option<Instant> {
+        let until = self.full_since? + OPEN_LAYER_AGE_MAX;
+        (until > Instant::now()).then_some(until)
     }
 
     /// Closes the open layer; there must be something in it.

@@ -17,7 +17,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
             "remote_consistent_lsn": timeline.remote_consistent_lsn(),
             "term": timeline.term(),
             "runs": timeline.runs(),
-            "is_merged": timeline.merge_due().is_none(),
+            "is_merged": timeline.is_merged(),
             "waits_for_merges": timeline.is_behind(),
             "written_bytes": {
                 "wal": written.wal,

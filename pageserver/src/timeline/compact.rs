@@ -21,8 +21,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use object_store::ObjectStoreExt;
 
-use self::plan::Job;
-use super::{Retained, Timeline};
+use self::plan::{Job, Run};
+use super::{State, Timeline};
 use crate::{
     error::Error,
     layer::{name::LayerSummary, reader::Layer},
@@ -53,13 +53,19 @@ impl Timeline {
     /// Bytes that the next merge reads; `None` where none is due.
     pub fn merge_due(&self) -> Option<u64> {
         let state = self.state.read();
-        let job = self.plan(&state.layers, &state.retained)?;
+        let job = state.plan()?;
         Some(state.layers[job].iter().map(|layer| layer.summary().bytes).sum())
+    }
+
+    /// Whether there is nothing to merge, now or when WAL no longer comes as fast as it can be taken.
+    pub fn is_merged(&self) -> bool {
+        let state = self.state.read();
+        plan::plan(&state.runs(), &state.retained).is_none()
     }
 
     /// How many runs of layers a read may have to look into.
     pub fn runs(&self) -> usize {
-        plan::runs(self.state.read().layers.iter().map(|layer| layer.summary())).len()
+        self.state.read().runs().len()
     }
 
     /// Whether ingest waits for merges.
@@ -80,17 +86,13 @@ impl Timeline {
         }
     }
 
-    fn plan(&self, layers: &[Arc<Layer>], retained: &Retained) -> Option<Job> {
-        plan::plan(&plan::runs(layers.iter().map(|layer| layer.summary())), retained)
-    }
-
     async fn merge_next(self: Arc<Self>) -> Result<bool, Error> {
         let _one_at_a_time = self.merging.lock().await;
-        let (layers, retained) = {
+        let (layers, retained, job) = {
             let state = self.state.read();
-            (state.layers.clone(), state.retained.clone())
+            (state.layers.clone(), state.retained.clone(), state.plan())
         };
-        let Some(job) = self.plan(&layers, &retained) else { return Ok(false) };
+        let Some(job) = job else { return Ok(false) };
         let inputs = layers[job.clone()].to_vec();
         drop(layers);
         let merge = merge::Merge::new(Arc::clone(&self), inputs, retained);
@@ -162,9 +164,30 @@ impl Timeline {
     }
 }
 
+impl State {
+    /// The next merge, where one is due. While WAL comes as fast as it can be taken, as when a
+    /// timeline catches up or is loaded with much, none is before half as many runs have gathered
+    /// as ingest would wait for: fewer and wider merges, and the processors are ingest's until then.
+    fn plan(&self) -> Option<Job> {
+        let runs = self.runs();
+        if self.hurries_until().is_some() && !has_more_by(RUNS_BEHIND_MAX / 2, &runs) {
+            return None;
+        }
+        plan::plan(&runs, &self.retained)
+    }
+
+    fn runs(&self) -> Vec<Run> {
+        plan::runs(self.layers.iter().map(|layer| layer.summary()))
+    }
+}
+
 /// Whether there are so many runs that ingest should wait.
 pub(super) fn is_behind(layers: &[Arc<Layer>]) -> bool {
-    let runs = plan::runs(layers.iter().map(|layer| layer.summary()));
+    has_more_by(RUNS_BEHIND_MAX, &plan::runs(layers.iter().map(|layer| layer.summary())))
+}
+
+/// Whether there are so many more runs than there are when no merge is due.
+fn has_more_by(more: usize, runs: &[Run]) -> bool {
     let bytes = runs.iter().map(|run| run.bytes).sum();
-    runs.len() > runs_max(bytes) + RUNS_BEHIND_MAX
+    runs.len() > runs_max(bytes) + more
 }

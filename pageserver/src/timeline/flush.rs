@@ -120,14 +120,18 @@ impl Timeline {
         }
     }
 
-    /// Writes all frozen layers; when the open one is to be frozen because of its age.
+    /// Writes all frozen layers, and asks for a merge where one waited until now; when the open one
+    /// is to be frozen because of its age, or a merge waits no longer.
     async fn write_all_frozen(self: &Arc<Self>) -> Result<Option<Instant>, Error> {
         self.freeze_the_old();
+        self.want_work();
         while let Some(frozen) = self.oldest_frozen() {
             self.write_frozen(frozen).await?;
             self.want_work();
         }
-        Ok(self.state.read().open_since.map(|since| since + OPEN_LAYER_AGE_MAX))
+        let state = self.state.read();
+        let is_old = state.open_since.map(|since| since + OPEN_LAYER_AGE_MAX);
+        Ok([is_old, state.hurries_until()].into_iter().flatten().min())
     }
 
     /// Nothing more can be written: the timeline is fenced, or stopped.
@@ -325,7 +329,7 @@ impl Timeline {
         state.frozen.pop_front();
         let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
         if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
-            state.freeze();
+            state.freeze_full();
         }
     }
 
