@@ -37,14 +37,11 @@ pub fn run(recorded: &Recorded) -> Result<Took> {
     file.state = ClusterState::Production;
     fs::write(&control, file.encode())?;
 
-    let folder = data.parent().context("a folder")?;
-    let log = folder.join("log");
-    fs::remove_file(&log).ok();
     let mut settings: Vec<String> =
         SETTINGS.into_iter().flat_map(|setting| ["-c".to_owned(), setting.to_owned()]).collect();
-    settings.extend(["-c".to_owned(), format!("unix_socket_directories={}", folder.display())]);
-    let server = Server::start(folder, &data, &settings, false)?;
-    let took = wait_for_redo(&log)?;
+    settings.extend(["-c".to_owned(), format!("unix_socket_directories={}", data.display())]);
+    let server = Server::start(&data, &data, &settings, false)?;
+    let took = wait_for_redo(&data.join("log"))?;
     drop(server);
     fs::remove_dir_all(&data)?;
     Ok(took)

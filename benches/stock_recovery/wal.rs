@@ -138,9 +138,9 @@ impl Recorded {
         Ok(())
     }
 
-    /// A folder for a server that recovers.
+    /// A folder for a server that recovers: not that of another process.
     pub fn scratch(&self) -> PathBuf {
-        self.folder.join("recovery")
+        self.folder.join(format!("recovery-{}", std::process::id()))
     }
 
     /// Where the index builds began.
