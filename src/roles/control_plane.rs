@@ -15,6 +15,7 @@ use crate::{
 pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     super::machine::check()?;
+    super::machine::take_open_files();
     let folder = absolute(&args.folder)?;
     let control_plane = ControlPlane::start(Config {
         http: args.http,

@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use nix::unistd::{Uid, User};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Uid, User},
+};
 
 use crate::failure::Failure;
 
@@ -27,6 +30,16 @@ pub fn check() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes as many open files as the machine gives to this process: each client of the proxy needs two,
+/// and 1,024 are the usual first offer.
+pub fn take_open_files() {
+    let taken = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = taken {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
+}
+
 /// The user that runs Postgres.
 pub fn user(name: &str) -> Result<User, Failure> {
     let found = User::from_name(name)
@@ -41,4 +54,18 @@ pub fn user(name: &str) -> Result<User, Failure> {
         return Err(Failure::new("Postgres refuses to run as root: name another user with --user"));
     }
     Ok(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_machine_gives() {
+        let limits = || getrlimit(Resource::RLIMIT_NOFILE).expect("a process has limits");
+        let (_, most) = limits();
+        setrlimit(Resource::RLIMIT_NOFILE, most / 2, most).expect("less may always be asked for");
+        take_open_files();
+        assert_eq!(limits(), (most, most));
+    }
 }

@@ -40,6 +40,7 @@ struct Running {
 pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     machine::check()?;
+    machine::take_open_files();
     programs::find("postgres", args.postgres.pg_bin.as_deref())?;
     let user = machine::user(&args.postgres.user)?;
     if args.safekeepers.len() != SAFEKEEPERS {
