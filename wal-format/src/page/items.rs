@@ -3,6 +3,8 @@
 //! Where the items' bytes end up is part of what must agree with Postgres, so each operation moves them as its namesake does:
 //! one deletion keeps the physical order, several at once restore the line pointers' order.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::{
@@ -15,7 +17,13 @@ use crate::PAGE_BYTES;
 const HEAP_ITEMS_MAX: u16 = 291;
 
 /// Items of a page for which no allocation is needed: more than Postgres' pages have (`MaxIndexTuplesPerPage` is 407).
-const KEPT_INLINE: usize = 512;
+const ITEMS_INLINE: usize = 512;
+
+/// Pieces of a page that move as one, likewise; most are few.
+const RUNS_INLINE: usize = 16;
+
+/// Bytes of items that are moved last, likewise.
+type Aside = SmallVec<[u8; 512]>;
 
 /// How an item takes its place among the line pointers (the flags of `PageAddItemExtended`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,8 +165,7 @@ impl Page {
         }
         let lower = PAGE_HEADER_BYTES + kept.len() * LINE_POINTER_BYTES;
         self.set_lower(lower);
-        let kept: Vec<u16> = (0..kept.len() as u16).collect();
-        self.compact(&kept, Bounds { lower, ..bounds });
+        self.compact(Bounds { lower, ..bounds });
         Ok(())
     }
 
@@ -166,27 +173,15 @@ impl Page {
     /// (`PageRepairFragmentation`).
     pub fn repair_fragmentation(&mut self) -> Result<(), PageError> {
         let bounds = self.bounds()?;
-        let (pointers, _) =
-            self.0[PAGE_HEADER_BYTES..bounds.lower].as_chunks_mut::<LINE_POINTER_BYTES>();
+        let pointers = self.line_pointers_mut(bounds);
         let max = pointers.len();
-        let total = self::total(pointers, bounds)?;
-        check_total(total, bounds)?;
-        let mut kept = SmallVec::<[u16; KEPT_INLINE]>::from_elem(0, max);
-        // Which they are is not to be guessed: so no branch, but a place that the next one takes over.
-        let (mut count, mut used_count) = (0, 0);
-        for (index, bits) in pointers.iter_mut().enumerate() {
-            let pointer = LinePointer::from_bytes(*bits);
-            let used = if pointer.is_used() { pointer } else { LinePointer::UNUSED };
-            *bits = used.to_bytes();
-            kept[count] = index as u16;
-            count += usize::from(used.has_storage());
-            used_count += usize::from(used.is_used());
-        }
+        let Items { bytes, used } = clear_unused(pointers, bounds)?;
         let is_used = |bits: &[u8; LINE_POINTER_BYTES]| LinePointer::from_bytes(*bits).is_used();
         let last_used = pointers.iter().rposition(is_used).map_or(0, |index| index + 1);
-        self.compact(&kept[..count], bounds);
+        check_total(bytes, bounds)?;
+        self.compact(bounds);
         self.set_lower(bounds.lower - LINE_POINTER_BYTES * (max - last_used));
-        self.set_flag(flags::HAS_FREE_LINES, used_count < last_used);
+        self.set_flag(flags::HAS_FREE_LINES, used < last_used);
         Ok(())
     }
 
@@ -233,52 +228,64 @@ impl Page {
         Ok(())
     }
 
-    /// Puts items against the special space, the first one highest (`compactify_tuples`): those of the line pointers with these indexes.
+    /// Puts all items against the special space, the first one highest (`compactify_tuples`).
     /// The caller has checked that each lies between upper and the page's end, and that all together fit between lower and special.
-    fn compact(&mut self, kept: &[u16], bounds: Bounds) {
-        let (pointers, _) =
-            self.0[PAGE_HEADER_BYTES..bounds.lower].as_chunks_mut::<LINE_POINTER_BYTES>();
-        let mut runs = SmallVec::<[Run; 8]>::new();
-        let mut run = Run { from: bounds.special, end: bounds.special, to: bounds.special };
-        for index in kept {
-            let bits = &mut pointers[usize::from(*index)];
+    fn compact(&mut self, bounds: Bounds) {
+        let special = bounds.special as u32;
+        let mut run = Run { from: special, end: special, to: special };
+        let pointers = self.line_pointers_mut(bounds);
+        let mut room = SmallVec::<[Run; ITEMS_INLINE]>::new();
+        room.resize(pointers.len() + 1, run);
+        let (runs, mut last) = (&mut room[..], 0);
+        // Which have an item, and which of them begin a run, is not to be guessed: so no branch, but a place that each run keeps as long
+        // as it goes on.
+        for bits in pointers {
             let pointer = LinePointer::from_bytes(*bits);
-            let (position, end) = (pointer.offset(), pointer.aligned_end());
-            let to = run.to - (end - position);
-            if end != run.from {
-                runs.push(run);
-                run.end = end;
-            }
-            run = Run { from: position, to, ..run };
-            *bits = pointer.at(to).to_bytes();
+            let is_item = pointer.has_storage();
+            let (position, end) = (pointer.offset() as u32, pointer.aligned_end() as u32);
+            let begins = is_item & (end != run.from);
+            run.end = if begins { end } else { run.end };
+            run.from = if is_item { position } else { run.from };
+            run.to -= end - position;
+            last += usize::from(begins);
+            runs[last] = run;
+            *bits = pointer.with_item_at(run.to).to_bytes();
         }
-        runs.push(run);
-        self.set_upper(run.to);
-        self.move_runs(&runs);
+        self.set_upper(run.to as usize);
+        self.move_runs(&runs[..=last]);
     }
 
     /// Moves each run; where they go they do not overlap, and lie one below the other.
     fn move_runs(&mut self, runs: &[Run]) {
         // What lies below a later run, as the newest item does, is set aside. The others then lie one below the other, too.
-        let mut aside = SmallVec::<[(usize, Vec<u8>); 4]>::new();
-        let mut rising = SmallVec::<[Run; 8]>::new();
+        let (mut aside, mut bytes_aside) = (SmallVec::<[Run; RUNS_INLINE]>::new(), Aside::new());
+        let mut rising = SmallVec::<[Run; RUNS_INLINE]>::new();
         for run in runs.iter().rev() {
             if rising.last().is_none_or(|below| below.end <= run.from) {
                 rising.push(*run);
             } else {
-                aside.push((run.to, self.0[run.from..run.end].to_vec()));
+                aside.push(*run);
+                bytes_aside.extend_from_slice(&self.0[run.range()]);
             }
         }
         // So those that move up, the highest first, and then those that move down, the lowest first, never meet one that is still to move.
         for run in rising.iter().rev().filter(|run| run.to > run.from) {
-            self.0.copy_within(run.from..run.end, run.to);
+            self.0.copy_within(run.range(), run.to as usize);
         }
         for run in rising.iter().filter(|run| run.to < run.from) {
-            self.0.copy_within(run.from..run.end, run.to);
+            self.0.copy_within(run.range(), run.to as usize);
         }
-        for (to, bytes) in &aside {
-            self.0[*to..*to + bytes.len()].copy_from_slice(bytes);
+        let mut rest = &bytes_aside[..];
+        for run in &aside {
+            let (bytes, others) = rest.split_at(run.range().len());
+            self.0[run.to as usize..][..bytes.len()].copy_from_slice(bytes);
+            rest = others;
         }
+    }
+
+    /// The line pointers below lower.
+    fn line_pointers_mut(&mut self, bounds: Bounds) -> &mut [[u8; LINE_POINTER_BYTES]] {
+        self.0[PAGE_HEADER_BYTES..bounds.lower].as_chunks_mut().0
     }
 }
 
@@ -286,32 +293,53 @@ impl Page {
 #[derive(Clone, Copy)]
 struct Run {
     /// Where the first byte stands.
-    from: usize,
+    from: u32,
     /// The end of the last item, with its padding.
-    end: usize,
+    end: u32,
     /// Where the first byte goes.
-    to: usize,
+    to: u32,
 }
 
-/// The bytes of all items with their padding. Each must begin between upper and special and end in the page.
-fn total(pointers: &[[u8; LINE_POINTER_BYTES]], bounds: Bounds) -> Result<usize, PageError> {
+impl Run {
+    /// Where it stands.
+    fn range(self) -> Range<usize> {
+        self.from as usize..self.end as usize
+    }
+}
+
+/// What a page's line pointers stand for.
+struct Items {
+    /// The bytes of all items with their padding.
+    bytes: usize,
+    /// The line pointers in use.
+    used: usize,
+}
+
+/// Leaves nothing in line pointers that are not in use. Each item must begin between upper and special and end in the page.
+fn clear_unused(
+    pointers: &mut [[u8; LINE_POINTER_BYTES]],
+    bounds: Bounds,
+) -> Result<Items, PageError> {
     // In terms of 32 bits and without branches: several line pointers at once.
     let [upper, special] = [bounds.upper, bounds.special].map(|position| position as i32);
-    let (mut total, mut wrong) = (0, 0);
+    let (mut bytes, mut used, mut wrong) = (0, 0, 0);
     for bits in pointers {
         let pointer = LinePointer::from_bytes(*bits);
+        let pointer = if pointer.is_used() { pointer } else { LinePointer::UNUSED };
+        *bits = pointer.to_bytes();
         let (position, end) = (pointer.offset() as i32, pointer.aligned_end() as i32);
-        let is_item = i32::from(pointer.is_used()) & i32::from(pointer.has_storage());
+        let is_item = i32::from(pointer.has_storage());
         let outside = i32::from(position < upper)
             | i32::from(position >= special)
             | i32::from(end > PAGE_BYTES as i32);
         wrong |= is_item & outside;
-        total += -is_item & (end - position);
+        bytes += -is_item & (end - position);
+        used += i32::from(pointer.is_used());
     }
     if wrong != 0 {
         return Err(PageError::Content("an item lies outside the page's tuples"));
     }
-    Ok(total as usize)
+    Ok(Items { bytes: bytes as usize, used: used as usize })
 }
 
 /// All that stays must fit between the line pointers and the special space.
