@@ -3,7 +3,11 @@
 //! Invariant: every length in a record is checked against the record's own length before it is used,
 //! and all parts together are exactly the record.
 
+mod checksum;
+
 use smallvec::SmallVec;
+
+pub use checksum::record_checksum;
 
 use crate::{
     BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Version, WalError,
@@ -130,12 +134,6 @@ impl<'a> Record<'a> {
     pub fn name(&self) -> String {
         record_name::name(self.rmid, self.info)
     }
-}
-
-/// CRC-32C of a record (xloginsert.c: `XLogRecordAssemble`): of what follows the header, then of the header
-/// up to `xl_crc`. `bytes` has at least [`RECORD_HEADER_BYTES`].
-pub fn record_checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[RECORD_HEADER_BYTES..]), &bytes[..CHECKSUM_AT])
 }
 
 /// The fixed header of a record.
