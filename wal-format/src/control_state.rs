@@ -79,34 +79,43 @@ impl ControlState {
 
     /// Takes over what the record changes; whether it changed anything. `end` is the record's end, for errors.
     pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<bool, WalError> {
-        if !tracks(record.rmid) {
-            let before = self.next_xid;
-            self.pass_xid(record.xid);
-            return Ok(self.next_xid != before);
-        }
-        let before = *self;
-        // xlogrecovery.c, ApplyWalRecord: before the resource manager's own redo.
-        self.pass_xid(record.xid);
         let applied = match record.rmid {
-            rmid::XLOG => self.apply_xlog(record.kind(), record.main),
-            rmid::TRANSACTION => Transaction::parse(record.info, record.main)
-                .map(|it| self.apply_transaction(record.xid, it)),
-            rmid::CLOG => Clog::parse(record.info, record.main).map(|it| self.apply_clog(it)),
-            rmid::MULTIXACT => {
-                MultiXact::parse(record.info, record.main).map(|it| self.apply_multixact(it))
+            rmid::XLOG | rmid::CLOG | rmid::MULTIXACT | rmid::COMMIT_TS => self.apply_rare(record),
+            rmid::TRANSACTION => Transaction::parse(record.info, record.main).map(|transaction| {
+                let before = (self.next_xid, self.newest_commit_ts_xid);
+                self.pass_xid(record.xid);
+                self.apply_transaction(record.xid, transaction);
+                (self.next_xid, self.newest_commit_ts_xid) != before
+            }),
+            _ => {
+                let before = self.next_xid;
+                self.pass_xid(record.xid);
+                Some(self.next_xid != before)
             }
-            rmid::COMMIT_TS => {
-                CommitTs::parse(record.info, record.main).map(|it| self.apply_commit_ts(it))
-            }
-            _ => Some(()),
         };
-        match applied {
-            Some(()) => Ok(*self != before),
-            None => {
-                *self = before;
-                Err(WalError::Damaged { at: end, damage: Damage::Payload { name: record.name() } })
+        applied.ok_or_else(|| WalError::Damaged {
+            at: end,
+            damage: Damage::Payload { name: record.name() },
+        })
+    }
+
+    /// Likewise; `None`, and nothing changed, where the record makes no sense.
+    fn apply_rare(&mut self, record: &Record) -> Option<bool> {
+        let mut after = *self;
+        // xlogrecovery.c, ApplyWalRecord: before the resource manager's own redo.
+        after.pass_xid(record.xid);
+        match record.rmid {
+            rmid::XLOG => after.apply_xlog(record.kind(), record.main)?,
+            rmid::CLOG => after.apply_clog(Clog::parse(record.info, record.main)?),
+            rmid::MULTIXACT => {
+                after.apply_multixact(MultiXact::parse(record.info, record.main)?);
             }
+            rmid::COMMIT_TS => after.apply_commit_ts(CommitTs::parse(record.info, record.main)?),
+            _ => {}
         }
+        let changed = after != *self;
+        *self = after;
+        Some(changed)
     }
 
     /// The checkpoint that says this state, with its redo at `redo`. `time` is in seconds since 1970.
@@ -297,12 +306,6 @@ impl ControlState {
             self.oldest_multi_database = database;
         }
     }
-}
-
-/// Whether records of this resource manager say more than their transaction.
-fn tracks(rmid: u8) -> bool {
-    let tracked = [rmid::XLOG, rmid::TRANSACTION, rmid::CLOG, rmid::MULTIXACT, rmid::COMMIT_TS];
-    tracked.contains(&rmid)
 }
 
 /// On the circle of 32-bit numbers (multixact.c: `MultiXactIdPrecedes`).

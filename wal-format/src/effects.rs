@@ -152,14 +152,37 @@ pub fn list_effects(
     }
 }
 
+/// The references to all that the record changes, where its only effects are [`Effect::Touch`] of the pages that it names: so it is with
+/// most. `None` for any other; [`effects`] says what it does.
+pub fn named_pages<'r, 'a>(version: Version, record: &'r Record<'a>) -> Option<&'r [BlockRef<'a>]> {
+    match version {
+        Version::V15 => changes_named_pages(record).then_some(&record.blocks),
+    }
+}
+
+fn changes_named_pages(record: &Record) -> bool {
+    match record.rmid {
+        rmid::HEAP => {
+            Heap::parse(record.info, record.main).is_some_and(|parsed| !parsed.clears_visibility())
+        }
+        rmid::HEAP2 => Heap2::parse(record.info, record.main)
+            .is_some_and(|parsed| redo::heap2::cleared(record, parsed).is_none()),
+        _ => redo::is_supported(record),
+    }
+}
+
 fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
+    if changes_named_pages(record) {
+        list.extend(record.blocks.iter().map(touch));
+        return Ok(());
+    }
     let malformed = || RedoError::malformed(record);
     match record.rmid {
         rmid::XLOG => {
             let kind = xlog::Kind::parse(record.info).ok_or_else(malformed)?;
             if kind == xlog::Kind::Images {
                 // A block without an image, or with one for checks only, is not restored (xlog.c, `xlog_redo`).
-                let restored = record.blocks.iter().filter(|block| redo::has_image_to_apply(block));
+                let restored = record.blocks.iter().filter(|block| block.has_image_to_apply());
                 list.extend(restored.map(touch));
             }
             if record.kind() == xlog::kind::PARAMETER_CHANGE {
@@ -238,15 +261,13 @@ fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
         }
         // Standby's records concern a standby's locks and snapshots; LogicalMessage's only who decodes the WAL.
         rmid::STANDBY | rmid::LOGICAL_MESSAGE => {}
-        _ if redo::is_supported(record) => list.extend(record.blocks.iter().map(touch)),
         _ => return Err(RedoError::unsupported(record)),
     }
     Ok(())
 }
 
 fn touch(block: &BlockRef) -> Effect {
-    let will_init = block.will_init || redo::has_image_to_apply(block);
-    Effect::Touch { target: Target::Page(block.key), will_init }
+    Effect::Touch { target: Target::Page(block.key), will_init: block.is_made_anew() }
 }
 
 fn anew(slru: Slru, page: u32) -> Effect {

@@ -34,7 +34,7 @@ pub use control_file::{
     CONTROL_FILE_BYTES, ClusterState, ControlFile, Geometry, RecoveryBounds, WalSettings,
 };
 pub use control_state::{CONTROL_STATE_BYTES, ControlState};
-pub use effects::{Effect, effects, list_effects};
+pub use effects::{Effect, effects, list_effects, named_pages};
 pub use error::{ControlFileError, Damage, WalError};
 pub use lsn::{Lsn, LsnParseError, WAL_PAGE_BYTES};
 pub use page::{
@@ -47,7 +47,7 @@ pub use record::{
     record_checksum,
 };
 pub use record_name::record_kind_name;
-pub use redo::{RedoError, redo};
+pub use redo::{RedoError, redo, redo_named};
 pub use relation::{
     DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, PAGE_BYTES, PageKey, RELATION_SEGMENT_BLOCKS,
     Relation, RelationFork, SLRU_SEGMENT_PAGES, Slru, Target,

@@ -99,19 +99,46 @@ pub struct BlockRef<'a> {
     pub data: &'a [u8],
 }
 
-/// How long the parts of a block reference are that follow the headers.
-#[derive(Clone, Copy, Default)]
-struct Lengths {
-    image: u16,
-    data: u16,
+impl BlockRef<'_> {
+    /// Redo puts the image in the page's place (`XLogRecBlockImageApply`).
+    pub(crate) fn has_image_to_apply(&self) -> bool {
+        self.image.as_ref().is_some_and(|image| image.apply)
+    }
+
+    /// Redo does not need the page as it was: it is made anew, or a full-page image takes its place.
+    pub fn is_made_anew(&self) -> bool {
+        self.will_init || self.has_image_to_apply()
+    }
 }
 
 impl<'a> Record<'a> {
     /// Decodes the `xl_tot_len` bytes of one record, page headers removed. Its checksum was checked by
     /// [`crate::WalReader`]; where the bytes come from elsewhere, [`record_checksum`] computes it.
     pub fn parse(version: Version, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
+        let mut record = Record::empty();
+        record.fill(version, bytes)?;
+        Ok(record)
+    }
+
+    /// A record that says nothing.
+    pub(crate) fn empty() -> Record<'a> {
+        Record {
+            xid: 0,
+            prev: Lsn::INVALID,
+            info: 0,
+            rmid: 0,
+            origin: None,
+            top_xid: None,
+            blocks: BlockRefs::new(),
+            main: &[],
+        }
+    }
+
+    /// As [`Record::parse`], for an empty record where it is: one is large to be moved. After an error it is of no use.
+    #[inline]
+    pub(crate) fn fill(&mut self, version: Version, bytes: &'a [u8]) -> Result<(), Damage> {
         match version {
-            Version::V15 => decode(bytes),
+            Version::V15 => decode(bytes, self),
         }
     }
 
@@ -176,73 +203,72 @@ fn malformed(part: &'static str) -> Damage {
     Damage::Malformed { part }
 }
 
-fn decode(bytes: &[u8]) -> Result<Record<'_>, WalError> {
+fn decode<'a>(bytes: &'a [u8], record: &mut Record<'a>) -> Result<(), Damage> {
     let mut fields = Fields::new(bytes);
     let header = RecordHeader::read(&mut fields).ok_or_else(|| malformed("XLogRecord"))?;
     if header.total_bytes as usize != bytes.len() {
-        return Err(Damage::RecordLength { found: header.total_bytes }.into());
+        return Err(Damage::RecordLength { found: header.total_bytes });
     }
-    // Filled where it is: a record is large to be moved.
-    let mut record = Record {
-        xid: header.xid,
-        prev: header.prev,
-        info: header.info,
-        rmid: header.rmid,
-        origin: None,
-        top_xid: None,
-        main: &[],
-        blocks: BlockRefs::new(),
-    };
-    let mut parts = Parts {
-        record: &mut record,
-        lengths: SmallVec::new(),
-        main_bytes: None,
-        announced_bytes: 0,
-    };
+    record.xid = header.xid;
+    record.prev = header.prev;
+    record.info = header.info;
+    record.rmid = header.rmid;
+
+    // The parts follow the headers that announce them, in the same order: until the headers end and their places are known, each is as
+    // many bytes as it has, but of the record's front.
+    let mut parts = Parts { record, bytes, announced_bytes: 0 };
     // The headers end where only the bytes that they announce are left.
     while fields.rest().len() > parts.announced_bytes {
-        parts.read_header(&mut fields)?;
-        if parts.main_bytes.is_some() {
+        if parts.read_header(&mut fields)? == Header::Last {
             break;
         }
     }
     if fields.rest().len() != parts.announced_bytes {
-        return Err(malformed("xl_tot_len").into());
+        return Err(malformed("xl_tot_len"));
     }
-
-    let Parts { lengths, main_bytes, .. } = parts;
-    let mut take = |count: usize| fields.take(count).ok_or_else(|| malformed("xl_tot_len"));
-    for (block, lengths) in record.blocks.iter_mut().zip(&lengths) {
+    let mut place = |part: &mut &'a [u8]| {
+        *part = fields.take(part.len()).ok_or_else(|| malformed("xl_tot_len"))?;
+        Ok(())
+    };
+    for block in &mut record.blocks {
         if let Some(image) = &mut block.image {
-            image.bytes = take(usize::from(lengths.image))?;
+            place(&mut image.bytes)?;
         }
-        block.data = take(usize::from(lengths.data))?;
+        place(&mut block.data)?;
     }
-    record.main = take(main_bytes.unwrap_or(0))?;
-    Ok(record)
+    place(&mut record.main)
 }
 
 /// What a record's headers announce.
 struct Parts<'r, 'a> {
-    /// With the references, whose bytes are still to come.
     record: &'r mut Record<'a>,
-    /// Of each reference.
-    lengths: SmallVec<[Lengths; 2]>,
-    main_bytes: Option<usize>,
+    /// The whole record.
+    bytes: &'a [u8],
     announced_bytes: usize,
 }
 
-impl Parts<'_, '_> {
-    fn read_header(&mut self, fields: &mut Fields) -> Result<(), Damage> {
+/// Whether a header can be followed by another one.
+#[derive(PartialEq, Eq)]
+enum Header {
+    Inner,
+    Last,
+}
+
+impl<'a> Parts<'_, 'a> {
+    #[inline]
+    fn read_header(&mut self, fields: &mut Fields) -> Result<Header, Damage> {
         let id = fields.u8().ok_or_else(|| malformed("block_id"))?;
         match id {
+            0..=BLOCK_ID_MAX => self.read_block(id, fields)?,
             MAIN_DATA_SHORT => {
                 let bytes = fields.u8().ok_or_else(|| malformed("XLogRecordDataHeaderShort"))?;
-                self.announce_main(usize::from(bytes));
+                self.record.main = self.announce(usize::from(bytes))?;
+                return Ok(Header::Last);
             }
             MAIN_DATA_LONG => {
                 let bytes = fields.u32().ok_or_else(|| malformed("XLogRecordDataHeaderLong"))?;
-                self.announce_main(bytes as usize);
+                self.record.main = self.announce(bytes as usize)?;
+                return Ok(Header::Last);
             }
             ORIGIN => {
                 self.record.origin = Some(fields.u16().ok_or_else(|| malformed("replorigin"))?)
@@ -251,18 +277,20 @@ impl Parts<'_, '_> {
                 let xid = fields.u32().ok_or_else(|| malformed("toplevel_xid"))?;
                 self.record.top_xid = Some(xid);
             }
-            0..=BLOCK_ID_MAX => self.read_block(id, fields)?,
             _ => return Err(malformed("block_id")),
         }
-        Ok(())
+        Ok(Header::Inner)
     }
 
-    fn announce_main(&mut self, bytes: usize) {
-        self.main_bytes = Some(bytes);
+    /// A part of so many bytes, whose place is not known yet.
+    #[inline]
+    fn announce(&mut self, bytes: usize) -> Result<&'a [u8], Damage> {
         self.announced_bytes += bytes;
+        self.bytes.get(..bytes).ok_or_else(|| malformed("xl_tot_len"))
     }
 
     /// `XLogRecordBlockHeader` and what follows it.
+    #[inline]
     fn read_block(&mut self, id: u8, fields: &mut Fields) -> Result<(), Damage> {
         if self.record.blocks.last().is_some_and(|last| last.id >= id) {
             return Err(malformed("block_id"));
@@ -274,13 +302,10 @@ impl Parts<'_, '_> {
         if (flags & HAS_DATA != 0) != (data_bytes > 0) {
             return Err(malformed("BKPBLOCK_HAS_DATA"));
         }
-        let mut lengths = Lengths { image: 0, data: data_bytes };
-        let mut image = None;
-        if flags & HAS_IMAGE != 0 {
-            let (header, image_bytes) = read_image_header(id, fields)?;
-            image = Some(header);
-            lengths.image = image_bytes;
-        }
+        let image = match flags & HAS_IMAGE != 0 {
+            true => Some(self.read_image(id, fields)?),
+            false => None,
+        };
         let relation = if flags & SAME_RELATION != 0 {
             let last = self.record.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
             last.key.fork.relation
@@ -289,16 +314,21 @@ impl Parts<'_, '_> {
             rmgr::relation(&mut Fields::new(bytes)).ok_or_else(|| malformed("RelFileNode"))?
         };
         let block = fields.u32().ok_or_else(|| malformed("BlockNumber"))?;
-        self.announced_bytes += usize::from(lengths.image) + usize::from(lengths.data);
-        self.lengths.push(lengths);
+        let data = self.announce(usize::from(data_bytes))?;
         self.record.blocks.push(BlockRef {
             id,
             key: relation.fork(fork).block(block),
             will_init: flags & WILL_INIT != 0,
             image,
-            data: &[],
+            data,
         });
         Ok(())
+    }
+
+    /// The image whose header comes next.
+    fn read_image(&mut self, id: u8, fields: &mut Fields) -> Result<BlockImage<'a>, Damage> {
+        let (header, bytes) = read_image_header(id, fields)?;
+        Ok(BlockImage { bytes: self.announce(usize::from(bytes))?, ..header })
     }
 }
 

@@ -94,6 +94,18 @@ pub(crate) enum Fault {
     Page(PageError),
 }
 
+impl Fault {
+    #[cold]
+    fn of(self, record: &Record, target: Target) -> RedoError {
+        match self {
+            Fault::Unsupported => RedoError::unsupported(record),
+            Fault::Malformed => RedoError::malformed(record),
+            Fault::NotTouched => RedoError::NotTouched { name: record.name(), target },
+            Fault::Page(reason) => RedoError::Page { name: record.name(), target, reason },
+        }
+    }
+}
+
 impl From<PageError> for Fault {
     fn from(reason: PageError) -> Fault {
         Fault::Page(reason)
@@ -115,34 +127,36 @@ pub fn redo(
     target: Target,
     page: &mut Page,
 ) -> Result<(), RedoError> {
-    let outcome = match (version, target) {
-        (Version::V15, Target::Slru(area, number)) => slru::redo(record, area, number, page),
-        (Version::V15, Target::Page(key)) => {
-            match record.blocks.iter().find(|block| block.key == key) {
-                Some(block) if has_image_to_apply(block) => {
-                    restore(block, end, page)?;
-                    match record.rmid {
-                        rmid::GIST => gist::after_restore(record, block, end, page),
-                        rmid::HASH => hash::after_restore(record, block, page),
-                        _ => Ok(()),
-                    }
-                }
-                Some(block) => redo_block(record, block, end, page),
-                None => redo_visibility(record, key, page),
-            }
-        }
+    let outcome = match target {
+        Target::Page(key) => match record.blocks.iter().find(|block| block.key == key) {
+            Some(block) => return redo_named(version, record, end, block, page),
+            None => redo_visibility(record, key, page),
+        },
+        Target::Slru(area, number) => slru::redo(record, area, number, page),
     };
-    outcome.map_err(|fault| match fault {
-        Fault::Unsupported => RedoError::unsupported(record),
-        Fault::Malformed => RedoError::malformed(record),
-        Fault::NotTouched => RedoError::NotTouched { name: record.name(), target },
-        Fault::Page(reason) => RedoError::Page { name: record.name(), target, reason },
-    })
+    outcome.map_err(|fault| fault.of(record, target))
 }
 
-/// Whether the block comes with a full-page image that takes the page's place (`XLogRecBlockImageApply`).
-pub(crate) fn has_image_to_apply(block: &BlockRef) -> bool {
-    block.image.as_ref().is_some_and(|image| image.apply)
+/// As [`redo`], for a page that the record names, by one of its references.
+pub fn redo_named(
+    version: Version,
+    record: &Record,
+    end: Lsn,
+    block: &BlockRef,
+    page: &mut Page,
+) -> Result<(), RedoError> {
+    let outcome = match version {
+        Version::V15 if block.has_image_to_apply() => {
+            restore(block, end, page)?;
+            match record.rmid {
+                rmid::GIST => gist::after_restore(record, block, end, page),
+                rmid::HASH => hash::after_restore(record, block, page),
+                _ => Ok(()),
+            }
+        }
+        Version::V15 => redo_block(record, block, end, page),
+    };
+    outcome.map_err(|fault| fault.of(record, Target::Page(block.key)))
 }
 
 /// Whether there is redo for the pages that records of this kind name.

@@ -14,6 +14,17 @@ impl<'a> Records<'a> {
     pub(super) fn new(found: &'a [Found], fed: &'a [u8], across: &'a [u8]) -> Records<'a> {
         Records { found: found.iter(), fed, across }
     }
+
+    /// Decodes all of them, each with its end. An error names the position of the record that has it.
+    pub fn decode(self, version: Version) -> Result<Vec<(Record<'a>, Lsn)>, WalError> {
+        let mut decoded = Vec::with_capacity(self.len());
+        for lent in self {
+            let (record, _) = decoded.push_mut((Record::empty(), lent.end));
+            let filled = record.fill(version, lent.bytes);
+            filled.map_err(|damage| WalError::from(damage).at(lent.start))?;
+        }
+        Ok(decoded)
+    }
 }
 
 /// One of [`Records`]: a [`crate::RawRecord`] that is only lent.
@@ -37,6 +48,7 @@ impl<'a> LentRecord<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = LentRecord<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<LentRecord<'a>> {
         let Found { start, end, at, bytes } = *self.found.next()?;
         let bytes = match at {

@@ -114,6 +114,7 @@ impl TupleHeader {
 
 impl Heap {
     /// Reads the record's main data.
+    #[inline]
     pub fn parse(info: u8, main: &[u8]) -> Option<Heap> {
         let mut fields = Fields::new(main);
         match info & KIND_MASK {
@@ -154,6 +155,19 @@ impl Heap {
             0x50 => Some(Heap::Confirm(fields.u16()?)),
             0x60 => Lock::read(&mut fields).map(Heap::Lock),
             _ => Some(Heap::Inplace(fields.u16()?)),
+        }
+    }
+
+    /// Whether a page that the record changes was all visible, or frozen, and no longer is.
+    pub fn clears_visibility(&self) -> bool {
+        match self {
+            Heap::Insert(insert) => insert.all_visible_cleared,
+            Heap::Delete(delete) => delete.all_visible_cleared,
+            Heap::Update(update) => {
+                update.old_all_visible_cleared || update.new_all_visible_cleared
+            }
+            Heap::Lock(lock) => lock.all_frozen_cleared,
+            Heap::Truncate | Heap::Confirm(_) | Heap::Inplace(_) => false,
         }
     }
 }

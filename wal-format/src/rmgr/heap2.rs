@@ -93,6 +93,7 @@ pub struct MultiInsertTuple<'a> {
 
 impl<'a> Heap2<'a> {
     /// Reads the record's main data.
+    #[inline]
     pub fn parse(info: u8, main: &'a [u8]) -> Option<Heap2<'a>> {
         let mut fields = Fields::new(main);
         match info & heap::KIND_MASK {
