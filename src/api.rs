@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,6 +10,9 @@ use crate::failure::Failure;
 
 /// The slowest answer: a compute's start behind a slow quorum, an import of a large directory.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
+
+/// How often a request follows a tenant from one pageserver to another.
+const HOPS_MAX: u32 = 4;
 
 /// A client; it asks the control plane for the pageserver's address when it first needs it.
 pub struct Api {
@@ -118,24 +121,33 @@ impl Api {
         body: Option<&impl Serialize>,
     ) -> Result<Answer, Failure> {
         let asked = Instant::now();
-        let url = format!("http://{address}/v1/{path}");
-        let mut request = self.http.request(method, url).timeout(ANSWER_MAX);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let unreachable = |error: reqwest::Error| {
-            Failure::unavailable(format!(
-                "the {server} at {address} cannot be reached ({}); is `offshoot up` running? \
-                 --control-plane or OFFSHOOT_CONTROL_PLANE says where",
-                innermost(&error)
-            ))
+        let mut address = address.to_owned();
+        let mut hops = 0;
+        let response = loop {
+            let url = format!("http://{address}/v1/{path}");
+            let mut request = self.http.request(method.clone(), url).timeout(ANSWER_MAX);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await;
+            let response = response.map_err(|error| unreachable(server, &address, &error))?;
+            if response.status() != StatusCode::MISDIRECTED_REQUEST || hops == HOPS_MAX {
+                break response;
+            }
+            // Another pageserver serves the tenant, and the refusal says which.
+            let refusal: Value = response.json().await.unwrap_or_default();
+            let Some(http) = refusal.pointer("/pageserver/http").and_then(Value::as_str) else {
+                return Err(Failure::unavailable(sentence(server, &refusal)));
+            };
+            address = http.to_owned();
+            hops += 1;
         };
-        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if !status.is_success() {
             return Err(refusal(server, response).await);
         }
-        let bytes = response.bytes().await.map_err(unreachable)?;
+        let bytes = response.bytes().await;
+        let bytes = bytes.map_err(|error| unreachable(server, &address, &error))?;
         let took = asked.elapsed();
         if bytes.is_empty() {
             return Ok(Answer { value: Value::Null, took });
@@ -144,6 +156,20 @@ impl Api {
             .map_err(|error| Failure::new(format!("the {server} answered no JSON: {error}")))?;
         Ok(Answer { value, took })
     }
+}
+
+fn unreachable(server: &str, address: &str, error: &reqwest::Error) -> Failure {
+    Failure::unavailable(format!(
+        "the {server} at {address} cannot be reached ({}); is `offshoot up` running? \
+         --control-plane or OFFSHOOT_CONTROL_PLANE says where",
+        innermost(error)
+    ))
+}
+
+/// What a refusal says.
+fn sentence(server: &str, body: &Value) -> String {
+    let message = body.get("message").and_then(Value::as_str);
+    message.map_or_else(|| format!("the {server} says nothing but no"), str::to_owned)
 }
 
 /// The failure that an answer which is an error stands for.

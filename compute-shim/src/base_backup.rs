@@ -179,9 +179,10 @@ fn take_file(
 fn refused(error: PageError) -> ShimError {
     match error {
         PageError::Fenced { .. } => ShimError::Fenced(error.to_string()),
-        PageError::Unavailable(_) | PageError::NotYet { .. } | PageError::ShuttingDown => {
-            ShimError::Unavailable(error.to_string())
-        }
+        PageError::Unavailable(_)
+        | PageError::NotYet { .. }
+        | PageError::ShuttingDown
+        | PageError::Moved { .. } => ShimError::Unavailable(error.to_string()),
         error => ShimError::Page(error),
     }
 }

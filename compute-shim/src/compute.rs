@@ -17,6 +17,7 @@ use self::start::Running;
 use crate::{
     ShimError,
     folder::Folder,
+    page_client::Route,
     postgres::{Machine, Stop},
 };
 
@@ -31,8 +32,8 @@ const FENCE_TIME_MAX: Duration = Duration::from_secs(2);
 pub struct ComputeConfig {
     /// The timeline whose Postgres this is.
     pub timeline: TenantTimeline,
-    /// Where the page service listens.
-    pub pageserver: SocketAddr,
+    /// Where the page services listen: the tenant's first, and the others that it may go to.
+    pub pageservers: Route,
     /// Where the safekeepers listen: all of them.
     pub safekeepers: Vec<SocketAddr>,
     /// The compute's disposable folder; made where it is missing, emptied at each start.

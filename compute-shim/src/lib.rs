@@ -29,6 +29,7 @@ mod written_wal;
 pub use compute::{ComputeConfig, Exit, Ready, run};
 pub use error::ShimError;
 pub use head::{SettledHead, settled_head};
+pub use page_client::Route;
 pub use postgres::command_line as postgres_command_line;
 pub use wal_fs::WalMount;
 pub use wal_proposer::{Elected, Fenced, StartWal, WalConfig, WalProposer};

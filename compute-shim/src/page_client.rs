@@ -1,10 +1,11 @@
 //! The page service's client: one connection, many requests in flight.
 //!
 //! Every request is a read and may be asked again, so a lost connection loses nothing: what was in
-//! flight is sent again on the next one, until the time of whoever waits is over. Only a fence ends
-//! the client.
+//! flight is sent again on the next one, until the time of whoever waits is over. Where the tenant
+//! has gone to another pageserver, that one is asked. Only a fence ends the client.
 
 mod connection;
+mod route;
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,7 @@ use tokio::{
 };
 use wal_format::{Lsn, PAGE_BYTES, RelationFork};
 
+pub use self::route::Route;
 use crate::{ShimError, overlay::PageSource};
 
 /// How long a page is waited for, the pageserver's absence included. A backend that waits cannot be
@@ -55,7 +57,7 @@ struct Pending {
 
 /// What the client and its connection share.
 struct Shared {
-    address: SocketAddr,
+    route: Mutex<Route>,
     timeline: TenantTimeline,
     term: Option<Term>,
     pending: Mutex<HashMap<u64, Pending>>,
@@ -82,16 +84,16 @@ impl Drop for AbortOnDrop {
 }
 
 impl PageClient {
-    /// Connects, and waits for the pageserver's word on the timeline for at most `wait`.
+    /// Connects, and waits for a pageserver's word on the timeline for at most `wait`.
     pub async fn connect(
-        address: SocketAddr,
+        route: impl Into<Route>,
         timeline: TenantTimeline,
         term: Option<Term>,
         wait: Duration,
     ) -> Result<(PageClient, Welcome), ShimError> {
         let (unsent, to_send) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            address,
+            route: Mutex::new(route.into()),
             timeline,
             term,
             pending: Mutex::default(),
@@ -112,7 +114,8 @@ impl PageClient {
             Some(Err(PageError::Fenced { .. })) => Err(client.fenced().await),
             Some(Err(refused)) => Err(ShimError::Page(refused)),
             None => Err(ShimError::Unavailable(format!(
-                "the pageserver at {address} did not answer for {wait:?}"
+                "the pageserver at {} did not answer for {wait:?}",
+                shared.address()
             ))),
         }
     }
@@ -165,7 +168,7 @@ impl PageClient {
                         || "no answer".to_owned(),
                         |refusal: PageError| refusal.to_string(),
                     );
-                    let address = self.shared.address;
+                    let address = self.shared.address();
                     return Err(ShimError::Unavailable(format!(
                         "the pageserver at {address} for {wait:?}: {why}"
                     )));
@@ -229,6 +232,11 @@ impl Drop for AnswerStream {
 }
 
 impl Shared {
+    /// The pageserver that is asked now.
+    fn address(&self) -> SocketAddr {
+        self.route.lock().address()
+    }
+
     fn fence(&self, why: PageError) {
         self.fenced.send_if_modified(|fenced| {
             let first = fenced.is_none();
@@ -245,7 +253,10 @@ impl Shared {
 fn is_passing(refusal: &PageError) -> bool {
     matches!(
         refusal,
-        PageError::Unavailable(_) | PageError::NotYet { .. } | PageError::ShuttingDown
+        PageError::Unavailable(_)
+            | PageError::NotYet { .. }
+            | PageError::ShuttingDown
+            | PageError::Moved { .. }
     )
 }
 

@@ -43,7 +43,7 @@ impl Endpoints {
         fs::create_dir_all(folder)
             .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
             .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
-        let pageserver = PageserverClient::new(config.pageserver_http);
+        let pageserver = PageserverClient::new(config.pageservers());
         Ok(Endpoints { config, pageserver, all: Mutex::default() })
     }
 
@@ -56,6 +56,11 @@ impl Endpoints {
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Status { version, addresses, computes: self.list() }
+    }
+
+    /// The pageservers.
+    pub(crate) fn pageservers(&self) -> &PageserverClient {
+        &self.pageserver
     }
 
     /// Every endpoint.
@@ -236,10 +241,12 @@ impl Endpoints {
         let folder = config.folder.join(&name);
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
+        let pageservers: Vec<String> =
+            self.pageserver.pages_for(tenant).iter().map(|address| address.to_string()).collect();
         let mut arguments = vec!["--json".to_owned(), "compute".to_owned(), "run".to_owned()];
         let options = [
             ("--timeline", format!("{tenant}/{timeline}")),
-            ("--pageserver", config.pageserver.to_string()),
+            ("--pageserver", pageservers.join(",")),
             ("--safekeepers", safekeepers.join(",")),
             ("--folder", folder.display().to_string()),
             ("--listen", std::net::SocketAddr::new(config.compute_host, port).to_string()),

@@ -1,7 +1,9 @@
 //! The HTTP API: computes are started, stopped, restarted after a restore, and listed.
 //!
+//! Tenants are moved from one pageserver to another.
+//!
 //! `GET /metrics`, `GET /v1/status`, `GET|POST /v1/computes`, `GET|DELETE /v1/computes/{tenant}/{branch}`,
-//! `POST /v1/computes/{tenant}/{branch}/follow|forget`. `docs/formats/compute-api.md` is its specification.
+//! `POST /v1/computes/{tenant}/{branch}/follow|forget`, `POST /v1/tenants/{tenant}/move`. `docs/formats/compute-api.md` is its specification.
 
 use std::sync::Arc;
 
@@ -14,7 +16,8 @@ use axum::{
 };
 
 use crate::{
-    Compute, Endpoints, Error, ErrorBody, StartRequest, State as ComputeState, Status, metrics,
+    Compute, Endpoints, Error, ErrorBody, Move, MoveRequest, StartRequest, State as ComputeState,
+    Status, metrics,
 };
 
 type Shared = State<Arc<Endpoints>>;
@@ -23,6 +26,7 @@ pub(crate) fn router(endpoints: Arc<Endpoints>) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/v1/status", get(status))
+        .route("/v1/tenants/{tenant}/move", post(move_tenant))
         .route("/v1/computes", get(list).post(start))
         .route("/v1/computes/{tenant}/{branch}", get(show).delete(stop))
         .route("/v1/computes/{tenant}/{branch}/follow", post(follow))
@@ -82,6 +86,17 @@ async fn follow(
     Path((tenant, branch)): Path<(String, String)>,
 ) -> Result<Json<Option<Compute>>, Error> {
     finish(async move { endpoints.follow(&tenant, &branch).await }).await.map(Json)
+}
+
+async fn move_tenant(
+    State(endpoints): Shared,
+    Path(tenant): Path<String>,
+    request: Result<Json<MoveRequest>, JsonRejection>,
+) -> Result<Json<Move>, Error> {
+    let Json(request) = request.map_err(|rejection| Error::Invalid(rejection.body_text()))?;
+    finish(async move { endpoints.pageservers().move_tenant(&tenant, &request.to).await })
+        .await
+        .map(Json)
 }
 
 async fn nothing_here() -> Error {

@@ -17,6 +17,7 @@ mod error;
 mod http;
 mod leftovers;
 mod metrics;
+mod moves;
 mod pageserver_client;
 mod ports;
 mod proxy;
@@ -32,6 +33,7 @@ pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartReques
 pub use branches::Branches;
 pub use endpoints::Endpoints;
 pub use error::Error;
+pub use moves::{Move, MoveRequest};
 pub use ports::PortRange;
 pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
@@ -53,6 +55,8 @@ pub struct Config {
     pub pageserver_http: SocketAddr,
     /// The pageserver's page service.
     pub pageserver: SocketAddr,
+    /// Further pageservers on the same object store: tenants go from one to another by name.
+    pub other_pageservers: Vec<PageserverAt>,
     /// The safekeepers.
     pub safekeepers: Vec<SocketAddr>,
     /// The address that computes listen on.
@@ -68,6 +72,23 @@ pub struct Config {
     /// How long a compute may be without clients and other work before it is stopped; for ever where
     /// none is said. Only clients of the proxy start it again.
     pub suspend_after: Option<Duration>,
+}
+
+/// A pageserver among several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageserverAt {
+    /// Its page service.
+    pub pages: SocketAddr,
+    /// Its HTTP API.
+    pub http: SocketAddr,
+}
+
+impl Config {
+    /// All pageservers.
+    pub fn pageservers(&self) -> Vec<PageserverAt> {
+        let first = PageserverAt { pages: self.pageserver, http: self.pageserver_http };
+        std::iter::once(first).chain(self.other_pageservers.iter().cloned()).collect()
+    }
 }
 
 /// A running control plane.

@@ -74,6 +74,7 @@ impl Fixture {
             folder: folder.path().join("computes"),
             pageserver_http: pageserver,
             pageserver,
+            other_pageservers: vec![],
             safekeepers: vec![],
             compute_host: "127.0.0.1".parse()?,
             ports: own_ports()?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object_store::{ObjectStore, path::Path};
 use protocol::{TenantId, TenantTimeline};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,6 +41,8 @@ pub struct Engine {
     pub meters: Meters,
     /// Timelines whose layers wait to be merged.
     pub work: Work,
+    /// Wakes whoever looks for tenants that another pageserver has taken: a timeline was fenced.
+    pub fenced: Notify,
     /// Cancelled when the pageserver stops.
     pub stop: CancellationToken,
 }
@@ -64,6 +66,7 @@ impl Engine {
             merge_permits: Arc::new(Semaphore::new(MERGES_MAX)),
             meters: Meters::default(),
             work: Work::default(),
+            fenced: Notify::new(),
             stop: CancellationToken::new(),
         }
     }

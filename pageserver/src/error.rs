@@ -1,7 +1,9 @@
 //! Why something failed, by what the caller does next.
 
-use protocol::{Term, page_service::PageError};
+use protocol::{TenantId, Term, page_service::PageError};
 use wal_format::Lsn;
+
+use crate::manifest::Place;
 
 /// What the storage engine answers instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +57,14 @@ pub enum Error {
         /// The manifest.
         object: String,
     },
+    /// Another pageserver serves the tenant: ask that one.
+    #[error("tenant {tenant} is served by {}", said(to))]
+    Moved {
+        /// The tenant.
+        tenant: TenantId,
+        /// Who serves it.
+        to: Box<Place>,
+    },
     /// The object store cannot be reached: try again later.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -94,6 +104,14 @@ pub enum Error {
     ShuttingDown,
 }
 
+fn said(place: &Place) -> String {
+    let Place { name, pages, http } = place;
+    let at = |what: &str, address: &Option<std::net::SocketAddr>| {
+        address.map(|address| format!(", {what} {address}")).unwrap_or_default()
+    };
+    format!("pageserver {name:?}{}{}", at("its pages at", pages), at("its HTTP API at", http))
+}
+
 impl From<Error> for PageError {
     fn from(error: Error) -> PageError {
         match error {
@@ -105,6 +123,7 @@ impl From<Error> for PageError {
             Error::NotYet { asked, ingested } => PageError::NotYet { asked, ingested },
             Error::TermFenced { asked, known } => PageError::Fenced { asked, known },
             Error::Fenced { .. } => PageError::Unavailable(error.to_string()),
+            Error::Moved { to, .. } => PageError::Moved { to: to.name, pages: to.pages },
             Error::Unavailable(reason) => PageError::Unavailable(reason),
             Error::IngestStopped(reason) => PageError::Corrupt(reason),
             Error::Corrupt { .. } | Error::Missing { .. } | Error::Redo { .. } => {

@@ -55,6 +55,8 @@ fn router(api: Api) -> Router {
             "/v1/tenants/{tenant}",
             get(tenants::show).patch(tenants::change).delete(tenants::delete),
         )
+        .route("/v1/tenants/{tenant}/take", post(tenants::take))
+        .route("/v1/tenants/{tenant}/look", post(tenants::look))
         .route("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create))
         .route(branch, get(branches::show).delete(branches::delete))
         .route(&format!("{branch}/restore"), post(branches::restore))

@@ -34,4 +34,5 @@ mod wal_receiver;
 mod work;
 
 pub use limits::{Limits, Memory};
+pub use manifest::NAME_DEFAULT;
 pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

@@ -1,10 +1,12 @@
 //! Manifests: numbered objects that are created and never changed; the highest number is the truth.
 #![doc = include_str!("../../docs/formats/manifest.md")]
 
+mod owner;
 mod sequence;
 mod tenant;
 mod timeline;
 
+pub use owner::{NAME_DEFAULT, Owner, Place};
 pub use sequence::{Body, NoChange, Prepared, Sequence, decode_checked, encode_checked};
 pub use tenant::{AncestorEntry, BranchEntry, TenantKind, TenantManifest};
 pub use timeline::TimelineManifest;

@@ -17,6 +17,7 @@ use self::redo::PostgresRedo;
 use crate::{
     cache::Disk,
     http::{self, Api},
+    manifest::Place,
     page_service::PageService,
     tenants::{Options, Tenants},
     wal_receiver::Receivers,
@@ -56,7 +57,8 @@ impl Pageserver {
             None => None,
         };
         let options = options(config.store, config.cache.memory_bytes, &receivers);
-        let tenants = Arc::new(Tenants::with_limits(options, disk, config.limits));
+        let place = Place::new(config.name, page_addr, http_addr);
+        let tenants = Arc::new(Tenants::with_limits(options, disk, config.limits).at(place));
         // It ends when the tenants are shut down, after everything that is tracked.
         tokio::spawn(Arc::clone(&tenants).work());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -7,6 +7,7 @@
 mod branches;
 mod loaded;
 mod names;
+mod ownership;
 mod pressure;
 mod removal;
 mod retention;
@@ -15,7 +16,10 @@ mod unload;
 mod usage;
 mod work;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
@@ -28,7 +32,7 @@ use crate::{
     engine::Engine,
     error::Error,
     limits::Limits,
-    manifest::{BranchEntry, TenantKind, TenantManifest},
+    manifest::{BranchEntry, Place, TenantKind, TenantManifest},
     open_layers::OpenLayers,
     redo::Redo,
     timeline::{Timeline, Window, WrittenSequence},
@@ -36,6 +40,7 @@ use crate::{
 
 pub use names::NAME_BYTES_MAX;
 pub(crate) use names::Names;
+pub use ownership::LiveTimeline;
 pub use template::{TemplateSource, TemplateWriter};
 pub use usage::{BranchUsage, TenantUsage};
 
@@ -96,6 +101,8 @@ pub struct Tenant {
     pub created_at: i64,
     /// How much history it keeps.
     pub history: Window,
+    /// The pageserver that serves it; `None` for a template, and where none has yet.
+    pub served_by: Option<Place>,
     /// Its branches, [`MAIN_BRANCH`] first, then by age.
     pub branches: Vec<Branch>,
 }
@@ -122,6 +129,13 @@ pub struct Tenants {
     /// Of timelines that this process has written and unloaded.
     written: Mutex<HashMap<TenantTimeline, WrittenSequence>>,
     limits: Limits,
+    place: Place,
+    /// A random number of this process: see [`Owner::process`](crate::manifest::Owner::process).
+    process: String,
+    /// The tenants that this process serves, and the generation of each.
+    held: Mutex<HashMap<TenantId, u64>>,
+    /// Those that another process has taken from it.
+    lost: Mutex<HashSet<TenantId>>,
     /// Wakes whoever moves cutoffs: a window was changed.
     window_changed: Notify,
 }
@@ -145,6 +159,10 @@ impl Tenants {
             timelines: Mutex::default(),
             written: Mutex::default(),
             limits,
+            place: Place::default(),
+            process: format!("{:032x}", rand::random::<u128>()),
+            held: Mutex::default(),
+            lost: Mutex::default(),
             window_changed: Notify::new(),
         }
     }
@@ -184,7 +202,10 @@ impl Tenants {
     /// Flushes what is in memory, as far as the object store lets it, and stops all background
     /// work. What could not be flushed is still with the safekeepers.
     pub async fn shutdown(&self) {
-        let flushes = self.loaded().into_iter().filter(|timeline| !timeline.is_read_only());
+        let flushes = self
+            .loaded()
+            .into_iter()
+            .filter(|timeline| !timeline.is_read_only() && !timeline.is_warming());
         stream::iter(flushes)
             .for_each_concurrent(LIST_CONCURRENCY, async |timeline| {
                 let flushed = async {
@@ -252,6 +273,7 @@ impl Tenants {
             is_template: manifest.kind == TenantKind::Template,
             created_at: manifest.created_at,
             history: manifest.history,
+            served_by: manifest.owner.as_ref().map(|owner| owner.place.clone()),
             branches,
         })
     }

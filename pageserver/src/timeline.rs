@@ -20,6 +20,7 @@ mod reconstruct;
 mod rest;
 mod retain;
 mod retention;
+mod take_over;
 
 pub use ahead::READS_AHEAD_MAX;
 pub use compact::{BytesWritten, FAN_IN, runs_max};
@@ -84,6 +85,9 @@ pub struct TimelineFacts {
     pub checksums: bool,
     /// Whether it is a template's.
     pub read_only: bool,
+    /// Whether it is loaded before its tenant is taken: until [`Timeline::take_over`], nothing is
+    /// written.
+    pub is_warming: bool,
 }
 
 /// Where a timeline came from.
@@ -104,6 +108,9 @@ pub struct Timeline {
     last_record_lsn: AtomicU64,
     applied: Notify,
     term: AtomicU64,
+    generation: AtomicU64,
+    /// The tenant is another pageserver's: WAL is ingested, and nothing is written.
+    is_warming: AtomicBool,
     /// Outlives the timeline where it is unloaded: one process is one writer.
     sequence: Arc<tokio::sync::Mutex<Sequence>>,
     flushed: watch::Sender<FlushStatus>,
@@ -212,6 +219,8 @@ impl Timeline {
             last_record_lsn: AtomicU64::new(last_record.lsn.0),
             applied: Notify::new(),
             term: AtomicU64::new(manifest.term.0),
+            generation: AtomicU64::new(manifest.generation),
+            is_warming: AtomicBool::new(facts.is_warming),
             sequence,
             flushed: watch::Sender::new(flushed),
             remote_consistent_lsn: watch::Sender::new(last_record.lsn),
@@ -471,7 +480,8 @@ impl Timeline {
 
     /// Asks for a merge, where one is due.
     pub(crate) fn want_work(self: &Arc<Self>) {
-        let may_write = self.fenced.get().is_none() && !self.stop.is_cancelled();
+        let may_write =
+            self.fenced.get().is_none() && !self.stop.is_cancelled() && !self.is_warming();
         if may_write && self.merge_due().is_some() && !self.is_queued.swap(true, Ordering::AcqRel) {
             self.engine.work.want(self);
         }

@@ -4,6 +4,8 @@
 //! [`Response::Failed`]. Then any number of requests are in flight; each carries a number that its
 //! answers repeat, and answers come in any order.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use wal_format::{Lsn, PageKey, RelationFork};
 
@@ -212,4 +214,12 @@ pub enum PageError {
     /// The request makes no sense.
     #[error("bad request: {0}")]
     Invalid(String),
+    /// Another pageserver serves the tenant: ask that one.
+    #[error("the tenant is served by pageserver {to:?}")]
+    Moved {
+        /// Its name.
+        to: String,
+        /// Where its page service is, if that can be said.
+        pages: Option<SocketAddr>,
+    },
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use control_plane::{PortRange, Users};
+use control_plane::{PageserverAt, PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 
 use super::{CONTROL_PLANE_DEFAULT, LimitsArgs, proxy::ProxyArgs};
@@ -117,6 +117,10 @@ pub struct PageserverArgs {
     /// The object store: s3://bucket/prefix or file:///folder.
     #[arg(long, value_name = "URL", env = "OFFSHOOT_STORE")]
     pub store: String,
+    /// Its name, by which tenants are moved to it: another for each pageserver of an object store,
+    /// and the same after a restart.
+    #[arg(long, default_value = pageserver::NAME_DEFAULT)]
+    pub name: String,
     /// Where its HTTP API listens.
     #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_HTTP_DEFAULT)]
     pub http: SocketAddr,
@@ -149,6 +153,10 @@ pub struct ControlPlaneArgs {
     /// The page service.
     #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
     pub pageserver: SocketAddr,
+    /// A further pageserver on the same object store: its page service and its HTTP API; may be said
+    /// more than once.
+    #[arg(long, value_name = "HOST:PORT,HOST:PORT", value_parser = pageserver_at)]
+    pub other_pageserver: Vec<PageserverAt>,
     /// All safekeepers.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
@@ -188,9 +196,9 @@ pub struct ComputeRunArgs {
     /// The timeline, as `offshoot branch show` prints it.
     #[arg(long, value_name = "TENANT-ID/TIMELINE-ID", value_parser = timeline)]
     pub timeline: TenantTimeline,
-    /// The page service.
-    #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_DEFAULT)]
-    pub pageserver: SocketAddr,
+    /// The page service; where there are more, all of them, the timeline's first.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = PAGESERVER_DEFAULT)]
+    pub pageserver: Vec<SocketAddr>,
     /// All safekeepers.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
@@ -219,6 +227,16 @@ fn peer(text: &str) -> Result<(NodeId, SocketAddr), String> {
     let expected = || format!("{text:?} is not a peer; write it like 2=127.0.0.1:6412");
     let (node, address) = text.split_once('=').ok_or_else(expected)?;
     Ok((node_id(node)?, address.parse().map_err(|_| expected())?))
+}
+
+fn pageserver_at(text: &str) -> Result<PageserverAt, String> {
+    let at = || {
+        let (pages, http) = text.split_once(',')?;
+        Some(PageserverAt { pages: pages.parse().ok()?, http: http.parse().ok()? })
+    };
+    at().ok_or_else(|| {
+        format!("{text:?} is not a pageserver; write it like 127.0.0.1:6422,127.0.0.1:6421")
+    })
 }
 
 fn timeline(text: &str) -> Result<TenantTimeline, String> {

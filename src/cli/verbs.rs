@@ -62,6 +62,18 @@ reads    pages that computes have read")]
         /// Its name or id.
         tenant: String,
     },
+    /// Have another pageserver serve a tenant. Its computes run on: what they read pauses for a
+    /// moment.
+    #[command(after_help = "\
+Example:
+  offshoot tenant move acme --to b    b is what its pageserver was started with as --name")]
+    Move {
+        /// Its name or id.
+        tenant: String,
+        /// The pageserver's name.
+        #[arg(long, value_name = "PAGESERVER")]
+        to: String,
+    },
     /// Delete a tenant with all its branches and their history. There is no way back.
     Delete {
         /// Its name or id.

@@ -1,6 +1,6 @@
 //! `offshoot compute run`: a compute in this process.
 
-use compute_shim::{ComputeConfig, Exit, Ready};
+use compute_shim::{ComputeConfig, Exit, Ready, Route};
 use control_plane::{ComputeEvent, Stages};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,8 @@ use crate::{
 pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
     let config = ComputeConfig {
         timeline: args.timeline,
-        pageserver: args.pageserver,
+        pageservers: Route::of(&args.pageserver)
+            .ok_or_else(|| Failure::new("--pageserver names none"))?,
         safekeepers: args.safekeepers,
         folder: args.folder,
         listen: args.listen,

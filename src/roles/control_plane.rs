@@ -25,6 +25,7 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         folder,
         pageserver_http: args.pageserver_http,
         pageserver: args.pageserver,
+        other_pageservers: args.other_pageserver,
         safekeepers: args.safekeepers,
         compute_host: args.compute_host,
         ports: args.compute_ports,

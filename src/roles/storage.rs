@@ -37,8 +37,8 @@ pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let store = open_store(&args.store).await?;
     let bounds = bounds(&args.limits, &args.store, args.cache_folder)?;
-    let (listen, http) = (args.listen, args.http);
-    let pageserver = start_pageserver(store, listen, http, args.safekeepers, bounds).await?;
+    let listen = (args.listen, args.http);
+    let pageserver = start_pageserver(store, args.name, listen, args.safekeepers, bounds).await?;
     say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
@@ -112,18 +112,26 @@ pub fn bounds(
     Ok(Bounds { cache, limits })
 }
 
-/// Starts the pageserver, or says why it cannot.
+/// Starts the pageserver, with its page service and its HTTP API there, or says why it cannot.
 pub async fn start_pageserver(
     store: Store,
-    page_listen: SocketAddr,
-    http_listen: SocketAddr,
+    name: String,
+    (page_listen, http_listen): (SocketAddr, SocketAddr),
     safekeepers: Vec<SocketAddr>,
     bounds: Bounds,
 ) -> Result<Pageserver, Failure> {
     let head = Arc::new(QuorumHead { safekeepers: safekeepers.clone() });
     let Bounds { cache, limits } = bounds;
-    let config =
-        pageserver::Config { store, page_listen, http_listen, safekeepers, head, cache, limits };
+    let config = pageserver::Config {
+        store,
+        name,
+        page_listen,
+        http_listen,
+        safekeepers,
+        head,
+        cache,
+        limits,
+    };
     let started = Pageserver::start(config).await;
     started.map_err(|error| {
         Failure::new(format!("pageserver on {page_listen} and {http_listen}: {error}"))

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use control_plane::{Config, ControlPlane};
 use nix::unistd::User;
-use pageserver::Pageserver;
+use pageserver::{NAME_DEFAULT, Pageserver};
 use protocol::NodeId;
 use reqwest::Method;
 use safekeeper::Safekeeper;
@@ -79,8 +79,8 @@ async fn start(
     let bounds = storage::bounds(&args.limits, &store_url, Some(folder.join("cache")))?;
     let pageserver = storage::start_pageserver(
         store,
-        args.pageserver,
-        args.pageserver_http,
+        NAME_DEFAULT.to_owned(),
+        (args.pageserver, args.pageserver_http),
         args.safekeepers.clone(),
         bounds,
     )
@@ -92,6 +92,7 @@ async fn start(
         folder: folder.join("computes"),
         pageserver_http: args.pageserver_http,
         pageserver: args.pageserver,
+        other_pageservers: Vec::new(),
         safekeepers: args.safekeepers.clone(),
         compute_host: args.compute_host,
         ports: args.compute_ports,

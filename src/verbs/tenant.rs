@@ -26,6 +26,7 @@ pub async fn tenant(api: &Api, voice: Voice, verb: TenantVerb) -> Result<(), Fai
         TenantVerb::Usage { tenant: Some(tenant) } => usage(api, voice, &tenant).await,
         TenantVerb::Usage { tenant: None } => usage_of_all(api, voice).await,
         TenantVerb::Show { tenant } => show(api, voice, &tenant).await,
+        TenantVerb::Move { tenant, to } => move_to(api, voice, &tenant, &to).await,
         TenantVerb::Delete { tenant, yes } => delete(api, voice, &tenant, yes).await,
     }
 }
@@ -92,6 +93,19 @@ fn kept(tenant: &Value) -> String {
     days.into_iter().chain(bytes).collect::<Vec<_>>().join(" and ")
 }
 
+async fn move_to(api: &Api, voice: Voice, tenant: &str, to: &str) -> Result<(), Failure> {
+    let body = json!({ "to": to });
+    let path = ["tenants", tenant, "move"];
+    let answer = api.control_plane(Method::POST, &path, Some(&body)).await?;
+    if voice.json {
+        output::json(&answer.with_time());
+        return Ok(());
+    }
+    let (from, took) = (text(&answer.value, "/from"), milliseconds(answer.took));
+    say!("tenant {tenant} moved from {from} to {to} in {took} ms");
+    Ok(())
+}
+
 async fn list_all(api: &Api, voice: Voice) -> Result<(), Failure> {
     let tenants = api.pageserver(Method::GET, &["tenants"], NO_BODY).await?.value;
     if voice.json {
@@ -156,6 +170,7 @@ async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
     }
     say!("tenant {}, id {}", text(&shown, "/name"), text(&shown, "/id"));
     say!("keeps {}", kept(&shown));
+    say!("served by pageserver {}", text(&shown, "/pageserver/name"));
     let branches = api.pageserver(Method::GET, &["tenants", tenant, "branches"], NO_BODY).await?;
     output::text(&branch_table(list(&branches.value, "branches")));
     Ok(())

@@ -14,6 +14,7 @@ mod held_commits;
 mod isolation;
 mod kinds_of_data;
 mod machine;
+mod moving;
 mod object_store_loss;
 mod pages_that_come_back;
 mod pageserver_loss;

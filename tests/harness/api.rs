@@ -77,6 +77,12 @@ impl Api {
         Ok((status, message.to_owned()))
     }
 
+    /// Has a pageserver of this name serve the tenant.
+    pub async fn move_tenant(&self, tenant: &str, to: &str) -> anyhow::Result<Value> {
+        let path = format!("tenants/{tenant}/move");
+        self.done(self.control_plane, Method::POST, &path, Some(json!({ "to": to }))).await
+    }
+
     pub async fn create_tenant(&self, name: &str) -> anyhow::Result<Value> {
         self.storage(Method::POST, "tenants", Some(json!({ "name": name }))).await
     }

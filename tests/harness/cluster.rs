@@ -38,6 +38,8 @@ pub enum Role {
     /// The safekeeper of this number, from 1.
     Safekeeper(usize),
     Pageserver,
+    /// A second pageserver on the same object store, called `b`.
+    OtherPageserver,
     ControlPlane,
 }
 
@@ -50,6 +52,8 @@ pub struct Cluster {
     pub folder: TempDir,
     pub safekeepers: [SocketAddr; 3],
     pub pageserver: SocketAddr,
+    /// Where the second pageserver's page service and HTTP API are.
+    pub other_pageserver: Option<(SocketAddr, SocketAddr)>,
     compute_ports: String,
     environment: Vec<(&'static str, String)>,
     processes: BTreeMap<Role, Process>,
@@ -85,6 +89,18 @@ impl Cluster {
 
     /// [`Cluster::start`], with these variables in the processes' environment.
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> anyhow::Result<Cluster> {
+        Cluster::start_all(environment, None).await
+    }
+
+    /// [`Cluster::start`], with a second pageserver.
+    pub async fn start_with_two_pageservers() -> anyhow::Result<Cluster> {
+        Cluster::start_all(Vec::new(), Some((free_address(), free_address()))).await
+    }
+
+    async fn start_all(
+        environment: Vec<(&'static str, String)>,
+        other_pageserver: Option<(SocketAddr, SocketAddr)>,
+    ) -> anyhow::Result<Cluster> {
         let turn = turn().await;
         let folder = folder()?;
         seed::copy(seed::seed().await?, &folder.path().join("store"))?;
@@ -93,6 +109,7 @@ impl Cluster {
             folder,
             safekeepers: [free_address(), free_address(), free_address()],
             pageserver: free_address(),
+            other_pageserver,
             compute_ports: compute_ports(),
             environment,
             processes: BTreeMap::new(),
@@ -104,10 +121,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn roles(&self) -> [Role; 5] {
-        let safekeepers = [1, 2, 3].map(Role::Safekeeper);
-        let [a, b, c] = safekeepers;
-        [a, b, c, Role::Pageserver, Role::ControlPlane]
+    fn roles(&self) -> Vec<Role> {
+        let mut roles = [1, 2, 3].map(Role::Safekeeper).to_vec();
+        roles.push(Role::Pageserver);
+        roles.extend(self.other_pageserver.map(|_| Role::OtherPageserver));
+        roles.push(Role::ControlPlane);
+        roles
     }
 
     /// Starts a role, and waits until it listens.
@@ -211,17 +230,14 @@ impl Cluster {
     fn arguments(&self, role: Role) -> Vec<String> {
         let (name, options) = match role {
             Role::Safekeeper(number) => ("safekeeper", self.safekeeper_options(number)),
-            Role::Pageserver => (
-                "pageserver",
-                vec![
-                    ("--store", self.store()),
-                    ("--http", self.api.pageserver.to_string()),
-                    ("--listen", self.pageserver.to_string()),
-                    ("--safekeepers", self.safekeeper_list()),
-                    // The same on every machine: what a bench reads must not fit by chance.
-                    ("--memory", PAGESERVER_MEMORY.to_owned()),
-                ],
-            ),
+            Role::Pageserver => {
+                ("pageserver", self.pageserver_options("a", self.pageserver, self.api.pageserver))
+            }
+            Role::OtherPageserver => {
+                let (pages, http) =
+                    self.other_pageserver.unwrap_or((self.pageserver, self.api.pageserver));
+                ("pageserver", self.pageserver_options("b", pages, http))
+            }
             Role::ControlPlane => (
                 "control-plane",
                 vec![
@@ -235,8 +251,28 @@ impl Cluster {
             ),
         };
         let mut arguments = vec![name.to_owned()];
+        if let (Role::ControlPlane, Some((pages, http))) = (role, self.other_pageserver) {
+            arguments.extend(["--other-pageserver".to_owned(), format!("{pages},{http}")]);
+        }
         arguments.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         arguments
+    }
+
+    fn pageserver_options(
+        &self,
+        name: &str,
+        pages: SocketAddr,
+        http: SocketAddr,
+    ) -> Vec<(&'static str, String)> {
+        vec![
+            ("--name", name.to_owned()),
+            ("--store", self.store()),
+            ("--http", http.to_string()),
+            ("--listen", pages.to_string()),
+            ("--safekeepers", self.safekeeper_list()),
+            // The same on every machine: what a bench reads must not fit by chance.
+            ("--memory", PAGESERVER_MEMORY.to_owned()),
+        ]
     }
 
     fn safekeeper_options(&self, number: usize) -> Vec<(&'static str, String)> {

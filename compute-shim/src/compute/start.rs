@@ -64,8 +64,10 @@ pub(super) async fn start(
     folder: &Folder,
     stages: &mut Stages,
 ) -> Result<Running, ShimError> {
-    let connect =
-        |term| PageClient::connect(config.pageserver, config.timeline, term, CONNECT_TIME_MAX);
+    let connect = |term| {
+        let route = config.pageservers.clone();
+        PageClient::connect(route, config.timeline, term, CONNECT_TIME_MAX)
+    };
     let (_, welcome) = connect(None).await?;
     let origin = welcome.origin;
     let version = check_version(&origin)?;

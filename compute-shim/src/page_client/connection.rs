@@ -40,12 +40,21 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
         match timeout(CONNECT_TIME_MAX, greet(&shared)).await {
             Ok(Ok(Ok((reader, writer, welcome)))) => {
                 pause = RECONNECT_PAUSE_MIN;
+                shared.route.lock().reached();
                 let lsn = welcome.last_record_lsn;
                 tracing::debug!(timeline = %shared.timeline, %lsn, "connected to the pageserver");
                 shared.welcome.send_replace(Some(Ok(welcome)));
                 let error = serve(&shared, reader, writer, &mut to_send).await;
                 tracing::warn!(timeline = %shared.timeline, %error, "connection to the pageserver lost");
                 drop_begun(&shared);
+            }
+            Ok(Ok(Err(PageError::Moved { to, pages }))) => {
+                let at_once = shared.route.lock().moved(pages);
+                let address = shared.address();
+                tracing::info!(timeline = %shared.timeline, to, %address, "the tenant has moved");
+                if at_once {
+                    continue;
+                }
             }
             Ok(Ok(Err(refusal))) if !is_passing(&refusal) => {
                 if let PageError::Fenced { .. } = &refusal {
@@ -63,9 +72,11 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
             }
             Ok(Err(error)) => {
                 tracing::debug!(timeline = %shared.timeline, %error, "the pageserver cannot be reached");
+                shared.route.lock().failed();
             }
             Err(_) => {
                 tracing::debug!(timeline = %shared.timeline, "the pageserver does not answer");
+                shared.route.lock().failed();
             }
         }
         sleep(pause).await;
@@ -76,7 +87,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
 type Greeted = (BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>, Welcome);
 
 async fn greet(shared: &Shared) -> io::Result<Result<Greeted, PageError>> {
-    let stream = TcpStream::connect(shared.address).await?;
+    let stream = TcpStream::connect(shared.address()).await?;
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::{error::Error, template::ImportError};
+use crate::{error::Error, manifest::Place, template::ImportError};
 
 /// An answer that is none: its status, its code for programs and its sentence for people.
 #[derive(Debug)]
@@ -15,11 +15,13 @@ pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// Where to ask instead.
+    pageserver: Option<Box<Place>>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: String) -> ApiError {
-        ApiError { status, code, message }
+        ApiError { status, code, message, pageserver: None }
     }
 
     /// The request makes no sense.
@@ -54,6 +56,10 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> ApiError {
         let message = error.to_string();
         match error {
+            Error::Moved { to, .. } => {
+                let moved = ApiError::new(StatusCode::MISDIRECTED_REQUEST, "moved", message);
+                ApiError { pageserver: Some(to), ..moved }
+            }
             Error::NotFound(_) => ApiError::not_found(message),
             Error::Exists(_) => ApiError::new(StatusCode::CONFLICT, "exists", message),
             Error::Invalid(_) => ApiError::bad_request(message),
@@ -86,6 +92,10 @@ impl From<ImportError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "code": self.code, "message": self.message }))).into_response()
+        let mut body = json!({ "code": self.code, "message": self.message });
+        if let Some(place) = self.pageserver {
+            body["pageserver"] = json!(*place);
+        }
+        (self.status, Json(body)).into_response()
     }
 }

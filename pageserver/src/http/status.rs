@@ -29,6 +29,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<Value> {
     });
     let timelines: Vec<Value> = timelines.collect();
     Json(json!({
+        "pageserver": api.tenants.place(),
         "version": env!("CARGO_PKG_VERSION"),
         "cache": cache(&api.tenants.cache_status()),
         "open_layers": {

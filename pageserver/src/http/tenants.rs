@@ -5,8 +5,10 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
+use protocol::TimelineId;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use wal_format::Lsn;
 
 use super::{
     Api,
@@ -14,7 +16,10 @@ use super::{
     request::{Body, check_name, to_the_end},
     timestamp,
 };
-use crate::{tenants::Tenant, timeline::Window};
+use crate::{
+    tenants::{LiveTimeline, Tenant},
+    timeline::Window,
+};
 
 /// The template of a tenant that names none.
 const DEFAULT_TEMPLATE: &str = "default";
@@ -84,6 +89,55 @@ pub(super) async fn delete(
     deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TakeTenant {
+    #[serde(default)]
+    timelines: Vec<TakenTimeline>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TakenTimeline {
+    timeline_id: TimelineId,
+    last_record_lsn: Lsn,
+}
+
+/// Serves the tenant from now on.
+pub(super) async fn take(
+    State(api): State<Api>,
+    Path(tenant): Path<String>,
+    Body(take): Body<TakeTenant>,
+) -> Result<Json<Value>, ApiError> {
+    let taken = to_the_end(async move {
+        let tenant = api.tenants.tenant(&tenant).await?;
+        let live: Vec<LiveTimeline> = take
+            .timelines
+            .iter()
+            .map(|taken| LiveTimeline {
+                timeline: taken.timeline_id,
+                last_record_lsn: taken.last_record_lsn,
+            })
+            .collect();
+        api.tenants.take(tenant.id, &live).await?;
+        Ok(api.tenants.tenant(&tenant.id.to_string()).await?)
+    });
+    Ok(Json(describe(&taken.await?)))
+}
+
+/// Looks whether the tenant is served here still.
+pub(super) async fn look(
+    State(api): State<Api>,
+    Path(tenant): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let looked = to_the_end(async move {
+        let tenant = api.tenants.tenant(&tenant).await?;
+        api.tenants.look(tenant.id).await?;
+        Ok(api.tenants.tenant(&tenant.id.to_string()).await?)
+    });
+    Ok(Json(describe(&looked.await?)))
+}
+
 /// A tenant as answers show it.
 fn describe(tenant: &Tenant) -> Value {
     let branches = tenant
@@ -95,6 +149,7 @@ fn describe(tenant: &Tenant) -> Value {
         "name": tenant.name,
         "created_at": timestamp::format(tenant.created_at),
         "history": tenant.history,
+        "pageserver": tenant.served_by,
         "branches": branches.collect::<Vec<Value>>(),
     })
 }

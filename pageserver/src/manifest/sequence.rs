@@ -261,6 +261,24 @@ impl Sequence {
         Err(Error::Fenced { object: self.path(highest).to_string() })
     }
 
+    /// Whether another writer has come, or the sequence is gone: cheaper than
+    /// [`Sequence::confirm_newest`]. A writer that comes begins with the next number, and that one
+    /// is kept for ever.
+    pub async fn is_superseded(&self) -> Result<bool, Error> {
+        for (number, is_there) in [(self.newest + 1, false), (self.newest, true)] {
+            let path = self.path(number);
+            let found = match self.store.head(&path).await {
+                Ok(_) => true,
+                Err(object_store::Error::NotFound { .. }) => false,
+                Err(error) => return Err(unavailable(&path, &error)),
+            };
+            if found != is_there {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes this writer's manifests that are no longer among the newest, nor what those change.
     /// Where a whole one follows many changes they are many: nobody has to wait for it.
     pub fn collect(&mut self) -> impl Future<Output = ()> + Send + use<> {

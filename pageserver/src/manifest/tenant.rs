@@ -5,7 +5,7 @@ use std::sync::Arc;
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin};
 use serde::{Deserialize, Serialize};
 
-use super::Body;
+use super::{Body, Owner};
 use crate::timeline::Window;
 
 /// Whether a tenant has a customer, or is what others are made from.
@@ -34,6 +34,10 @@ pub struct TenantManifest {
     /// How much history it keeps.
     #[serde(default)]
     pub history: Window,
+    /// Which pageserver serves it; absent for a template, which every one reads, and where none
+    /// has served it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// Its objects are being removed: it exists no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
@@ -117,12 +121,13 @@ impl Body for TenantManifest {
             created_at,
             checksums,
             history,
+            owner,
             deleted,
             branches,
         } = before;
         let is_same = (&self.tenant, &self.name, &self.kind) == (tenant, name, kind)
             && (&self.created_at, &self.checksums) == (created_at, checksums)
-            && (&self.history, &self.deleted) == (history, deleted)
+            && (&self.history, &self.owner, &self.deleted) == (history, owner, deleted)
             && old == branches;
         is_same.then(|| NewBranches { new_branches: new.to_vec() })
     }

@@ -12,6 +12,9 @@ use crate::{layer::name::LayerSummary, metering::LogicalSize, timeline::Retained
 pub struct TimelineManifest {
     /// The last record that is in layers; the timeline's origin where it has none.
     pub last_record: BranchPoint,
+    /// The generation of the tenant's owner that wrote it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
     /// The highest term seen.
     pub term: Term,
     /// What can be read of it, and is not dropped.
@@ -35,6 +38,7 @@ impl TimelineManifest {
     pub fn begin(point: BranchPoint) -> TimelineManifest {
         TimelineManifest {
             last_record: point,
+            generation: 0,
             term: Term::default(),
             retained: Retained::default(),
             announced: None,

@@ -152,7 +152,8 @@ async fn greet(service: &PageService, hello: Hello) -> Result<(Reader, Welcome),
         )));
     }
     let timeline = service.tenants.timeline(hello.timeline).await?;
-    let reader = Reader::new(service.receivers.receive(&timeline), hello.term);
+    let reader =
+        Reader::new(Arc::clone(&service.tenants), service.receivers.receive(&timeline), hello.term);
     reader.keep_term().await?;
     info!(timeline = %hello.timeline, term = ?hello.term, "a reader connected");
     let welcome =

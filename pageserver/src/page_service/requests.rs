@@ -23,6 +23,7 @@ use super::{
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
     metrics::METRICS,
+    tenants::Tenants,
     timeline::{Lease, Timeline},
     wal_receiver::Use,
 };
@@ -34,6 +35,7 @@ const BACKUP_FILES_AHEAD: usize = 4;
 
 /// A connection's view of its timeline.
 pub(super) struct Reader {
+    tenants: Arc<Tenants>,
     receiving: Use,
     /// What is read is not given up meanwhile.
     lease: Lease,
@@ -55,9 +57,9 @@ fn timer(request: &Request) -> HistogramTimer {
 type Served = Result<(Response, Vec<Bytes>), PageError>;
 
 impl Reader {
-    pub fn new(receiving: Use, term: Option<Term>) -> Reader {
+    pub fn new(tenants: Arc<Tenants>, receiving: Use, term: Option<Term>) -> Reader {
         let lease = receiving.timeline().lease();
-        Reader { receiving, lease, term, scans: Scans::default() }
+        Reader { tenants, receiving, lease, term, scans: Scans::default() }
     }
 
     /// Answers one request, which is not for a base backup.
@@ -71,7 +73,7 @@ impl Reader {
                 Err(PageError::Invalid("a base backup is more than one answer".to_owned()))
             }
         };
-        let answer = self.unless_fenced(id, served);
+        let answer = self.unless_fenced(id, self.unless_lost(served).await);
         timer.observe_duration();
         if matches!(answer.frame.response, Response::Pages { .. }) {
             METRICS.pages_read.inc_by(pages as u64);
@@ -86,6 +88,17 @@ impl Reader {
         let (response, payload) =
             served.unwrap_or_else(|error| (Response::Failed(error), Vec::new()));
         Answer { frame: ResponseFrame { id, response }, payload }
+    }
+
+    /// What is missing may have been removed by another pageserver that has taken the tenant: then
+    /// it is not damage, and the compute finds the way there.
+    async fn unless_lost(&self, served: Served) -> Served {
+        let Err(PageError::Corrupt(_)) = &served else { return served };
+        self.tenants.look(self.timeline().id().tenant).await?;
+        match self.timeline().stopped().is_cancelled() {
+            true => Err(PageError::ShuttingDown),
+            false => served,
+        }
     }
 
     /// Waits until the timeline is stopped.
@@ -186,6 +199,7 @@ impl Reader {
         let served = served.map(|()| (Response::BackupEnd, Vec::new()));
         timer.observe_duration();
         // Where no one takes the answer, the connection is gone.
+        let served = self.unless_lost(served).await;
         let _ = answers.send((self.unless_fenced(id, served), true)).await;
     }
 

@@ -13,6 +13,8 @@ use crate::limits::Limits;
 pub struct Config {
     /// The object store, already scoped to the prefix that is ours.
     pub store: Arc<dyn ObjectStore>,
+    /// Its name among the pageservers of one object store: tenants go from one to another by name.
+    pub name: String,
     /// Where the page service listens; port 0 for any.
     pub page_listen: SocketAddr,
     /// Where the admin API listens; port 0 for any.

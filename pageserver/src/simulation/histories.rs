@@ -2,6 +2,7 @@
 //! times in which nobody does anything, restarts and crashes; every read is compared with the model.
 
 mod crash;
+mod moves;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +18,7 @@ use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
     FaultyStore, World,
-    world::{BLOCKS, forks, main_of},
+    world::{BLOCKS, Other, forks, main_of},
 };
 use crate::{
     clock,
@@ -42,7 +43,7 @@ async fn every_read_of_every_history_equals_the_model() {
     for seed in 0..histories.unwrap_or(HISTORIES) {
         // The last one that is printed is the one that fails.
         println!("history {seed}");
-        History::new(seed).await.run(&mut met).await;
+        History::new(seed, false).await.run(&mut met).await;
     }
     assert!(met.gone > 0, "no history ever ended");
     assert!(met.crashes > 0, "no crash was in the middle of anything");
@@ -64,6 +65,14 @@ struct Met {
     unnamed: usize,
     /// A timeline left memory because nobody used it.
     unloaded: usize,
+    /// The tenant went to another pageserver.
+    moves: usize,
+    /// An older pageserver was refused.
+    refused: usize,
+    /// An older pageserver wrote a timeline's first manifest: it was loaded again.
+    reloads: usize,
+    /// A move was while the older pageserver did something that ended well.
+    crossed: usize,
 }
 
 /// A tenant's branches, by name.
@@ -80,13 +89,18 @@ struct History {
     under_way: Option<TenantTimeline>,
     /// Branches that were made below a cutoff and that a crash kept from being taken back.
     lost: HashSet<TenantTimeline>,
+    /// Another pageserver, which served the tenant before.
+    older: Option<Other>,
+    /// Whether tenants are moved, and every operation of the store takes a while.
+    moves: bool,
     met: Met,
 }
 
 impl History {
-    async fn new(seed: u64) -> History {
+    async fn new(seed: u64, moves: bool) -> History {
         let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let store = FaultyStore::new(inner.clone());
+        let store = if moves { store.pause(seed) } else { store };
         let mut world = World::on(Arc::new(store.clone()), seed);
         world.template("base").await.expect("the store works");
         let tenant = world.tenant("one", "base").await.expect("the store works");
@@ -101,6 +115,8 @@ impl History {
             cutoffs: HashMap::new(),
             under_way: None,
             lost: HashSet::new(),
+            older: None,
+            moves,
             met: Met::default(),
         }
     }
@@ -108,7 +124,12 @@ impl History {
     async fn run(mut self, met: &mut Met) {
         for _ in 0..STEPS {
             match self.world.random.random_range(0..100) {
-                0..74 => self.change().await.expect("the store works"),
+                0..8 if self.moves => self.move_tenant().await,
+                8..20 if self.moves => self.use_the_older().await,
+                0..74 => match self.change().await {
+                    Err(Error::ShuttingDown) if self.moves => self.met.reloads += 1,
+                    changed => changed.expect("the store works"),
+                },
                 74..77 => self.world.restart(),
                 77..80 => self.crash().await,
                 80..95 => self.read().await,
@@ -123,6 +144,10 @@ impl History {
         met.unacknowledged += self.met.unacknowledged;
         met.unnamed += self.met.unnamed;
         met.unloaded += self.met.unloaded;
+        met.moves += self.met.moves;
+        met.refused += self.met.refused;
+        met.reloads += self.met.reloads;
+        met.crossed += self.met.crossed;
     }
 
     /// A step that changes something; fails only where the store does.
@@ -188,6 +213,10 @@ impl History {
         assert!(timeline.runs() <= runs_max(timeline.stored_bytes()));
         assert_eq!(timeline.merge_due(), None);
         timeline.remove_retired().await;
+        if self.moves {
+            // What an older pageserver put and could not publish is there.
+            return Ok(());
+        }
         let folder = layers_folder(id);
         let objects: Result<Vec<_>, _> = self.world.store.list(Some(&folder)).try_collect().await;
         let objects = objects.map_err(|error| unavailable(&folder, &error))?;

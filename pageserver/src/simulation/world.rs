@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
 use parking_lot::Mutex;
-use protocol::{BranchPoint, TenantTimeline, TimelineOrigin};
+use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineOrigin};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 use wal_format::{Fork, Lsn, Relation, RelationFork, Slru};
@@ -17,7 +17,8 @@ use crate::{
     error::Error,
     key::{Key, KeyKind},
     limits::Limits,
-    tenants::{Options, TemplateSource, Tenant, Tenants},
+    manifest::{NAME_DEFAULT, Place},
+    tenants::{LiveTimeline, Options, TemplateSource, Tenant, Tenants},
     timeline::Timeline,
 };
 
@@ -33,8 +34,16 @@ pub struct World {
     pub model: Model,
     pub random: StdRng,
     pub redo: Arc<ModelRedo>,
+    name: String,
     loaded: Arc<Mutex<Vec<Arc<Timeline>>>>,
     limits: Limits,
+}
+
+/// Another pageserver on the world's store.
+pub struct Other {
+    pub tenants: Arc<Tenants>,
+    name: String,
+    loaded: Arc<Mutex<Vec<Arc<Timeline>>>>,
 }
 
 impl World {
@@ -50,9 +59,10 @@ impl World {
     pub fn with_limits(store: Arc<dyn ObjectStore>, seed: u64, limits: Limits) -> World {
         let loaded = Arc::new(Mutex::new(Vec::new()));
         let redo = Arc::new(ModelRedo::default());
-        let tenants = open(store.clone(), redo.clone(), &loaded, limits.clone());
+        let name = NAME_DEFAULT.to_owned();
+        let tenants = open(&name, store.clone(), redo.clone(), &loaded, limits.clone());
         let random = StdRng::seed_from_u64(seed);
-        World { store, tenants, model: Model::default(), random, redo, loaded, limits }
+        World { store, tenants, model: Model::default(), random, redo, name, loaded, limits }
     }
 
     /// A crash, and another pageserver on what is in `store`.
@@ -62,7 +72,8 @@ impl World {
         }
         self.loaded.lock().clear();
         self.store = store.clone();
-        self.tenants = open(store, self.redo.clone(), &self.loaded, self.limits.clone());
+        self.tenants =
+            open(&self.name, store, self.redo.clone(), &self.loaded, self.limits.clone());
     }
 
     /// A crash, and another pageserver on the same store.
@@ -70,9 +81,43 @@ impl World {
         self.restart_on(self.store.clone());
     }
 
+    /// Another pageserver of this name, which has nothing yet.
+    pub fn another(&self, name: &str) -> Other {
+        let loaded = Arc::new(Mutex::new(Vec::new()));
+        let tenants =
+            open(name, self.store.clone(), self.redo.clone(), &loaded, self.limits.clone());
+        Other { tenants, name: name.to_owned(), loaded }
+    }
+
+    /// Uses the other pageserver from now on; this one lives on.
+    pub fn swap(&mut self, other: &mut Other) {
+        std::mem::swap(&mut self.tenants, &mut other.tenants);
+        std::mem::swap(&mut self.name, &mut other.name);
+        std::mem::swap(&mut self.loaded, &mut other.loaded);
+    }
+
+    /// Takes a tenant whose timelines are live elsewhere, with WAL coming meanwhile.
+    pub async fn take(&self, tenant: TenantId, live: &[LiveTimeline]) -> Result<u64, Error> {
+        let taking = self.tenants.take(tenant, live);
+        tokio::pin!(taking);
+        loop {
+            tokio::select! {
+                biased;
+                taken = &mut taking => return taken,
+                () = tokio::task::yield_now() => self.ingest(),
+            }
+        }
+    }
+
     /// A timeline that has ingested all that there is.
     pub async fn timeline(&self, id: TenantTimeline) -> Result<Arc<Timeline>, Error> {
         let timeline = self.tenants.timeline(id).await?;
+        self.ingest();
+        Ok(timeline)
+    }
+
+    /// Brings all WAL to the timelines that were loaded since.
+    fn ingest(&self) {
         let to_ingest = std::mem::take(&mut *self.loaded.lock());
         for timeline in to_ingest {
             let from = timeline.last_record_lsn();
@@ -80,7 +125,6 @@ impl World {
                 timeline.apply(change);
             }
         }
-        Ok(timeline)
     }
 
     /// Time passes in which nobody uses anything; how many timelines left memory.
@@ -233,17 +277,19 @@ pub fn main_of(tenant: &Tenant) -> TenantTimeline {
 }
 
 fn open(
+    name: &str,
     store: Arc<dyn ObjectStore>,
     redo: Arc<ModelRedo>,
     loaded: &Arc<Mutex<Vec<Arc<Timeline>>>>,
     limits: Limits,
 ) -> Arc<Tenants> {
     let loaded = loaded.clone();
+    let place = Place { name: name.to_owned(), ..Place::default() };
     let options = Options {
         store,
         redo,
         cache_bytes: CACHE_BYTES,
         on_load: Box::new(move |timeline| loaded.lock().push(timeline)),
     };
-    Arc::new(Tenants::with_limits(options, None, limits))
+    Arc::new(Tenants::with_limits(options, None, limits).at(place))
 }

@@ -60,6 +60,7 @@ impl Tenants {
             created_at: now,
             checksums: template.checksums,
             history,
+            owner: Some(self.owner(1)),
             deleted: false,
             branches: vec![Arc::new(main)],
         };
@@ -83,6 +84,7 @@ impl Tenants {
             return Err(error);
         }
         let manifest = Arc::new(manifest);
+        self.note_owner(&manifest);
         self.remember(LoadedTenant { sequence, manifest: manifest.clone() });
         Ok(manifest)
     }

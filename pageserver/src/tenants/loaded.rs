@@ -7,7 +7,7 @@ use protocol::{TenantId, TenantTimeline};
 use tokio::{sync::OnceCell, time::Instant};
 use wal_format::Lsn;
 
-use super::Tenants;
+use super::{Tenants, ownership::TAKES_MAX};
 use crate::{
     engine::tenant_folder,
     error::Error,
@@ -25,6 +25,15 @@ pub type TimelineCell = OnceCell<Arc<Timeline>>;
 pub struct LoadedTenant {
     pub sequence: Sequence,
     pub manifest: Arc<TenantManifest>,
+}
+
+/// What a timeline is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// It is read and written: its tenant must be this process'.
+    Serve,
+    /// Its tenant is about to be taken: what another pageserver writes is read, nothing is written.
+    Warm,
 }
 
 impl Tenants {
@@ -47,34 +56,54 @@ impl Tenants {
     pub(super) async fn manifest(&self, id: TenantId) -> Result<Arc<TenantManifest>, Error> {
         let slot = self.slot(id);
         let mut slot_guard = slot.lock().await;
-        let found =
-            self.load_tenant(id, &mut slot_guard).await.map(|tenant| tenant.manifest.clone());
+        let found = self.refresh(id, &mut slot_guard).await.map(|tenant| tenant.manifest.clone());
         if slot_guard.is_none() {
             self.manifests.lock().remove(&id);
         }
         found.and_then(|manifest| if manifest.deleted { Err(not_found(id)) } else { Ok(manifest) })
     }
 
-    /// Writes the tenant's next manifest, which `change` makes from the newest. Where that fails,
-    /// what is in the store is read again at the next use.
+    /// Writes the tenant's next manifest, which `change` makes from the newest, where this process
+    /// serves the tenant or may. Where that fails, what is in the store is read again at the next
+    /// use.
     pub(super) async fn change(
+        &self,
+        id: TenantId,
+        change: impl FnOnce(&mut TenantManifest) -> Result<(), Error>,
+    ) -> Result<Arc<TenantManifest>, Error> {
+        let change = |next: &mut TenantManifest| {
+            self.take_into(next)?;
+            change(next)
+        };
+        self.write_next(id, change).await
+    }
+
+    /// The same, whoever serves the tenant. What changes nothing is not written.
+    pub(super) async fn write_next(
         &self,
         id: TenantId,
         change: impl FnOnce(&mut TenantManifest) -> Result<(), Error>,
     ) -> Result<Arc<TenantManifest>, Error> {
         let slot = self.slot(id);
         let mut slot = slot.lock().await;
-        let tenant = self.load_tenant(id, &mut slot).await?;
+        let tenant = self.refresh(id, &mut slot).await?;
         if tenant.manifest.deleted {
             return Err(not_found(id));
         }
         let mut next = TenantManifest::clone(&tenant.manifest);
         change(&mut next)?;
+        if next == *tenant.manifest {
+            return Ok(tenant.manifest.clone());
+        }
         let prepared = tenant.sequence.prepare_after(&*tenant.manifest, &next)?;
         if let Err(error) = tenant.sequence.publish(prepared).await {
             *slot = None;
+            if matches!(error, Error::Fenced { .. }) {
+                self.lose(id);
+            }
             return Err(error);
         }
+        self.note_owner(&next);
         tenant.manifest = Arc::new(next);
         tokio::spawn(tenant.sequence.collect());
         Ok(tenant.manifest.clone())
@@ -99,11 +128,11 @@ impl Tenants {
         self.engine.meters.forget(is_gone);
     }
 
-    fn slot(&self, id: TenantId) -> Arc<Slot> {
+    pub(super) fn slot(&self, id: TenantId) -> Arc<Slot> {
         self.manifests.lock().entry(id).or_default().clone()
     }
 
-    async fn load_tenant<'s>(
+    pub(super) async fn load_tenant<'s>(
         &self,
         id: TenantId,
         slot: &'s mut Option<LoadedTenant>,
@@ -123,8 +152,52 @@ impl Tenants {
         id: TenantTimeline,
         needed: Lsn,
     ) -> Result<Arc<Timeline>, Error> {
+        self.timeline_for(id, needed, Purpose::Serve).await
+    }
+
+    /// The same. One that is to be served is this process' own before anybody gets hold of it.
+    pub(super) async fn timeline_for(
+        &self,
+        id: TenantTimeline,
+        needed: Lsn,
+        purpose: Purpose,
+    ) -> Result<Arc<Timeline>, Error> {
+        if purpose == Purpose::Warm {
+            return self.load_reaching(id, needed, purpose).await;
+        }
+        if !self.is_watched(id.tenant) {
+            // Nobody has looked since its last timeline left memory.
+            self.look(id.tenant).await?;
+        }
+        let generation = self.hold(id.tenant).await?;
+        let mut last = Error::ShuttingDown;
+        for _ in 0..TAKES_MAX {
+            let timeline = self.load_reaching(id, needed, purpose).await?;
+            match timeline.take_over(generation).await {
+                Ok(()) => return Ok(timeline),
+                // The owner before went on writing: loaded again.
+                Err(error @ Error::ShuttingDown) if !self.engine.stop.is_cancelled() => {
+                    last = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn is_watched(&self, tenant: TenantId) -> bool {
+        let timelines = self.timelines.lock();
+        timelines.iter().any(|(id, cell)| id.tenant == tenant && cell.initialized())
+    }
+
+    async fn load_reaching(
+        &self,
+        id: TenantTimeline,
+        needed: Lsn,
+        purpose: Purpose,
+    ) -> Result<Arc<Timeline>, Error> {
         let cell = self.cell(id);
-        let loaded = cell.get_or_try_init(|| self.load_timeline(id)).await.cloned();
+        let loaded = cell.get_or_try_init(|| self.load_timeline(id, purpose)).await.cloned();
         let timeline = match loaded {
             Ok(timeline) => timeline,
             Err(error) => {
@@ -154,14 +227,18 @@ impl Tenants {
         timelines.entry(id).or_default().clone()
     }
 
-    fn load_timeline(&self, id: TenantTimeline) -> BoxFuture<'_, Result<Arc<Timeline>, Error>> {
+    fn load_timeline(
+        &self,
+        id: TenantTimeline,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Result<Arc<Timeline>, Error>> {
         async move {
             let missing = || Error::NotFound(format!("timeline {id}"));
             let manifest = self.manifest(id.tenant).await?;
             let entry = manifest.branch_of(id.timeline).ok_or_else(missing)?;
             let ancestor = match entry.ancestor {
                 None => None,
-                Some(from) => Some(self.load_ancestor(id, from).await?),
+                Some(from) => Some(self.load_ancestor(id, from, purpose).await?),
             };
             let facts = TimelineFacts {
                 id,
@@ -170,6 +247,7 @@ impl Tenants {
                 tenant_created_at: manifest.created_at,
                 checksums: manifest.checksums,
                 read_only: manifest.kind == TenantKind::Template,
+                is_warming: purpose == Purpose::Warm && manifest.kind == TenantKind::Tenant,
             };
             let written = self.written.lock().get(&id).cloned();
             let timeline = Timeline::load(self.engine.clone(), facts, written).await?;
@@ -189,6 +267,7 @@ impl Tenants {
         &self,
         child: TenantTimeline,
         from: AncestorEntry,
+        purpose: Purpose,
     ) -> Result<AncestorTimeline, Error> {
         let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
         let lsn = from.point.lsn;
@@ -201,7 +280,7 @@ impl Tenants {
                 found: format!("timeline {id} of another tenant"),
             });
         }
-        Ok(AncestorTimeline { timeline: self.timeline_reaching(id, lsn).await?, lsn })
+        Ok(AncestorTimeline { timeline: self.timeline_for(id, lsn, purpose).await?, lsn })
     }
 }
 

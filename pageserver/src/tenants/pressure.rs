@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Tenants;
-use crate::open_layers::to_write;
+use crate::{open_layers::to_write, timeline::Timeline};
 
 /// The shortest time between two looks: what is being written counts until it is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -20,7 +20,10 @@ impl Tenants {
 
     fn relieve(&self) {
         let mut timelines = self.loaded();
-        timelines.retain(|timeline| !timeline.is_read_only() && !timeline.is_fenced());
+        let may_write = |timeline: &Arc<Timeline>| {
+            !timeline.is_read_only() && !timeline.is_fenced() && !timeline.is_warming()
+        };
+        timelines.retain(may_write);
         let waiting: usize = timelines.iter().map(|timeline| timeline.frozen_bytes()).sum();
         let excess = self.engine.open_layers.excess().saturating_sub(waiting);
         let open: Vec<usize> = timelines.iter().map(|timeline| timeline.open_bytes()).collect();

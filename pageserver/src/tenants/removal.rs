@@ -60,6 +60,7 @@ impl Tenants {
         self.names.free(manifest.kind, &manifest.name).await?;
         self.remove_folder(&tenant_folder(tenant)).await;
         self.manifests.lock().remove(&tenant);
+        self.held.lock().remove(&tenant);
         Ok(())
     }
 

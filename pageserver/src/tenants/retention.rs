@@ -30,7 +30,7 @@ impl Tenants {
     /// Gives up the history of a loaded timeline that its tenant's window has left behind, but for
     /// what branches begin at.
     pub async fn retain(&self, timeline: &Arc<Timeline>, now: i64) -> Result<(), Error> {
-        if timeline.is_read_only() {
+        if timeline.is_read_only() || timeline.is_warming() {
             return Ok(());
         }
         let id = timeline.id();

@@ -120,6 +120,7 @@ impl TemplateWriter<'_> {
             created_at: now,
             checksums: self.source.checksums,
             history: Window::default(),
+            owner: None,
             deleted: false,
             branches: vec![Arc::new(main)],
         };

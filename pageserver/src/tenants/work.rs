@@ -22,6 +22,9 @@ const LARGE_MERGE_MEMORY: usize = 48 << 20;
 const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
 /// The wait after a merge that failed.
 const FAILURE_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether a tenant was taken that nobody said anything about: two small
+/// requests to the object store for each tenant in use.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Tenants {
     /// Does background work until the engine stops. Called once.
@@ -35,7 +38,8 @@ impl Tenants {
         let retaining = Arc::clone(&self).retain_all();
         let unloading = Arc::clone(&self).unload_all();
         let relieving = Arc::clone(&self).relieve_all();
-        tokio::pin!(retaining, unloading, relieving);
+        let looking = Arc::clone(&self).look_again_and_again();
+        tokio::pin!(retaining, unloading, relieving, looking);
         loop {
             let timeline = tokio::select! {
                 () = self.engine.stop.cancelled() => return,
@@ -43,6 +47,7 @@ impl Tenants {
                 () = &mut retaining => return,
                 () = &mut unloading => return,
                 () = &mut relieving => return,
+                () = &mut looking => return,
             };
             let Some(timeline) = timeline else { return };
             let Some(timeline) = timeline.upgrade() else { continue };
@@ -66,6 +71,17 @@ impl Tenants {
 }
 
 impl Tenants {
+    /// Drops what another pageserver has taken: when a timeline is fenced, and from time to time.
+    async fn look_again_and_again(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = self.engine.fenced.notified() => {}
+            }
+            self.look_at_all().await;
+        }
+    }
+
     /// Moves the cutoffs of all loaded timelines, again and again. One that nobody uses keeps its
     /// history until somebody does: it costs nothing else.
     async fn retain_all(self: Arc<Self>) {

@@ -45,6 +45,7 @@ impl Timeline {
     /// Writes all that was applied to the object store; the LSN up to which it is there. Where the
     /// object store fails, says so at the first failure; writing goes on being tried.
     pub async fn flush(&self) -> Result<Lsn, Error> {
+        self.refuse_while_warming()?;
         let mut status = self.flushed.subscribe();
         let known_failures = status.borrow_and_update().failures;
         let wanted = {
@@ -137,7 +138,13 @@ impl Timeline {
     /// Nothing more can be written: the timeline is fenced, or stopped.
     pub(super) fn give_up(&self, error: Error) {
         if error != Error::ShuttingDown {
-            tracing::error!(timeline = %self.id(), %error, "the timeline takes no more WAL");
+            let timeline = self.id();
+            if matches!(error, Error::Fenced { .. }) {
+                tracing::warn!(%timeline, %error, "the timeline takes no more WAL");
+                self.engine.fenced.notify_one();
+            } else {
+                tracing::error!(%timeline, %error, "the timeline takes no more WAL");
+            }
             _ = self.fenced.set(error.clone());
         }
         self.note_failure(error);
@@ -163,6 +170,9 @@ impl Timeline {
     }
 
     fn oldest_frozen(&self) -> Option<Frozen> {
+        if self.is_warming() {
+            return None;
+        }
         self.state.read().frozen.front().cloned()
     }
 
@@ -222,6 +232,7 @@ impl Timeline {
         let layers = layers.iter().map(|layer| layer.summary().clone()).collect();
         TimelineManifest {
             last_record,
+            generation: self.generation(),
             term: self.term(),
             retained,
             announced,

@@ -98,6 +98,7 @@ impl World {
         // The first safekeeper is down.
         let down = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let config = Config {
+            name: "pageserver".to_owned(),
             store: pageserver::store::open(folder).await?,
             page_listen: "127.0.0.1:0".parse()?,
             http_listen: "127.0.0.1:0".parse()?,

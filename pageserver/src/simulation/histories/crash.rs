@@ -38,17 +38,23 @@ impl History {
                     self.met.crashes += 1;
                     break;
                 }
+                Err(Error::ShuttingDown) if self.moves => self.met.reloads += 1,
                 Err(error) => panic!("a store that fails gives {error}"),
             }
         }
+        // It stands on the store that failed.
+        self.older = None;
         self.store = FaultyStore::new(self.inner.clone());
+        if self.moves {
+            self.store = self.store.clone().pause(self.world.random.random());
+        }
         self.world.restart_on(Arc::new(self.store.clone()));
         self.take_stock().await;
         self.sweep().await;
     }
 
     /// Compares the branches with those that are known, and learns what the crash left open.
-    async fn take_stock(&mut self) {
+    pub(super) async fn take_stock(&mut self) {
         let under_way = self.under_way.take();
         let tenant = self.world.tenants.tenant("one").await.expect("the store works");
         for (name, id) in self.branches.clone() {
