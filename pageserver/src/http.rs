@@ -17,7 +17,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,7 @@ fn router(api: Api) -> Router {
         .route("/v1/tenants/{tenant}/usage", get(usage::show))
         .route("/v1/usage", get(usage::list))
         .route("/v1/templates", get(templates::list).post(templates::import))
+        .route("/v1/templates/{template}", delete(templates::delete))
         .fallback(async |uri: Uri| {
             ApiError::not_found(format!("there is nothing at {}", uri.path()))
         })

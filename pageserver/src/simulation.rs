@@ -12,6 +12,7 @@ mod pressure;
 mod retention;
 mod scrub;
 mod takeover;
+mod templates;
 mod unloading;
 mod usage;
 mod weather;

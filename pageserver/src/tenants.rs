@@ -5,6 +5,7 @@
 //! manifest says so, the name is freed, the objects go.
 
 mod branches;
+mod children;
 mod loaded;
 mod names;
 mod ownership;
@@ -238,11 +239,19 @@ impl Tenants {
             TenantKind::Template => "template",
         };
         let not_found = || Error::NotFound(format!("{what} {name_or_id:?}"));
+        let by_name = async || self.names.find(kind, name_or_id).await?.ok_or_else(not_found);
         let id = match name_or_id.parse() {
             Ok(id) => id,
-            Err(_) => self.names.find(kind, name_or_id).await?.ok_or_else(not_found)?,
+            Err(_) => by_name().await?,
         };
         match self.manifest(id).await {
+            // Deleted by another pageserver, and perhaps the name is somebody else's by now.
+            Err(Error::NotFound(_)) if self.names.forget(kind, name_or_id) => {
+                match self.manifest(by_name().await?).await {
+                    Err(Error::NotFound(_)) => Err(not_found()),
+                    found => found,
+                }
+            }
             Err(Error::NotFound(_)) => Err(not_found()),
             found => found,
         }

@@ -205,6 +205,11 @@ that is not served is refused, with the reason.")]
     },
     /// List all templates.
     List,
+    /// Delete a template that no tenant is made of any more.
+    Delete {
+        /// Its name or id.
+        template: String,
+    },
 }
 
 /// What can be done to computes.

@@ -17,6 +17,17 @@ use crate::{
 pub async fn template(api: &Api, voice: Voice, verb: TemplateVerb) -> Result<(), Failure> {
     match verb {
         TemplateVerb::Import { name, pgdata } => import(api, voice, &name, &pgdata).await,
+        TemplateVerb::Delete { template } => {
+            let path = ["templates", &template];
+            let answer = api.pageserver(Method::DELETE, &path, None::<&()>).await?;
+            if voice.json {
+                let took = milliseconds(answer.took);
+                output::json(&json!({ "deleted": template, "took_ms": took }));
+            } else {
+                say!("template {template} deleted");
+            }
+            Ok(())
+        }
         TemplateVerb::List => {
             let templates = api.pageserver(Method::GET, &["templates"], None::<&()>).await?.value;
             if voice.json {

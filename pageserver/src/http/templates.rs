@@ -1,8 +1,12 @@
-//! Templates: import, list.
+//! Templates: import, list, delete.
 
 use std::path::PathBuf;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -45,6 +49,17 @@ pub(super) async fn import(
         api.describe_template(&template).await
     });
     Ok((StatusCode::CREATED, Json(imported.await?)))
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Path(template): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let deleted = to_the_end(async move {
+        let template = api.tenants.template(&template).await?;
+        Ok(api.tenants.delete_template(template.id).await?)
+    });
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 impl Api {

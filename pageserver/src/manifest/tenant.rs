@@ -38,6 +38,13 @@ pub struct TenantManifest {
     /// has served it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Of a template: no tenant is made from it any more, because it is about to be deleted, or
+    /// because that was cut off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
+    /// Of a template: each tenant that was made from it has a marker beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub marks_children: bool,
     /// Its objects are being removed: it exists no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
@@ -122,12 +129,15 @@ impl Body for TenantManifest {
             checksums,
             history,
             owner,
+            closed,
+            marks_children,
             deleted,
             branches,
         } = before;
         let is_same = (&self.tenant, &self.name, &self.kind) == (tenant, name, kind)
             && (&self.created_at, &self.checksums) == (created_at, checksums)
             && (&self.history, &self.owner, &self.deleted) == (history, owner, deleted)
+            && (&self.closed, &self.marks_children) == (closed, marks_children)
             && old == branches;
         is_same.then(|| NewBranches { new_branches: new.to_vec() })
     }

@@ -35,6 +35,10 @@ impl Tenants {
         check_window(history)?;
         let template = self.find(TenantKind::Template, template).await?;
         let source = template.branches.first().filter(|_| template.kind == TenantKind::Template);
+        if template.closed {
+            // It may have been opened again since.
+            self.check_open(template.tenant).await?;
+        }
         let source =
             source.ok_or_else(|| Error::NotFound(format!("template {:?}", template.name)))?;
         let id = TenantId::from_bits(rand::random());
@@ -61,25 +65,42 @@ impl Tenants {
             checksums: template.checksums,
             history,
             owner: Some(self.owner(1)),
+            closed: false,
+            marks_children: false,
             deleted: false,
             branches: vec![Arc::new(main)],
         };
-        let manifest = self.publish_new(manifest).await?;
+        let manifest = self.publish_new(manifest, Some(template.tenant)).await?;
         self.describe(&manifest).await
     }
 
-    /// Writes a new tenant's first manifest, then its name: from then on it exists.
+    /// Writes a new tenant's first manifest, then its name: from then on it exists. One of a
+    /// template is refused where that was closed meanwhile.
     pub(super) async fn publish_new(
         &self,
         manifest: TenantManifest,
+        template: Option<TenantId>,
     ) -> Result<Arc<TenantManifest>, Error> {
         let (id, kind) = (manifest.tenant, manifest.kind);
         self.free_if_deleted(kind, &manifest.name).await?;
         let mut sequence = Sequence::create(self.engine.store.clone(), tenant_folder(id));
-        sequence.publish(sequence.prepare(&manifest)?).await?;
+        let prepared = sequence.prepare(&manifest)?;
+        let published = sequence.publish(prepared);
+        match template {
+            None => published.await?,
+            Some(template) => {
+                futures::try_join!(published, self.mark_child(template, id))?;
+                if let Err(error) = self.check_open(template).await {
+                    self.remove_child(template, id).await;
+                    return Err(error);
+                }
+            }
+        }
         if let Err(error) = self.names.take(kind, &manifest.name, id).await {
-            if matches!(error, Error::Exists(_)) {
-                self.remove_folder(&tenant_folder(id)).await;
+            match template {
+                _ if !matches!(error, Error::Exists(_)) => {}
+                Some(template) => self.remove_child(template, id).await,
+                None => self.remove_folder(&tenant_folder(id)).await,
             }
             return Err(error);
         }

@@ -81,6 +81,11 @@ impl Names {
         Ok(())
     }
 
+    /// Forgets what the name refers to; whether that was known.
+    pub fn forget(&self, kind: TenantKind, name: &str) -> bool {
+        self.known.lock().remove(&(folder(kind), name.to_owned())).is_some()
+    }
+
     /// Frees a name.
     pub async fn free(&self, kind: TenantKind, name: &str) -> Result<(), Error> {
         let path = path(kind, name);

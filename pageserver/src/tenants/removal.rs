@@ -59,6 +59,9 @@ impl Tenants {
         self.stop_timelines(|loaded| loaded.tenant == tenant);
         self.names.free(manifest.kind, &manifest.name).await?;
         self.remove_folder(&tenant_folder(tenant)).await;
+        for template in manifest.templates() {
+            self.remove_marker(template, tenant).await;
+        }
         self.manifests.lock().remove(&tenant);
         self.held.lock().remove(&tenant);
         Ok(())

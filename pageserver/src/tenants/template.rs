@@ -121,10 +121,12 @@ impl TemplateWriter<'_> {
             checksums: self.source.checksums,
             history: Window::default(),
             owner: None,
+            closed: false,
+            marks_children: true,
             deleted: false,
             branches: vec![Arc::new(main)],
         };
-        let manifest = self.tenants.publish_new(manifest).await?;
+        let manifest = self.tenants.publish_new(manifest, None).await?;
         self.tenants.describe(&manifest).await
     }
 
