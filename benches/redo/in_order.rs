@@ -5,12 +5,15 @@ use std::ops::Range;
 use anyhow::Result;
 use wal_format::{
     ControlState, Effect, Fork, Lsn, PAGE_BYTES, PAGE_HEADER_BYTES, Page, Record, Records, Target,
-    Version, list_effects, redo,
+    Version, list_effects, named_pages, redo, redo_named,
     rmgr::{heap::Heap, heap2::Heap2},
     rmid,
 };
 
-use crate::pages::{Pages, Slot};
+use crate::{
+    fetch::fetch,
+    pages::{Pages, Slot},
+};
 
 /// Touches of pages between a look at the header and line pointers, and the change itself.
 const FAR: usize = 48;
@@ -32,7 +35,7 @@ pub struct InOrder<'a> {
     /// Of one record; its room serves the next.
     effects: Vec<Effect>,
     /// Pages that were touched of late, each in its place.
-    recent: [Option<Slot>; RECENT],
+    recent: [Slot; RECENT],
     /// What is still to be done.
     touches: Vec<Touch>,
 }
@@ -41,62 +44,92 @@ pub struct InOrder<'a> {
 struct Touch {
     /// Its place among those at hand.
     record: usize,
-    target: Target,
+    change: Change,
     slot: Slot,
     needs: Needs,
 }
 
+/// Which page a record changes.
+enum Change {
+    /// The one that this reference of the record names, by its index.
+    Named(usize),
+    /// Another one, or one that it names.
+    Of(Target),
+}
+
 impl<'a> InOrder<'a> {
     pub fn new(control: ControlState, pages: &'a mut Pages) -> InOrder<'a> {
-        InOrder { control, pages, recent: [None; RECENT], effects: Vec::new(), touches: Vec::new() }
+        InOrder {
+            control,
+            pages,
+            recent: [Slot::NONE; RECENT],
+            effects: Vec::new(),
+            touches: Vec::new(),
+        }
     }
 
     /// Decodes the next records, and applies them.
-    pub fn apply(&mut self, lent: Records) -> Result<()> {
-        let mut records = Vec::with_capacity(lent.len());
-        for lent in lent {
-            let record = lent.decode(Version::V15)?;
-            self.control.apply(&record, lent.end)?;
-            records.push((record, lent.end));
+    pub fn apply(&mut self, records: Records) -> Result<()> {
+        let records = records.decode(Version::V15)?;
+        for (record, end) in &records {
+            self.control.apply(record, *end)?;
+            record.blocks.iter().for_each(|block| self.pages.look_up(Target::Page(block.key)));
         }
-        let mut effects = std::mem::take(&mut self.effects);
         for (index, (record, _)) in records.iter().enumerate() {
-            list_effects(Version::V15, record, &mut effects)?;
-            for effect in &effects {
-                match *effect {
-                    Effect::Touch { target, will_init } => {
-                        let slot = self.pages.slot(target, will_init)?;
-                        let recent = &mut self.recent[slot.number() % RECENT];
-                        let is_recent = recent.replace(slot) == Some(slot);
-                        let needs = if is_recent { Needs::Nothing } else { Needs::of(record) };
-                        self.touches.push(Touch { record: index, target, slot, needs });
+            match named_pages(Version::V15, record) {
+                Some(blocks) => {
+                    for (number, block) in blocks.iter().enumerate() {
+                        let target = Target::Page(block.key);
+                        let slot = self.pages.slot(target, block.is_made_anew())?;
+                        self.touch(index, record, Change::Named(number), slot);
                     }
-                    Effect::TouchExisting { target } => {
-                        self.apply_touches(&records)?;
-                        let slot = self.pages.slot(target, false)?;
-                        if !self.pages.page(slot).is_new() {
-                            let needs = Needs::Nothing;
-                            self.touches.push(Touch { record: index, target, slot, needs });
-                        }
-                    }
-                    // What is done to whole forks waits for what was done to their pages.
-                    Effect::TruncateFork { fork, blocks } => {
-                        self.apply_touches(&records)?;
-                        self.pages.cut(fork, blocks);
-                    }
-                    Effect::DropRelation(relation) => {
-                        self.apply_touches(&records)?;
-                        for fork in Fork::ALL {
-                            self.pages.cut(relation.fork(fork), 0);
-                        }
-                    }
-                    _ => {}
                 }
+                None => self.follow_effects(index, &records)?,
             }
-            effects.clear();
+        }
+        self.apply_touches(&records)
+    }
+
+    fn touch(&mut self, index: usize, record: &Record, change: Change, slot: Slot) {
+        let recent = &mut self.recent[slot.number() % RECENT];
+        let is_recent = std::mem::replace(recent, slot) == slot;
+        let needs = if is_recent { Needs::Nothing } else { Needs::of(record) };
+        self.touches.push(Touch { record: index, change, slot, needs });
+    }
+
+    fn follow_effects(&mut self, index: usize, records: &[(Record, Lsn)]) -> Result<()> {
+        let (record, _) = &records[index];
+        let mut effects = std::mem::take(&mut self.effects);
+        list_effects(Version::V15, record, &mut effects)?;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Touch { target, will_init } => {
+                    let slot = self.pages.slot(target, will_init)?;
+                    self.touch(index, record, Change::Of(target), slot);
+                }
+                Effect::TouchExisting { target } => {
+                    self.apply_touches(records)?;
+                    let slot = self.pages.slot(target, false)?;
+                    if !self.pages.page(slot).is_new() {
+                        self.touch(index, record, Change::Of(target), slot);
+                    }
+                }
+                // What is done to whole forks waits for what was done to their pages.
+                Effect::TruncateFork { fork, blocks } => {
+                    self.apply_touches(records)?;
+                    self.pages.cut(fork, blocks);
+                }
+                Effect::DropRelation(relation) => {
+                    self.apply_touches(records)?;
+                    for fork in Fork::ALL {
+                        self.pages.cut(relation.fork(fork), 0);
+                    }
+                }
+                _ => {}
+            }
         }
         self.effects = effects;
-        self.apply_touches(&records)
+        Ok(())
     }
 
     fn apply_touches(&mut self, records: &[(Record, Lsn)]) -> Result<()> {
@@ -114,7 +147,13 @@ impl<'a> InOrder<'a> {
                 touch.look_at_items(self.pages);
             }
             let (record, end) = &records[touch.record];
-            redo(Version::V15, record, *end, touch.target, self.pages.page_mut(touch.slot))?;
+            let page = self.pages.page_mut(touch.slot);
+            match touch.change {
+                Change::Named(number) => {
+                    redo_named(Version::V15, record, *end, &record.blocks[number], page)?;
+                }
+                Change::Of(target) => redo(Version::V15, record, *end, target, page)?,
+            }
         }
         self.touches.clear();
         Ok(())
@@ -164,13 +203,13 @@ impl Touch {
         let page = pages.page(self.slot);
         match self.needs {
             Needs::Nothing => {}
-            Needs::Place => fetch(page, 0..PAGE_HEADER_BYTES),
+            Needs::Place => fetch_bytes(page, 0..PAGE_HEADER_BYTES),
             Needs::Item(item) => {
                 let pointer = (PAGE_HEADER_BYTES + usize::from(item) * 4) % PAGE_BYTES;
-                fetch(page, 0..PAGE_HEADER_BYTES);
-                fetch(page, pointer..pointer + 1);
+                fetch_bytes(page, 0..PAGE_HEADER_BYTES);
+                fetch_bytes(page, pointer..pointer + 1);
             }
-            Needs::ItemsBelow(_) => fetch(page, 0..POINTERS_BYTES),
+            Needs::ItemsBelow(_) => fetch_bytes(page, 0..POINTERS_BYTES),
         }
     }
 
@@ -184,30 +223,22 @@ impl Touch {
         let place = bounds.upper.saturating_sub(ITEM_BYTES)..bounds.upper;
         match self.needs {
             Needs::Nothing => {}
-            Needs::Place => fetch(page, place),
+            Needs::Place => fetch_bytes(page, place),
             Needs::Item(item) => {
-                fetch(page, place);
-                fetch(page, page.item_range(item).unwrap_or(0..0));
+                fetch_bytes(page, place);
+                fetch_bytes(page, page.item_range(item).unwrap_or(0..0));
             }
             Needs::ItemsBelow(item) => {
                 let end = page.item_range(item).map_or(bounds.upper, |range| range.end);
-                fetch(page, bounds.upper..end);
+                fetch_bytes(page, bounds.upper..end);
             }
         }
     }
 }
 
 /// Lets these bytes of a page come from memory, without waiting for them.
-fn fetch(page: &Page, range: Range<usize>) {
-    page.bytes()[range].chunks(LINE_BYTES).for_each(fetch_line);
+fn fetch_bytes(page: &Page, range: Range<usize>) {
+    let (lines, rest) = page.bytes()[range].as_chunks::<LINE_BYTES>();
+    lines.iter().for_each(fetch);
+    fetch(rest);
 }
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "the instruction takes a pointer; it reads nothing: any is right")]
-fn fetch_line(line: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fetch_line(_: &[u8]) {}

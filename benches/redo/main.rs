@@ -6,7 +6,8 @@
 //! thread that applies record after record to pages that it loaded before; at its end every page must be the server's. The server loads
 //! them as it goes, so there are two ratios: `ratio` is of redo alone, `ratio_with_load` counts the loading with it. Both sides have their
 //! memory before they begin: the server its shared buffers, ours from the round before.
-//! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything.
+//! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything. `--only-ours` replays the WAL without
+//! all the rest: for a profiler.
 
 #[path = "../figures/mod.rs"]
 #[allow(dead_code, reason = "the other benches use other parts of it")]
@@ -17,6 +18,7 @@ mod figures;
 mod stock_recovery;
 
 mod compare;
+mod fetch;
 mod files;
 mod in_order;
 mod kinds;
@@ -29,7 +31,7 @@ use pages::Pages;
 use serde_json::json;
 use stock_recovery::{
     Took, recovery,
-    wal::{self, Workload},
+    wal::{self, Recorded, Workload},
 };
 
 /// How much is made, and how often everything runs.
@@ -54,15 +56,18 @@ const QUICK: Settings =
     Settings { rounds: 2, wal_bytes: 64 << 20, scale: 5, clients: 8, records_of_kind: 500 };
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
+    let asked = |name: &str| std::env::args().any(|argument| argument == name);
+    let settings = if asked("--quick") { QUICK } else { FULL };
     println!("{settings:#?}");
     let Settings { wal_bytes, scale, clients, .. } = settings;
     let workload = Workload::Transactions { wal_bytes, scale, clients };
-    let recorded = wal::Recorded::load_or_make(workload)?;
+    let recorded = Recorded::load_or_make(workload)?;
     println!("{recorded}");
 
     let mut pages = Pages::new(Files::new(&recorded.before()))?;
+    if asked("--only-ours") {
+        return only_ours(settings, &recorded, &mut pages);
+    }
     let samples = kinds::Samples::take(&recorded, settings, &mut pages)?;
     samples.measure_kinds();
     let chain100_us = samples.measure_chain()?;
@@ -116,6 +121,24 @@ fn main() -> anyhow::Result<()> {
         "chain100_us": round(chain100_us),
     });
     println!("{result}");
+    Ok(())
+}
+
+/// Replays as often as there are rounds.
+fn only_ours(settings: Settings, recorded: &Recorded, pages: &mut Pages) -> anyhow::Result<()> {
+    let first_touched = replay::first_touched(recorded)?;
+    for _ in 0..settings.rounds {
+        let ours = replay::run(recorded, pages, &first_touched)?;
+        println!(
+            "{}",
+            json!({
+                "redo_s": round(ours.redo.seconds),
+                "redo_cpu_s": round(ours.redo.cpu_seconds),
+                "load_cpu_s": round(ours.load.cpu_seconds),
+                "pages_equal_to_the_servers": ours.pages_equal,
+            })
+        );
+    }
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! The pages that redo changes: side by side in one piece of memory, found through a table for each fork.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use memmap2::{Advice, MmapMut, MmapOptions};
 use rustc_hash::FxHashMap;
-use wal_format::{Fork, PAGE_BYTES, Page, RelationFork, Target};
+use wal_format::{Fork, PAGE_BYTES, Page, RelationFork, Slru, Target};
 
-use crate::files::Files;
+use crate::{fetch::fetch, files::Files};
 
 /// Address space for pages; memory is taken for those that are touched.
 const MEMORY_BYTES: usize = 8 << 30;
@@ -18,7 +18,8 @@ const RECENT: usize = 64;
 pub struct Slot(u32);
 
 impl Slot {
-    const NONE: Slot = Slot(u32::MAX);
+    /// No page's.
+    pub const NONE: Slot = Slot(u32::MAX);
 
     /// The first page that was touched has 0, the next one 1.
     pub fn number(self) -> usize {
@@ -38,7 +39,8 @@ pub struct Pages {
     recent: [Option<(RelationFork, usize)>; RECENT],
     /// By fork and block.
     slots: Vec<Vec<Slot>>,
-    slrus: FxHashMap<Target, Slot>,
+    /// By SLRU and page.
+    slrus: [Vec<Slot>; Slru::ALL.len()],
     files: Files,
 }
 
@@ -52,7 +54,7 @@ impl Pages {
             forks: FxHashMap::default(),
             recent: [None; RECENT],
             slots: Vec::new(),
-            slrus: FxHashMap::default(),
+            slrus: Default::default(),
             files,
         })
     }
@@ -63,12 +65,42 @@ impl Pages {
         self.forks.clear();
         self.recent = [None; RECENT];
         self.slots.clear();
-        self.slrus.clear();
+        self.slrus.iter_mut().for_each(Vec::clear);
         self.files = files;
     }
 
     /// Where the page is; `is_new`: where it is not yet known its contents do not matter.
+    #[inline]
     pub fn slot(&mut self, target: Target, is_new: bool) -> Result<Slot> {
+        match self.known(target) {
+            Some(&Slot::NONE) | None => self.take(target, is_new),
+            Some(known) => Ok(*known),
+        }
+    }
+
+    /// Lets it come from memory where the page is, without waiting for it.
+    #[inline]
+    pub fn look_up(&self, target: Target) {
+        if let Some(place) = self.known(target) {
+            fetch(place);
+        }
+    }
+
+    #[inline]
+    fn known(&self, target: Target) -> Option<&Slot> {
+        let (slots, number) = match target {
+            Target::Page(key) => match &self.recent[recent(key.fork)] {
+                Some((fork, slots)) if *fork == key.fork => (&self.slots[*slots], key.block),
+                _ => return None,
+            },
+            Target::Slru(slru, page) => (&self.slrus[slru as usize], page),
+        };
+        slots.get(number as usize)
+    }
+
+    /// Likewise, for a page of a fork that is not known as a recent one, or one that is not there yet.
+    #[cold]
+    fn take(&mut self, target: Target, is_new: bool) -> Result<Slot> {
         let known = *self.place(target);
         if known != Slot::NONE {
             return Ok(known);
@@ -90,29 +122,22 @@ impl Pages {
     }
 
     fn place(&mut self, target: Target) -> &mut Slot {
-        let key = match target {
-            Target::Page(key) => key,
-            Target::Slru(..) => return self.slrus.entry(target).or_insert(Slot::NONE),
-        };
-        let recent = &mut self.recent[key.fork.relation.number as usize % RECENT];
-        let number = match *recent {
-            Some((fork, number)) if fork == key.fork => number,
-            _ => {
+        let (slots, number) = match target {
+            Target::Page(key) => {
                 let next = self.slots.len();
                 let number = *self.forks.entry(key.fork).or_insert(next);
                 if number == next {
                     self.slots.push(Vec::new());
                 }
-                *recent = Some((key.fork, number));
-                number
+                self.recent[recent(key.fork)] = Some((key.fork, number));
+                (&mut self.slots[number], key.block as usize)
             }
+            Target::Slru(slru, page) => (&mut self.slrus[slru as usize], page as usize),
         };
-        let slots = &mut self.slots[number];
-        let block = key.block as usize;
-        if slots.len() <= block {
-            slots.resize(block + 1, Slot::NONE);
+        if slots.len() <= number {
+            slots.resize(number + 1, Slot::NONE);
         }
-        &mut slots[block]
+        &mut slots[number]
     }
 
     /// The page as it is now.
@@ -142,9 +167,16 @@ impl Pages {
                 }
             }
         }
-        for (target, slot) in &self.slrus {
-            call(*target, self.page(*slot)).with_context(|| target.to_string())?;
+        for (slru, slots) in Slru::ALL.into_iter().zip(&self.slrus) {
+            for (number, slot) in (0..).zip(slots).filter(|(_, slot)| **slot != Slot::NONE) {
+                call(Target::Slru(slru, number), self.page(*slot))?;
+            }
         }
         Ok(())
     }
+}
+
+/// A fork's place among the recent ones.
+fn recent(fork: RelationFork) -> usize {
+    fork.relation.number as usize % RECENT
 }

@@ -102,9 +102,8 @@ pub fn read(
                 if records.len() == 0 {
                     break;
                 }
-                let is_end = records.clone().any(|record| record.start == recorded.last());
                 each(records)?;
-                if is_end {
+                if reader.last_record() >= Some(recorded.last()) {
                     return Ok(());
                 }
             }
