@@ -8,8 +8,10 @@ mod verbs;
 use clap::{Parser, Subcommand};
 
 pub use limits::LimitsArgs;
+pub use proxy::ProxyArgs;
 pub use roles::{
-    ComputeRunArgs, ControlPlaneArgs, PageserverArgs, PostgresArgs, SafekeeperArgs, UpArgs,
+    ComputeRunArgs, ControlPlaneArgs, ManagementArgs, PageserverArgs, PostgresArgs, SafekeeperArgs,
+    UpArgs,
 };
 pub use verbs::{
     BranchVerb, ComputeVerb, HistoryArgs, PsqlArgs, ScrubArgs, TemplateVerb, TenantVerb,

@@ -160,7 +160,7 @@ impl Endpoints {
     }
 
     /// The folder of a compute's Unix socket.
-    fn sockets(&self, timeline: TimelineId) -> PathBuf {
+    pub(crate) fn sockets(&self, timeline: TimelineId) -> PathBuf {
         self.config.folder.join(short_name(timeline)).join("socket")
     }
 

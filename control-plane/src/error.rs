@@ -55,6 +55,14 @@ pub enum Error {
         /// What the kernel said.
         reason: io::Error,
     },
+    /// The catalog cannot be opened, or made of what the pageserver has.
+    #[error("the catalog in {}: {reason}", path.display())]
+    Catalog {
+        /// Its folder.
+        path: PathBuf,
+        /// Why, and what mends it.
+        reason: String,
+    },
     /// A file or folder of the control plane's own cannot be used.
     #[error("{}: {reason}", path.display())]
     Folder {
@@ -74,7 +82,7 @@ impl Error {
             Error::Conflict(_) => "conflict",
             Error::ComputeFailed { .. } => "compute_failed",
             Error::Compute { .. } | Error::Unavailable { .. } => "unavailable",
-            Error::Listen { .. } | Error::Folder { .. } => "internal",
+            Error::Listen { .. } | Error::Folder { .. } | Error::Catalog { .. } => "internal",
         }
     }
 }

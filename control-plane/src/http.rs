@@ -120,9 +120,10 @@ impl IntoResponse for Error {
             Error::Invalid(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::Compute { .. } | Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Error::ComputeFailed { .. } | Error::Listen { .. } | Error::Folder { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Error::ComputeFailed { .. }
+            | Error::Listen { .. }
+            | Error::Folder { .. }
+            | Error::Catalog { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let body = ErrorBody { code: self.code().to_owned(), message: self.to_string() };
         (status, Json(body)).into_response()

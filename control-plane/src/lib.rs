@@ -5,11 +5,15 @@
 //! one, `offshoot compute run`, with a folder of its own that is thrown away with it. A child ends
 //! with its parent: it stops when its standard input ends, however the parent went.
 //!
+//! The [catalog] says which projects, branches, roles and databases there are, and which endpoints
+//! lead to them; the management API (`v2`) changes it.
+//!
 //! This crate knows no layer and no WAL record; of a branch it knows the name and the timeline that
 //! the pageserver tells it.
 
 mod api;
 mod branches;
+pub mod catalog;
 mod child;
 mod endpoint;
 mod endpoints;
@@ -23,6 +27,7 @@ mod ports;
 mod proxy;
 mod suspend;
 mod users;
+mod v2;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -40,6 +45,7 @@ pub use proxy::{
     Verifier,
 };
 pub use users::Users;
+pub use v2::{ApiError, ConnectAt, Context, ManagementConfig};
 
 /// What a control plane needs to know.
 #[derive(Clone, Debug)]
@@ -65,6 +71,8 @@ pub struct Config {
     pub ports: PortRange,
     /// The users that computes run as.
     pub users: Users,
+    /// The management API and its catalog, where there are to be any.
+    pub management: Option<ManagementConfig>,
     /// Further arguments of `compute run`: where Postgres is, and which user runs it.
     pub compute_arguments: Vec<String>,
     /// The proxy, where there is to be one.
@@ -94,6 +102,7 @@ impl Config {
 /// A running control plane.
 pub struct ControlPlane {
     endpoints: Arc<Endpoints>,
+    management: Option<v2::Service>,
     local_addr: SocketAddr,
     proxy: Option<Proxy>,
     suspender: Option<JoinHandle<()>>,
@@ -111,7 +120,15 @@ impl ControlPlane {
             .local_addr()
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let (proxy_config, suspend_after) = (config.proxy.clone(), config.suspend_after);
-        let endpoints = Arc::new(Endpoints::new(config)?);
+        let endpoints = Arc::new(Endpoints::new(config.clone())?);
+        let mut router = http::router(endpoints.clone());
+        let mut management = None;
+        if let Some(wanted) = config.management {
+            let service =
+                v2::Service::start(wanted, config.pageserver_http, endpoints.clone()).await?;
+            router = router.nest("/api/v2", v2::router(service.context.clone()));
+            management = Some(service);
+        }
         let proxy = match proxy_config {
             Some(config) => Some(start_proxy(config, &endpoints).await?),
             None => None,
@@ -119,7 +136,6 @@ impl ControlPlane {
         let watch = |after| tokio::spawn(suspend::watch(endpoints.clone(), after));
         let suspender = suspend_after.map(watch);
         let stop = CancellationToken::new();
-        let router = http::router(endpoints.clone());
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
@@ -127,7 +143,7 @@ impl ControlPlane {
                 tracing::error!(%reason, "the control plane's HTTP server ended");
             }
         });
-        Ok(ControlPlane { endpoints, local_addr, proxy, suspender, stop, server })
+        Ok(ControlPlane { endpoints, management, local_addr, proxy, suspender, stop, server })
     }
 
     /// Where the HTTP API listens.
@@ -145,9 +161,17 @@ impl ControlPlane {
         &self.endpoints
     }
 
+    /// Projects and what belongs to them: an endpoint is woken here.
+    pub fn management(&self) -> Option<&Arc<Context>> {
+        self.management.as_ref().map(|service| &service.context)
+    }
+
     /// Stops every compute, then the proxy and the HTTP server. A client that still waits for a start
     /// hears why; clients with a session hear of its end from Postgres.
     pub async fn shutdown(self) {
+        if let Some(management) = self.management {
+            management.shutdown().await;
+        }
         if let Some(suspender) = self.suspender {
             suspender.abort();
         }

@@ -82,6 +82,7 @@ impl Fixture {
             compute_arguments: vec![],
             proxy: None,
             suspend_after: None,
+            management: None,
         })
         .await?;
         let url = format!("http://{}/v1", control_plane.local_addr());

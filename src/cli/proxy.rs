@@ -1,10 +1,18 @@
 //! The proxy's options, wherever a control plane runs.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
-use control_plane::{CertificateFiles, ProxyConfig};
+use control_plane::{CertificateFiles, ConnectAt, ProxyConfig};
 
+/// Where connection strings lead while there is no proxy: to the address that one is expected at.
+const PROXY_EXPECTED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6432);
+/// Names below it lead to this machine, but not on every system.
+const DOMAIN_DEFAULT: &str = "localhost";
 /// Seconds; Neon's default, too.
 const SUSPEND_AFTER_DEFAULT: &str = "300";
 
@@ -15,7 +23,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub proxy: Option<SocketAddr>,
     /// Endpoints are called NAME.DOMAIN where TLS names them.
-    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    #[arg(long, value_name = "DOMAIN", default_value = DOMAIN_DEFAULT)]
     pub domain: String,
     /// The proxy's certificate chain, PEM; it makes and keeps one of its own if not said.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -43,6 +51,14 @@ impl ProxyArgs {
             folder,
             plain_allowed: self.allow_plain,
         })
+    }
+
+    /// Where connection strings lead. Without a domain of one's own they name the endpoint in their
+    /// options.
+    pub fn connect_at(&self) -> ConnectAt {
+        let address = self.proxy.unwrap_or(PROXY_EXPECTED);
+        let domain = (self.domain != DOMAIN_DEFAULT).then(|| self.domain.clone());
+        ConnectAt { domain, host: address.ip(), port: address.port() }
     }
 
     /// After how long a compute is suspended: never where nothing would start it again.

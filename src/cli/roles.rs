@@ -28,6 +28,14 @@ pub struct PostgresArgs {
     pub user: String,
 }
 
+/// What the management API says of projects.
+#[derive(Args, Clone)]
+pub struct ManagementArgs {
+    /// What the region is called that all projects are in.
+    #[arg(long, value_name = "NAME", env = "OFFSHOOT_REGION", default_value = "local")]
+    pub region: String,
+}
+
 /// Run everything in one process.
 #[derive(Args)]
 #[command(after_help = "\
@@ -73,6 +81,9 @@ pub struct UpArgs {
         default_value = COMPUTE_USERS_DEFAULT
     )]
     pub compute_users: Users,
+    /// The management API.
+    #[command(flatten)]
+    pub management: ManagementArgs,
     /// The proxy.
     #[command(flatten)]
     pub proxy: ProxyArgs,
@@ -178,6 +189,12 @@ pub struct ControlPlaneArgs {
     /// The proxy.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// The folder for the catalog and the first API key; `catalog` in --folder if not said.
+    #[arg(long, value_name = "DIR")]
+    pub catalog: Option<PathBuf>,
+    /// The management API.
+    #[command(flatten)]
+    pub management: ManagementArgs,
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,

@@ -2,11 +2,11 @@
 
 use std::env;
 
-use control_plane::{Config, ControlPlane, Users};
+use control_plane::{Config, ControlPlane, ManagementConfig, Users};
 
 use super::stop::StopSignals;
 use crate::{
-    cli::{ControlPlaneArgs, PostgresArgs},
+    cli::{ControlPlaneArgs, ManagementArgs, PostgresArgs, ProxyArgs},
     failure::Failure,
     output::say,
 };
@@ -17,6 +17,10 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     super::machine::check()?;
     super::machine::take_open_files();
     let folder = absolute(&args.folder)?;
+    let catalog = match &args.catalog {
+        Some(catalog) => absolute(catalog)?,
+        None => folder.join("catalog"),
+    };
     let control_plane = ControlPlane::start(Config {
         http: args.http,
         executable: this_executable()?,
@@ -31,6 +35,7 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         ports: args.compute_ports,
         users: args.compute_users,
         compute_arguments: compute_arguments(&args.postgres, args.compute_users),
+        management: Some(management(&args.management, catalog, &args.postgres, &args.proxy)),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
@@ -46,6 +51,21 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
 /// The program whose `compute run` is a compute.
 pub fn this_executable() -> Result<std::path::PathBuf, Failure> {
     env::current_exe().map_err(|error| Failure::new(format!("this program has no path: {error}")))
+}
+
+/// What the management API is told.
+pub fn management(
+    args: &ManagementArgs,
+    folder: std::path::PathBuf,
+    postgres: &PostgresArgs,
+    proxy: &ProxyArgs,
+) -> ManagementConfig {
+    ManagementConfig {
+        folder,
+        connect_at: proxy.connect_at(),
+        region: args.region.clone(),
+        pg_bin: postgres.pg_bin.clone(),
+    }
 }
 
 /// What every compute is told of Postgres.

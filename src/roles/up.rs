@@ -11,7 +11,7 @@ use safekeeper::Safekeeper;
 use serde_json::{Value, json};
 
 use super::{
-    control_plane::{compute_arguments, this_executable},
+    control_plane::{compute_arguments, management, this_executable},
     data_folder::DataFolder,
     default_template, machine,
     stop::StopSignals,
@@ -100,6 +100,12 @@ async fn start(
         compute_arguments: compute_arguments(&args.postgres, args.compute_users),
         proxy: args.proxy.config(folder.private("proxy")?),
         suspend_after: args.proxy.suspend_after(),
+        management: Some(management(
+            &args.management,
+            folder.private("catalog")?,
+            &args.postgres,
+            &args.proxy,
+        )),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;

@@ -1,0 +1,145 @@
+//! Endpoints: what connections are made to. A branch has at most one; its compute comes and goes.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+
+use super::{Error, Time, from_json};
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: String,
+    /// Its project.
+    pub project: String,
+    /// Its branch.
+    pub branch: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The least compute units.
+    pub min_cu: f64,
+    /// The most compute units.
+    pub max_cu: f64,
+    /// Seconds without work until it is suspended; 0 for the default, -1 for never.
+    pub suspend_timeout_seconds: i64,
+    /// Settings as the API takes them; `pg_settings` go to Postgres.
+    pub settings: Value,
+    /// It is not started.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+    /// When its compute was last started.
+    pub started_at: Option<Time>,
+    /// When its compute was last suspended.
+    pub suspended_at: Option<Time>,
+}
+
+const COLUMNS: &str = "id, project, branch, name, min_cu, max_cu, suspend_timeout_seconds, \
+                       settings, disabled, created_at, updated_at, started_at, suspended_at";
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
+    Ok(Endpoint {
+        id: row.get(0)?,
+        project: row.get(1)?,
+        branch: row.get(2)?,
+        name: row.get(3)?,
+        min_cu: row.get(4)?,
+        max_cu: row.get(5)?,
+        suspend_timeout_seconds: row.get(6)?,
+        settings: from_json(&row.get::<_, String>(7)?)?,
+        disabled: row.get(8)?,
+        created_at: row.get(9)?,
+        updated_at: row.get(10)?,
+        started_at: row.get(11)?,
+        suspended_at: row.get(12)?,
+    })
+}
+
+/// Adds an endpoint.
+pub fn insert(catalog: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
+    if let Some(other) = of_branch(catalog, &endpoint.branch)? {
+        return Err(Error::Exists(format!(
+            "branch {} has the read_write endpoint {} already: use that one, or delete it first",
+            endpoint.branch, other.id
+        )));
+    }
+    let sql = format!("INSERT INTO endpoints ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)");
+    write(catalog, &sql, endpoint)
+}
+
+/// Writes an endpoint anew.
+pub fn update(catalog: &Connection, endpoint: &Endpoint) -> Result<(), Error> {
+    let sql = "UPDATE endpoints SET project = ?2, branch = ?3, name = ?4, min_cu = ?5, \
+               max_cu = ?6, suspend_timeout_seconds = ?7, settings = ?8, disabled = ?9, \
+               created_at = ?10, updated_at = ?11, started_at = ?12, suspended_at = ?13 \
+               WHERE id = ?1";
+    write(catalog, sql, endpoint)
+}
+
+fn write(catalog: &Connection, sql: &str, endpoint: &Endpoint) -> Result<(), Error> {
+    catalog.prepare_cached(sql)?.execute(params![
+        endpoint.id,
+        endpoint.project,
+        endpoint.branch,
+        endpoint.name,
+        endpoint.min_cu,
+        endpoint.max_cu,
+        endpoint.suspend_timeout_seconds,
+        endpoint.settings.to_string(),
+        endpoint.disabled,
+        endpoint.created_at,
+        endpoint.updated_at,
+        endpoint.started_at,
+        endpoint.suspended_at,
+    ])?;
+    Ok(())
+}
+
+/// An endpoint of a project.
+pub fn get(catalog: &Connection, project: &str, id: &str) -> Result<Endpoint, Error> {
+    super::projects::get(catalog, project)?;
+    let found = find(catalog, id)?.filter(|endpoint| endpoint.project == project);
+    found.ok_or_else(|| Error::NotFound(format!("project {project} has no endpoint {id:?}")))
+}
+
+/// An endpoint, whatever its project.
+pub fn find(catalog: &Connection, id: &str) -> Result<Option<Endpoint>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE id = ?");
+    Ok(catalog.prepare_cached(&sql)?.query_row([id], from_row).optional()?)
+}
+
+/// A branch's endpoint.
+pub fn of_branch(catalog: &Connection, branch: &str) -> Result<Option<Endpoint>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE branch = ?");
+    Ok(catalog.prepare_cached(&sql)?.query_row([branch], from_row).optional()?)
+}
+
+/// A project's endpoints, in the order of their making.
+pub fn list(catalog: &Connection, project: &str) -> Result<Vec<Endpoint>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE project = ? ORDER BY created_at, id");
+    let mut statement = catalog.prepare_cached(&sql)?;
+    let rows = statement.query_map([project], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Writes down that its compute was started.
+pub fn set_started(catalog: &Connection, id: &str, now: Time) -> Result<(), Error> {
+    let sql = "UPDATE endpoints SET started_at = ?2 WHERE id = ?1";
+    catalog.prepare_cached(sql)?.execute(params![id, now])?;
+    Ok(())
+}
+
+/// Writes down that its compute was suspended.
+pub fn set_suspended(catalog: &Connection, id: &str, now: Time) -> Result<(), Error> {
+    let sql = "UPDATE endpoints SET suspended_at = ?2 WHERE id = ?1";
+    catalog.prepare_cached(sql)?.execute(params![id, now])?;
+    Ok(())
+}
+
+/// Removes an endpoint.
+pub fn remove(catalog: &Connection, id: &str) -> Result<(), Error> {
+    catalog.prepare_cached("DELETE FROM endpoints WHERE id = ?")?.execute([id])?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The catalog made anew of what the pageserver has in the bucket.
+//!
+//! A tenant's name is its project's id; a timeline's name is its branch's id and a number, the
+//! highest of which is what the branch stands for. Endpoints are called after their branch. What
+//! Postgres holds, roles and databases with their verifiers, is seen at a branch's next start.
+//! Lost are the names that people gave, passwords in the clear, settings, protection, expiry, API
+//! keys and operations; and a state that a restore had set aside, or a branch that was deleted and
+//! lives on for its children, is a branch again.
+
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::{
+    Error, Time,
+    branches::{self, Branch},
+    endpoints::{self, Endpoint},
+    ids,
+    projects::{self, Project},
+    timelines::{self, State, Timeline},
+};
+
+/// A tenant, as the pageserver tells of it.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// How much history it keeps, in seconds.
+    pub history_seconds: u64,
+    /// When it was made.
+    pub created_at: Time,
+    /// Its timelines.
+    pub timelines: Vec<TenantTimeline>,
+}
+
+/// A timeline of a tenant, as the pageserver tells of it.
+#[derive(Clone, Debug)]
+pub struct TenantTimeline {
+    /// Its name.
+    pub name: String,
+    /// The name of the timeline it came from, if that is the tenant's own.
+    pub parent: Option<String>,
+    /// Where it begins.
+    pub branch_point: String,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// The name of a branch's timeline: its id, and how many it has had.
+pub fn timeline_name(branch: &str, count: u64) -> String {
+    format!("{branch}_{count}")
+}
+
+/// Reads a timeline's name: the branch that it was made for, and which of its timelines it is.
+pub fn branch_of(project: &str, timeline: &str) -> (String, u64) {
+    if timeline == timelines::FIRST {
+        return (ids::first_branch(project), 0);
+    }
+    match timeline.rsplit_once('_').and_then(|(id, count)| Some((id, count.parse().ok()?))) {
+        Some((id, count)) => (id.to_owned(), count),
+        // Not named by the catalog.
+        None => (format!("{}-{}", ids::first_branch(project), letters(timeline)), 0),
+    }
+}
+
+/// A name as a part of an id.
+fn letters(name: &str) -> String {
+    let one = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    name.chars().map(one).collect::<String>().to_lowercase()
+}
+
+/// Adds a tenant as a project.
+pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
+    let project = &tenant.name;
+    let first = ids::first_branch(project);
+    // What each timeline is called as a branch: its id where it is the newest of its branch, else
+    // an id of its own.
+    let newest = |branch: &str| {
+        let all = tenant.timelines.iter().map(|timeline| branch_of(project, &timeline.name));
+        all.filter(|(id, _)| id == branch).map(|(_, count)| count).max()
+    };
+    let branch_id = |timeline: &str| {
+        let (id, count) = branch_of(project, timeline);
+        if newest(&id) == Some(count) { id } else { format!("{id}-{count}") }
+    };
+    projects::insert(
+        catalog,
+        &Project {
+            id: project.clone(),
+            name: project.clone(),
+            template: None,
+            history_seconds: tenant.history_seconds,
+            settings: json!({}),
+            endpoint_settings: json!({}),
+            default_branch: first.clone(),
+            tenant: Some(tenant.id.clone()),
+            created_at: tenant.created_at,
+            updated_at: tenant.created_at,
+            deleted_at: None,
+        },
+    )?;
+    for timeline in &tenant.timelines {
+        let parent = timeline.parent.clone();
+        timelines::insert(
+            catalog,
+            &Timeline {
+                project: project.clone(),
+                name: timeline.name.clone(),
+                parent: parent.clone(),
+                moment: None,
+            },
+            State::Made,
+        )?;
+        let id = branch_id(&timeline.name);
+        branches::insert(
+            catalog,
+            &Branch {
+                name: if id == first { timelines::FIRST.to_owned() } else { id.clone() },
+                project: project.clone(),
+                timeline: timeline.name.clone(),
+                parent: parent.as_deref().map(branch_id),
+                parent_lsn: Some(timeline.branch_point.clone()),
+                parent_timestamp: None,
+                protected: false,
+                annotation: json!({}),
+                expires_at: None,
+                last_reset_at: None,
+                created_at: timeline.created_at,
+                updated_at: timeline.created_at,
+                id: id.clone(),
+            },
+        )?;
+        endpoints::insert(
+            catalog,
+            &Endpoint {
+                id: ids::endpoint(&id),
+                project: project.clone(),
+                branch: id,
+                name: None,
+                min_cu: 0.25,
+                max_cu: 0.25,
+                suspend_timeout_seconds: 0,
+                settings: json!({}),
+                disabled: false,
+                created_at: timeline.created_at,
+                updated_at: timeline.created_at,
+                started_at: None,
+                suspended_at: None,
+            },
+        )?;
+    }
+    Ok(())
+}

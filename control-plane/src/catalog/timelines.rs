@@ -1,0 +1,135 @@
+//! Timelines: the pageserver's branches, under the names by which it knows them.
+//!
+//! A branch of a project stands for one of them, and for another one after a restore. One that no
+//! branch stands for is `doomed`; it is kept as long as others came from it.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, from_json};
+
+/// The name of a tenant's first timeline, which goes only with its tenant.
+pub const FIRST: &str = "main";
+
+/// Where a timeline is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The pageserver may not have it yet.
+    Wanted,
+    /// The pageserver has it.
+    Made,
+    /// No branch stands for it: it goes when nothing came from it.
+    Doomed,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Wanted => "wanted",
+            State::Made => "made",
+            State::Doomed => "doomed",
+        }
+    }
+}
+
+/// A moment of a timeline; its head where there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Moment {
+    /// As of this LSN.
+    Lsn(String),
+    /// Before the first commit after this, in RFC 3339.
+    Timestamp(String),
+}
+
+/// A timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeline {
+    /// Its project.
+    pub project: String,
+    /// Its name at the pageserver.
+    pub name: String,
+    /// The timeline that it came from; `None` for a template's.
+    pub parent: Option<String>,
+    /// At which moment of that.
+    pub moment: Option<Moment>,
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Timeline> {
+    let moment: Option<String> = row.get(3)?;
+    Ok(Timeline {
+        project: row.get(0)?,
+        name: row.get(1)?,
+        parent: row.get(2)?,
+        moment: moment.as_deref().map(from_json).transpose()?,
+    })
+}
+
+/// Adds a timeline.
+pub fn insert(catalog: &Connection, timeline: &Timeline, state: State) -> Result<(), Error> {
+    let sql = "INSERT INTO timelines (project, name, parent, moment, state) VALUES (?,?,?,?,?)";
+    let Timeline { project, name, parent, moment } = timeline;
+    let moment = moment.as_ref().map(serde_json::to_string).transpose()?;
+    catalog.prepare_cached(sql)?.execute(params![project, name, parent, moment, state.name()])?;
+    Ok(())
+}
+
+/// Moves a timeline on in its life.
+pub fn set_state(
+    catalog: &Connection,
+    project: &str,
+    name: &str,
+    state: State,
+) -> Result<(), Error> {
+    let sql = "UPDATE timelines SET state = ?3 WHERE project = ?1 AND name = ?2";
+    catalog.prepare_cached(sql)?.execute([project, name, state.name()])?;
+    Ok(())
+}
+
+/// Removes a timeline that the pageserver does not have any more.
+pub fn remove(catalog: &Connection, project: &str, name: &str) -> Result<(), Error> {
+    let sql = "DELETE FROM timelines WHERE project = ? AND name = ? AND state = 'doomed'";
+    catalog.prepare_cached(sql)?.execute([project, name])?;
+    Ok(())
+}
+
+/// Whether the pageserver has a timeline; `None` where there is none of this name.
+pub fn is_made(catalog: &Connection, project: &str, name: &str) -> Result<Option<bool>, Error> {
+    let sql = "SELECT state = 'made' FROM timelines WHERE project = ? AND name = ?";
+    let mut statement = catalog.prepare_cached(sql)?;
+    Ok(statement.query_row([project, name], |row| row.get(0)).optional()?)
+}
+
+/// A name for a branch's next timeline.
+pub fn next_name(catalog: &Connection, project: &str, branch: &str) -> Result<String, Error> {
+    for count in 0_u64.. {
+        let name = super::rebuild::timeline_name(branch, count);
+        if is_made(catalog, project, &name)?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Error::Refused(format!("branch {branch} was put back too often")))
+}
+
+/// Timelines that can go now: doomed, and nothing came from them. Their project is still there.
+pub fn removable(catalog: &Connection, limit: usize) -> Result<Vec<Timeline>, Error> {
+    let sql = "SELECT t.project, t.name, t.parent, t.moment FROM timelines t \
+               JOIN projects p ON p.id = t.project AND p.deleted_at IS NULL \
+               WHERE t.state = 'doomed' AND t.name <> 'main' AND NOT EXISTS \
+               (SELECT 1 FROM timelines c WHERE c.project = t.project AND c.parent = t.name) \
+               LIMIT ?";
+    let mut statement = catalog.prepare_cached(sql)?;
+    let rows = statement.query_map([limit], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// After a crash: timelines whose making was under way, but for those of projects without tenant,
+/// with the branch that waits for it, if any.
+pub fn under_way(catalog: &Connection) -> Result<Vec<(Timeline, Option<String>)>, Error> {
+    let sql = "SELECT t.project, t.name, t.parent, t.moment, b.id FROM timelines t \
+               LEFT JOIN branches b ON b.project = t.project AND b.timeline = t.name \
+               WHERE t.state = 'wanted' AND t.parent IS NOT NULL";
+    let mut statement = catalog.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok((from_row(row)?, row.get(4)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,266 @@
+//! The computes behind endpoints: woken, suspended, and brought up to what the catalog says.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use super::{
+    context::Context,
+    error::ApiError,
+    postgres::{Postgres, SqlError},
+    time::now,
+};
+use crate::{
+    Compute, Settings, StartRequest, State,
+    catalog::{
+        branches::{self, Branch},
+        databases, endpoints,
+        endpoints::Endpoint,
+        operations::{self, Action, Status},
+        roles::{self, Change, Role},
+    },
+};
+
+impl Context {
+    /// Wakes an endpoint's compute, unless it is awake; where its Postgres listens. What was
+    /// changed while it slept is applied before this answers.
+    pub async fn wake(&self, endpoint: &str) -> Result<SocketAddr, ApiError> {
+        let (endpoint, branch) = self.endpoint(endpoint).await?;
+        let _turn = self.turn(&branch.id).await;
+        // A restore may have come before.
+        let (endpoint, branch) = self.endpoint(&endpoint.id).await?;
+        self.start(&endpoint, &branch).await
+    }
+
+    /// Suspends an endpoint's compute; whether it ran.
+    pub(super) async fn suspend(&self, endpoint: &str) -> Result<bool, ApiError> {
+        let (endpoint, branch) = self.endpoint(endpoint).await?;
+        let _turn = self.turn(&branch.id).await;
+        let (endpoint, branch) = self.endpoint(&endpoint.id).await?;
+        self.stop(&endpoint, &branch).await
+    }
+
+    /// An endpoint and its branch.
+    pub(super) async fn endpoint(&self, id: &str) -> Result<(Endpoint, Branch), ApiError> {
+        let id = id.to_owned();
+        let found = self.catalog.read(move |catalog| {
+            let endpoint = endpoints::find(catalog, &id)?.ok_or_else(|| {
+                crate::catalog::Error::NotFound(format!("there is no endpoint {id:?}"))
+            })?;
+            let branch = branches::get(catalog, &endpoint.project, &endpoint.branch)?;
+            Ok((endpoint, branch))
+        });
+        Ok(found.await?)
+    }
+
+    /// [`Context::wake`], by who has the branch's turn.
+    pub(super) async fn start(
+        &self,
+        endpoint: &Endpoint,
+        branch: &Branch,
+    ) -> Result<SocketAddr, ApiError> {
+        if endpoint.disabled {
+            return Err(ApiError::refused(format!(
+                "endpoint {} is disabled: enable it first",
+                endpoint.id
+            )));
+        }
+        let ran = self.running(branch).is_some();
+        let compute = match self.running(branch) {
+            Some(compute) => compute,
+            None => {
+                self.ensure_tenant(&branch.project).await?;
+                let request = StartRequest {
+                    tenant: branch.project.clone(),
+                    branch: branch.timeline.clone(),
+                    port: None,
+                    settings: Some(pg_settings(endpoint)),
+                };
+                self.endpoints.start(&request).await?
+            }
+        };
+        self.apply_at_start(branch, &compute).await?;
+        if !ran {
+            self.take_over(branch, &compute).await?;
+            let id = endpoint.id.clone();
+            self.catalog.write(move |catalog| endpoints::set_started(catalog, &id, now())).await?;
+        }
+        Ok(SocketAddr::new(compute.host, compute.port))
+    }
+
+    /// [`Context::suspend`], by who has the branch's turn.
+    pub(super) async fn stop(
+        &self,
+        endpoint: &Endpoint,
+        branch: &Branch,
+    ) -> Result<bool, ApiError> {
+        let Some(compute) = self.running(branch) else { return Ok(false) };
+        // What was made by SQL is known afterwards; a Postgres that does not answer is stopped too.
+        if let Err(error) = self.take_over(branch, &compute).await {
+            tracing::info!(branch = branch.id, error = error.message, "roles were not looked at");
+        }
+        self.endpoints.stop(&branch.project, &branch.timeline).await?;
+        let id = endpoint.id.clone();
+        self.catalog.write(move |catalog| endpoints::set_suspended(catalog, &id, now())).await?;
+        Ok(true)
+    }
+
+    /// Ends the compute of a timeline that no branch stands for any more.
+    pub(super) async fn forget(&self, project: &str, timeline: &str) -> Result<(), ApiError> {
+        match self.endpoints.forget(project, timeline).await {
+            Ok(_) | Err(crate::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The branch's compute, if it accepts connections.
+    pub(super) fn running(&self, branch: &Branch) -> Option<Compute> {
+        self.compute(branch).filter(|compute| compute.state == State::Running)
+    }
+
+    /// The branch's compute, whatever it does.
+    pub(super) fn compute(&self, branch: &Branch) -> Option<Compute> {
+        self.endpoints.show(&branch.project, &branch.timeline).ok()
+    }
+
+    /// Applies the changes that wait for a branch's Postgres, by who has the branch's turn. One
+    /// that Postgres refuses is given up, visibly; it must not keep the branch from starting.
+    async fn apply_at_start(&self, branch: &Branch, compute: &Compute) -> Result<(), ApiError> {
+        loop {
+            let Err((number, error)) = self.apply(branch, compute).await? else { return Ok(()) };
+            let given_up = super::context::operation(
+                &branch.project,
+                Some(&branch.id),
+                None,
+                Action::ApplyConfig,
+                Status::Running,
+            );
+            self.catalog
+                .write(move |catalog| {
+                    roles::done(catalog, number)?;
+                    let operation = operations::insert(catalog, &given_up, now())?;
+                    let status = Status::Failed;
+                    operations::set_status(catalog, &operation.id, status, Some(&error), now())
+                })
+                .await?;
+        }
+    }
+
+    /// Applies the changes that wait, in order, up to the first that Postgres refuses: its number,
+    /// and what Postgres said.
+    pub(super) async fn apply(
+        &self,
+        branch: &Branch,
+        compute: &Compute,
+    ) -> Result<Result<(), (i64, String)>, ApiError> {
+        let id = branch.id.clone();
+        let waiting = self.catalog.read(move |catalog| roles::waiting(catalog, &id)).await?;
+        if waiting.is_empty() {
+            return Ok(Ok(()));
+        }
+        let socket_folder = self.socket_folder(compute);
+        let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+        for (number, change) in waiting {
+            let verifier = match &change {
+                Change::First { role, .. }
+                | Change::Role { name: role }
+                | Change::Verifier { name: role } => self.known_verifier(branch, role).await?,
+                _ => None,
+            };
+            match postgres.carry_out(&change, verifier.as_deref()).await {
+                Ok(()) => {
+                    self.catalog.write(move |catalog| roles::done(catalog, number)).await?;
+                }
+                Err(SqlError::Refused(said)) => return Ok(Err((number, said))),
+                Err(error) => return Err(ApiError::unavailable(error.to_string())),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes over which roles and databases a running Postgres has.
+    pub(super) async fn take_over(
+        &self,
+        branch: &Branch,
+        compute: &Compute,
+    ) -> Result<(), ApiError> {
+        let unreachable = |error: SqlError| ApiError::unavailable(error.to_string());
+        let socket_folder = self.socket_folder(compute);
+        let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+        let (mut seen, databases) = postgres.look().await.map_err(unreachable)?;
+        for role in &mut seen {
+            // A moment before its password was first set: it has the one that it got.
+            if role.login && role.verifier.is_none() {
+                let Some(verifier) = self.known_verifier(branch, &role.name).await? else {
+                    continue;
+                };
+                postgres.set_verifier(&role.name, &verifier).await.map_err(unreachable)?;
+                role.verifier = Some(verifier);
+            }
+        }
+        let id = branch.id.clone();
+        let taken_over = self.catalog.write(move |catalog| {
+            if !roles::waiting(catalog, &id)?.is_empty() {
+                // What waits is not in Postgres yet.
+                return Ok(());
+            }
+            roles::take_over(catalog, &id, &seen, now())?;
+            databases::take_over(catalog, &id, &databases, now())
+        });
+        Ok(taken_over.await?)
+    }
+
+    /// What a role's password is checked against: by its Postgres where that runs, else as the
+    /// catalog knows it. `None` where the role is not known, may not log in or has no password.
+    pub async fn verifier(&self, endpoint: &str, role: &str) -> Result<Option<String>, ApiError> {
+        let (_, branch) = self.endpoint(endpoint).await?;
+        if let Some(compute) = self.running(&branch) {
+            let socket_folder = self.socket_folder(&compute);
+            let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+            match postgres.verifier(role).await {
+                Ok(verifier) => return Ok(verifier),
+                Err(error) => tracing::debug!(%error, "a verifier was looked for in the catalog"),
+            }
+        }
+        self.known_verifier(&branch, role).await
+    }
+
+    /// A role's verifier as the catalog has it, made now where only its password is known.
+    async fn known_verifier(
+        &self,
+        branch: &Branch,
+        role: &str,
+    ) -> Result<Option<String>, ApiError> {
+        let (id, name) = (branch.id.clone(), role.to_owned());
+        let found = self.catalog.read(move |catalog| roles::find(catalog, &id, &name)).await?;
+        let Some(role) = found.filter(|role| role.login) else { return Ok(None) };
+        let Some(password) = role.password.clone() else { return Ok(role.verifier) };
+        let made = move || postgres_protocol::password::scram_sha_256(password.as_bytes());
+        let verifier = tokio::task::spawn_blocking(made)
+            .await
+            .map_err(|_| ApiError::unavailable("the control plane ends"))?;
+        let project = branch.project.clone();
+        let kept = self.catalog.write(move |catalog| {
+            if roles::set_verifier(catalog, &project, &role, &verifier)? {
+                return Ok(Some(verifier));
+            }
+            // Somebody else was faster, or the password was reset.
+            let Role { branch, name, .. } = &role;
+            Ok(roles::find(catalog, branch, name)?.and_then(|role| role.verifier))
+        });
+        Ok(kept.await?)
+    }
+
+    pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
+        self.endpoints.sockets(compute.timeline_id)
+    }
+}
+
+/// What of an endpoint's settings goes to Postgres.
+fn pg_settings(endpoint: &Endpoint) -> Settings {
+    let said = endpoint.settings.get("pg_settings").and_then(serde_json::Value::as_object);
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    said.map(|said| said.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+        .unwrap_or_default()
+}

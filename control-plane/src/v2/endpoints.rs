@@ -1,0 +1,522 @@
+//! Endpoints: what connections are made to; their computes are started, suspended and restarted.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    connection::{host, proxy_host},
+    context::{Context, finish, operation},
+    error::{ApiError, GeneralError},
+    names::{check_limits, check_name, check_settings, check_suspend_timeout},
+    operations::Operation,
+    request::{Body, Path},
+    time,
+};
+use crate::{
+    State as ComputeState,
+    catalog::{
+        self, Time, branches, endpoints, ids,
+        operations::{self, Action, Status},
+        projects,
+    },
+};
+
+/// The limits of an endpoint that says none: a quarter of a processor.
+const CU_DEFAULT: f64 = 0.25;
+
+/// An endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where connections to it go.
+    pub host: String,
+    /// Where all connections go.
+    pub proxy_host: String,
+    /// Its project.
+    pub project_id: String,
+    /// Its branch.
+    pub branch_id: String,
+    /// The least compute units.
+    pub autoscaling_limit_min_cu: f64,
+    /// The most compute units.
+    pub autoscaling_limit_max_cu: f64,
+    /// Where it is.
+    pub region_id: String,
+    /// `read_write`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `init` while its compute starts, `active` while it runs, `idle` else.
+    pub current_state: String,
+    /// What it becomes: `active` or `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_state: Option<String>,
+    /// Settings, as they were said.
+    pub settings: Value,
+    /// There is no pooler: false.
+    pub pooler_enabled: bool,
+    /// There is no pooler: `transaction`, which clients expect.
+    pub pooler_mode: String,
+    /// It is not started.
+    pub disabled: bool,
+    /// Always false.
+    pub passwordless_access: bool,
+    /// Who made it.
+    pub creation_source: String,
+    /// When it was made.
+    pub created_at: String,
+    /// When it was last changed.
+    pub updated_at: String,
+    /// When its compute was last started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When its compute was last suspended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<String>,
+    /// Seconds without work until it is suspended; 0 for the default, -1 for never.
+    pub suspend_timeout_seconds: i64,
+    /// Always `k8s-neonvm`, which clients expect; it says nothing here.
+    pub provisioner: String,
+}
+
+/// `POST /projects/{project_id}/endpoints`
+#[derive(Deserialize, ToSchema)]
+pub struct CreateEndpoint {
+    endpoint: NewEndpoint,
+}
+
+/// An endpoint to be made.
+#[derive(Deserialize, ToSchema)]
+pub struct NewEndpoint {
+    branch_id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    options: EndpointOptions,
+}
+
+/// What can be said of an endpoint at its making, and changed later.
+#[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
+pub struct EndpointOptions {
+    name: Option<String>,
+    autoscaling_limit_min_cu: Option<f64>,
+    autoscaling_limit_max_cu: Option<f64>,
+    suspend_timeout_seconds: Option<i64>,
+    settings: Option<Value>,
+    disabled: Option<bool>,
+}
+
+/// `PATCH /projects/{project_id}/endpoints/{endpoint_id}`
+#[derive(Deserialize, ToSchema)]
+pub struct UpdateEndpoint {
+    endpoint: EndpointChange,
+}
+
+/// What of an endpoint is to be changed.
+#[derive(Deserialize, ToSchema)]
+pub struct EndpointChange {
+    #[serde(flatten)]
+    options: EndpointOptions,
+}
+
+/// An endpoint, and what was asked of it.
+#[derive(Serialize, ToSchema)]
+pub struct EndpointOperations {
+    endpoint: Endpoint,
+    operations: Vec<Operation>,
+}
+
+/// An endpoint.
+#[derive(Serialize, ToSchema)]
+pub struct EndpointResponse {
+    endpoint: Endpoint,
+}
+
+/// Endpoints.
+#[derive(Serialize, ToSchema)]
+pub struct EndpointsResponse {
+    endpoints: Vec<Endpoint>,
+}
+
+impl Endpoint {
+    /// An endpoint of a branch, as it is now.
+    pub(super) fn view(
+        context: &Context,
+        row: &endpoints::Endpoint,
+        branch: &branches::Branch,
+    ) -> Endpoint {
+        let state = context.compute(branch).map(|compute| compute.state);
+        let (current, pending) = match state {
+            Some(ComputeState::Starting) => ("init", Some("active")),
+            Some(ComputeState::Running) => ("active", None),
+            Some(ComputeState::Stopping) => ("active", Some("idle")),
+            Some(ComputeState::Stopped | ComputeState::Failed) | None => ("idle", None),
+        };
+        Endpoint {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            host: host(&context.connect_at, &row.id),
+            proxy_host: proxy_host(&context.connect_at),
+            project_id: row.project.clone(),
+            branch_id: row.branch.clone(),
+            autoscaling_limit_min_cu: row.min_cu,
+            autoscaling_limit_max_cu: row.max_cu,
+            region_id: context.region.clone(),
+            kind: "read_write".to_owned(),
+            current_state: current.to_owned(),
+            pending_state: pending.map(str::to_owned),
+            settings: row.settings.clone(),
+            pooler_enabled: false,
+            pooler_mode: "transaction".to_owned(),
+            disabled: row.disabled,
+            passwordless_access: false,
+            creation_source: "api".to_owned(),
+            created_at: time::format(row.created_at),
+            updated_at: time::format(row.updated_at),
+            started_at: row.started_at.map(time::format),
+            suspended_at: row.suspended_at.map(time::format),
+            suspend_timeout_seconds: row.suspend_timeout_seconds,
+            provisioner: "k8s-neonvm".to_owned(),
+        }
+    }
+}
+
+/// The limits that a project's settings for endpoints say.
+pub(super) fn limits_of(settings: &Value) -> (f64, f64) {
+    let limit = |name: &str| settings.get(name).and_then(Value::as_f64);
+    let min = limit("autoscaling_limit_min_cu");
+    let max = limit("autoscaling_limit_max_cu");
+    (min.or(max).unwrap_or(CU_DEFAULT), max.or(min).unwrap_or(CU_DEFAULT))
+}
+
+/// The timeout that a project's settings for endpoints say.
+pub(super) fn suspend_timeout_of(settings: &Value) -> i64 {
+    settings.get("suspend_timeout_seconds").and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// The endpoint of a branch, as the project's settings want it.
+pub(super) fn new_row(
+    project: &str,
+    branch: &str,
+    settings: &Value,
+    now: Time,
+) -> endpoints::Endpoint {
+    let (min_cu, max_cu) = limits_of(settings);
+    let pg_settings = settings.get("pg_settings").cloned();
+    endpoints::Endpoint {
+        id: ids::endpoint(branch),
+        project: project.to_owned(),
+        branch: branch.to_owned(),
+        name: None,
+        min_cu,
+        max_cu,
+        suspend_timeout_seconds: suspend_timeout_of(settings),
+        settings: pg_settings.map_or(json!({}), |settings| json!({ "pg_settings": settings })),
+        disabled: false,
+        created_at: now,
+        updated_at: now,
+        started_at: None,
+        suspended_at: None,
+    }
+}
+
+/// Refuses what is no read_write endpoint.
+pub(super) fn check_kind(kind: &str) -> Result<(), ApiError> {
+    match kind {
+        "read_write" => Ok(()),
+        "read_only" => Err(ApiError::refused(
+            "read_only endpoints are not served: create a branch, which copies nothing, and a \
+             read_write endpoint for it",
+        )),
+        other => Err(ApiError::invalid(format!("{other:?} is no type of endpoint: read_write is"))),
+    }
+}
+
+/// Refuses options that make no sense.
+pub(super) fn check_options(options: &EndpointOptions) -> Result<(), ApiError> {
+    if let Some(name) = &options.name {
+        check_name("endpoint", name)?;
+    }
+    if let Some(settings) = &options.settings {
+        check_settings(settings)?;
+    }
+    check_suspend_timeout(options.suspend_timeout_seconds.unwrap_or_default())
+}
+
+/// Takes over what is said.
+pub(super) fn set_options(
+    row: &mut endpoints::Endpoint,
+    options: &EndpointOptions,
+) -> Result<(), ApiError> {
+    let EndpointOptions { autoscaling_limit_min_cu: min, autoscaling_limit_max_cu: max, .. } =
+        options;
+    row.name = options.name.clone().or(row.name.take());
+    row.min_cu = min.unwrap_or(max.map_or(row.min_cu, |max| row.min_cu.min(max)));
+    row.max_cu = max.unwrap_or(row.max_cu.max(row.min_cu));
+    row.suspend_timeout_seconds =
+        options.suspend_timeout_seconds.unwrap_or(row.suspend_timeout_seconds);
+    row.settings = options.settings.clone().unwrap_or(row.settings.take());
+    row.disabled = options.disabled.unwrap_or(row.disabled);
+    check_limits(row.min_cu, row.max_cu)
+}
+
+/// Create a branch's endpoint. Its compute is started by the first connection, or by `start`.
+#[utoipa::path(post, path = "/projects/{project_id}/endpoints", tag = "endpoints",
+    params(("project_id" = String, Path)), request_body = CreateEndpoint,
+    responses((status = 201, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn create(
+    State(context): State<Arc<Context>>,
+    Path(project): Path<String>,
+    Body(CreateEndpoint { endpoint: new }): Body<CreateEndpoint>,
+) -> Result<(StatusCode, Json<EndpointOperations>), ApiError> {
+    check_kind(&new.kind)?;
+    check_options(&new.options)?;
+    let NewEndpoint { branch_id, options, .. } = new;
+    let id = branch_id.clone();
+    let read = context.catalog.read(move |catalog| {
+        Ok((projects::get(catalog, &project)?, branches::get(catalog, &project, &id)?))
+    });
+    let (project, branch) = read.await?;
+    let mut row = new_row(&project.id, &branch.id, &project.endpoint_settings, time::now());
+    set_options(&mut row, &options)?;
+    let written = row.clone();
+    let made = context.catalog.write(move |catalog| {
+        branches::get(catalog, &written.project, &written.branch)?;
+        endpoints::insert(catalog, &written)
+    });
+    made.await?;
+    let endpoint = Endpoint::view(&context, &row, &branch);
+    Ok((StatusCode::CREATED, Json(EndpointOperations { endpoint, operations: Vec::new() })))
+}
+
+/// List a project's endpoints.
+#[utoipa::path(get, path = "/projects/{project_id}/endpoints", tag = "endpoints",
+    params(("project_id" = String, Path)),
+    responses((status = 200, body = EndpointsResponse), (status = "default", body = GeneralError)))]
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    Path(project): Path<String>,
+) -> Result<Json<EndpointsResponse>, ApiError> {
+    let read = context.catalog.read(move |catalog| {
+        projects::get(catalog, &project)?;
+        let branches = branches::list(catalog, &project)?;
+        let with_branch = |endpoint: endpoints::Endpoint| {
+            let branch = branches.iter().find(|branch| branch.id == endpoint.branch)?;
+            Some((endpoint, branch.clone()))
+        };
+        Ok(endpoints::list(catalog, &project)?.into_iter().filter_map(with_branch).collect())
+    });
+    let rows: Vec<_> = read.await?;
+    let view = |(row, branch): &(endpoints::Endpoint, branches::Branch)| {
+        Endpoint::view(&context, row, branch)
+    };
+    Ok(Json(EndpointsResponse { endpoints: rows.iter().map(view).collect() }))
+}
+
+/// List a branch's endpoints.
+#[utoipa::path(get, path = "/projects/{project_id}/branches/{branch_id}/endpoints",
+    tag = "endpoints", params(("project_id" = String, Path), ("branch_id" = String, Path)),
+    responses((status = 200, body = EndpointsResponse), (status = "default", body = GeneralError)))]
+pub(super) async fn list_of_branch(
+    State(context): State<Arc<Context>>,
+    Path((project, branch)): Path<(String, String)>,
+) -> Result<Json<EndpointsResponse>, ApiError> {
+    let read = context.catalog.read(move |catalog| {
+        let branch = branches::get(catalog, &project, &branch)?;
+        Ok((endpoints::of_branch(catalog, &branch.id)?, branch))
+    });
+    let (row, branch) = read.await?;
+    let view = |row| Endpoint::view(&context, &row, &branch);
+    Ok(Json(EndpointsResponse { endpoints: row.into_iter().map(view).collect() }))
+}
+
+/// An endpoint of a project, and its branch.
+async fn find(
+    context: &Context,
+    project: String,
+    id: String,
+) -> Result<(endpoints::Endpoint, branches::Branch), ApiError> {
+    let read = context.catalog.read(move |catalog| {
+        let endpoint = endpoints::get(catalog, &project, &id)?;
+        let branch = branches::get(catalog, &project, &endpoint.branch)?;
+        Ok((endpoint, branch))
+    });
+    Ok(read.await?)
+}
+
+/// Show an endpoint.
+#[utoipa::path(get, path = "/projects/{project_id}/endpoints/{endpoint_id}", tag = "endpoints",
+    params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = EndpointResponse), (status = "default", body = GeneralError)))]
+pub(super) async fn show(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<EndpointResponse>, ApiError> {
+    let (row, branch) = find(&context, project, id).await?;
+    Ok(Json(EndpointResponse { endpoint: Endpoint::view(&context, &row, &branch) }))
+}
+
+/// Change an endpoint. What goes to Postgres counts from its compute's next start on.
+#[utoipa::path(patch, path = "/projects/{project_id}/endpoints/{endpoint_id}", tag = "endpoints",
+    params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    request_body = UpdateEndpoint,
+    responses((status = 200, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn update(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+    Body(UpdateEndpoint { endpoint: EndpointChange { options } }): Body<UpdateEndpoint>,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    check_options(&options)?;
+    let (mut row, branch) = find(&context, project.clone(), id.clone()).await?;
+    // A good change of it as it is now; another one that comes between is checked again below.
+    set_options(&mut row, &options)?;
+    let new =
+        operation(&project, Some(&branch.id), Some(&id), Action::ApplyConfig, Status::Running);
+    let written = context.catalog.write(move |catalog| {
+        let mut row = endpoints::get(catalog, &project, &id)?;
+        set_options(&mut row, &options).map_err(|error| catalog::Error::Refused(error.message))?;
+        row.updated_at = time::now();
+        endpoints::update(catalog, &row)?;
+        let operation = operations::insert(catalog, &new, time::now())?;
+        operations::set_status(catalog, &operation.id, Status::Finished, None, time::now())?;
+        Ok((row, operations::get(catalog, &project, &operation.id)?))
+    });
+    let (row, operation) = written.await?;
+    let endpoint = Endpoint::view(&context, &row, &branch);
+    Ok(Json(EndpointOperations { endpoint, operations: vec![operation.into()] }))
+}
+
+/// Delete an endpoint. Its compute is suspended; the branch stays.
+#[utoipa::path(delete, path = "/projects/{project_id}/endpoints/{endpoint_id}", tag = "endpoints",
+    params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn delete(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    let deleted = finish(async move {
+        let (_, branch) = find(&context, project.clone(), id.clone()).await?;
+        let _turn = context.turn(&branch.id).await;
+        let (row, branch) = find(&context, project.clone(), id.clone()).await?;
+        let operation = begin(&context, &row, Action::SuspendCompute).await?;
+        let stopped = context.stop(&row, &branch).await.map(|_| ());
+        if stopped.is_ok() {
+            context.catalog.write(move |catalog| endpoints::remove(catalog, &id)).await?;
+        }
+        let ended = context.end(&operation, stopped.as_ref().map(|_| ())).await?;
+        stopped?;
+        let endpoint = Endpoint::view(&context, &row, &branch);
+        Ok(EndpointOperations { endpoint, operations: vec![ended.into()] })
+    });
+    deleted.await.map(Json)
+}
+
+/// What can be asked of a compute.
+#[derive(Clone, Copy)]
+enum Verb {
+    Start,
+    Suspend,
+    Restart,
+}
+
+/// Start an endpoint's compute. The operation ends when it accepts connections.
+#[utoipa::path(post, path = "/projects/{project_id}/endpoints/{endpoint_id}/start",
+    tag = "endpoints", params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn start(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    ask(context, project, id, Verb::Start).await
+}
+
+/// Suspend an endpoint's compute. The operation ends when nothing of it is left.
+#[utoipa::path(post, path = "/projects/{project_id}/endpoints/{endpoint_id}/suspend",
+    tag = "endpoints", params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn suspend(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    ask(context, project, id, Verb::Suspend).await
+}
+
+/// Restart an endpoint's compute.
+#[utoipa::path(post, path = "/projects/{project_id}/endpoints/{endpoint_id}/restart",
+    tag = "endpoints", params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = EndpointOperations), (status = "default", body = GeneralError)))]
+pub(super) async fn restart(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    ask(context, project, id, Verb::Restart).await
+}
+
+/// Answers with operations that are under way; they go on by themselves.
+async fn ask(
+    context: Arc<Context>,
+    project: String,
+    id: String,
+    verb: Verb,
+) -> Result<Json<EndpointOperations>, ApiError> {
+    let (row, branch) = find(&context, project, id).await?;
+    if row.disabled && !matches!(verb, Verb::Suspend) {
+        return Err(ApiError::refused(format!("endpoint {} is disabled: enable it first", row.id)));
+    }
+    let actions: &[Action] = match verb {
+        Verb::Start => &[Action::StartCompute],
+        Verb::Suspend => &[Action::SuspendCompute],
+        Verb::Restart => &[Action::SuspendCompute, Action::StartCompute],
+    };
+    let mut operations = Vec::with_capacity(actions.len());
+    for action in actions {
+        operations.push(begin(&context, &row, *action).await?);
+    }
+    let (under_way, endpoint_id) = (operations.clone(), row.id.clone());
+    let carrying = context.clone();
+    tokio::spawn(async move { carry_out(&carrying, &endpoint_id, under_way).await });
+    let endpoint = Endpoint::view(&context, &row, &branch);
+    let operations = operations.into_iter().map(Operation::from).collect();
+    Ok(Json(EndpointOperations { endpoint, operations }))
+}
+
+/// Writes down an operation on a compute that begins now.
+async fn begin(
+    context: &Context,
+    row: &endpoints::Endpoint,
+    action: Action,
+) -> Result<operations::Operation, ApiError> {
+    let (branch, id) = (Some(row.branch.as_str()), Some(row.id.as_str()));
+    let new = operation(&row.project, branch, id, action, Status::Running);
+    let written =
+        context.catalog.write(move |catalog| operations::insert(catalog, &new, time::now()));
+    Ok(written.await?)
+}
+
+/// Carries operations on a compute out, one after the other.
+pub(super) async fn carry_out(
+    context: &Context,
+    endpoint: &str,
+    operations: Vec<operations::Operation>,
+) {
+    for operation in operations {
+        let outcome = if operation.action == Action::StartCompute.name() {
+            context.wake(endpoint).await.map(|_| ())
+        } else {
+            context.suspend(endpoint).await.map(|_| ())
+        };
+        if let Err(error) = &outcome {
+            tracing::warn!(endpoint, action = operation.action, error = error.message, "failed");
+        }
+        if let Err(error) = context.end(&operation, outcome.as_ref().map(|_| ())).await {
+            tracing::warn!(endpoint, error = error.message, "an operation's end is not written");
+        }
+    }
+}

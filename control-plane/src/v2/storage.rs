@@ -1,0 +1,236 @@
+//! The pageserver's admin API, as far as projects and branches need it (docs/formats/admin-api.md).
+
+use std::{net::SocketAddr, time::Duration};
+
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{ErrorBody, catalog::timelines::Moment};
+
+/// The slowest answer: a branch at the head of a timeline that ingest is behind of.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// How often a request follows a tenant from one pageserver to another.
+const HOPS_MAX: u32 = 4;
+
+/// Why the pageserver did not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StorageError {
+    /// It is there already.
+    #[error("{0}")]
+    Exists(String),
+    /// It is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// It makes no sense, or its history is gone.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be asked, or cannot do it now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A client of it.
+pub(crate) struct Storage {
+    address: SocketAddr,
+    http: reqwest::Client,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tenant {
+    pub id: String,
+    pub name: String,
+    pub created_at: String,
+    #[serde(default)]
+    pub history: History,
+}
+
+/// A tenant's window of history.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct History {
+    pub seconds: Option<u64>,
+}
+
+/// A timeline, which the pageserver calls a branch.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Timeline {
+    pub name: String,
+    pub ancestor: Option<Ancestor>,
+    pub branch_point: String,
+    pub created_at: String,
+    pub logical_size_bytes: u64,
+    pub tenant_id: String,
+}
+
+/// Where a timeline came from.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Ancestor {
+    pub tenant_id: String,
+    pub name: String,
+}
+
+impl Storage {
+    /// A client; no connection is made yet.
+    pub(crate) fn new(address: SocketAddr) -> Storage {
+        Storage { address, http: reqwest::Client::new() }
+    }
+
+    /// Makes a tenant, or finds the one that is there.
+    pub(crate) async fn create_tenant(
+        &self,
+        name: &str,
+        template: Option<&str>,
+        history_seconds: u64,
+    ) -> Result<Tenant, StorageError> {
+        let mut body = json!({ "name": name, "history": { "seconds": history_seconds } });
+        if let Some(template) = template {
+            body["template"] = template.into();
+        }
+        match self.ask(Method::POST, "tenants", Some(body)).await {
+            Err(StorageError::Exists(_)) => {
+                self.ask(Method::GET, &format!("tenants/{name}"), None).await
+            }
+            made => made,
+        }
+    }
+
+    /// Says how much history a tenant keeps.
+    pub(crate) async fn set_history(&self, tenant: &str, seconds: u64) -> Result<(), StorageError> {
+        let body = json!({ "history": { "seconds": seconds } });
+        let _tenant: Value =
+            self.ask(Method::PATCH, &format!("tenants/{tenant}"), Some(body)).await?;
+        Ok(())
+    }
+
+    /// Every tenant.
+    pub(crate) async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        #[derive(Deserialize)]
+        struct Tenants {
+            tenants: Vec<Tenant>,
+        }
+        let tenants: Tenants = self.ask(Method::GET, "tenants", None).await?;
+        Ok(tenants.tenants)
+    }
+
+    /// Whether there is a template of this name or id.
+    pub(crate) async fn has_template(&self, template: &str) -> Result<bool, StorageError> {
+        let templates: Value = self.ask(Method::GET, "templates", None).await?;
+        let templates = templates["templates"].as_array();
+        let is_it = |known: &Value| known["name"] == template || known["id"] == template;
+        Ok(templates.is_some_and(|templates| templates.iter().any(is_it)))
+    }
+
+    /// Deletes a tenant; one that is not there is deleted.
+    pub(crate) async fn delete_tenant(&self, tenant: &str) -> Result<(), StorageError> {
+        self.delete(&format!("tenants/{tenant}")).await
+    }
+
+    /// Makes a timeline, or finds the one that is there.
+    pub(crate) async fn create_timeline(
+        &self,
+        tenant: &str,
+        name: &str,
+        parent: &str,
+        moment: Option<&Moment>,
+    ) -> Result<Timeline, StorageError> {
+        let mut body = json!({ "name": name, "from": parent });
+        if let Some(moment) = moment {
+            body["at"] = json!(moment);
+        }
+        match self.ask(Method::POST, &format!("tenants/{tenant}/branches"), Some(body)).await {
+            Err(StorageError::Exists(_)) => self.timeline(tenant, name).await,
+            made => made,
+        }
+    }
+
+    /// A timeline.
+    pub(crate) async fn timeline(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Timeline, StorageError> {
+        self.ask(Method::GET, &format!("tenants/{tenant}/branches/{name}"), None).await
+    }
+
+    /// A tenant's timelines.
+    pub(crate) async fn timelines(&self, tenant: &str) -> Result<Vec<Timeline>, StorageError> {
+        #[derive(Deserialize)]
+        struct Branches {
+            branches: Vec<Timeline>,
+        }
+        let branches: Branches =
+            self.ask(Method::GET, &format!("tenants/{tenant}/branches"), None).await?;
+        Ok(branches.branches)
+    }
+
+    /// Deletes a timeline that nothing came from; one that is not there is deleted.
+    pub(crate) async fn delete_timeline(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<(), StorageError> {
+        self.delete(&format!("tenants/{tenant}/branches/{name}")).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), StorageError> {
+        match self.ask::<Value>(Method::DELETE, path, None).await {
+            Ok(_) | Err(StorageError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<T, StorageError> {
+        let unreachable = |error: reqwest::Error| {
+            StorageError::Unavailable(format!(
+                "the pageserver at {} cannot be asked: {error}",
+                self.address
+            ))
+        };
+        let mut at = self.address.to_string();
+        let mut hops = 0;
+        let (status, bytes) = loop {
+            let mut request = self.http.request(method.clone(), format!("http://{at}/v1/{path}"));
+            if let Some(body) = &body {
+                request = request.json(body);
+            }
+            let response = request.timeout(ANSWER_MAX).send().await.map_err(unreachable)?;
+            let status = response.status();
+            let bytes = response.bytes().await.map_err(unreachable)?;
+            if status != StatusCode::MISDIRECTED_REQUEST || hops == HOPS_MAX {
+                break (status, bytes);
+            }
+            // Another pageserver serves the tenant, and the refusal says which.
+            let refusal: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            match refusal.pointer("/pageserver/http").and_then(Value::as_str) {
+                Some(http) => at = http.to_owned(),
+                None => break (status, bytes),
+            }
+            hops += 1;
+        };
+        if status.is_success() {
+            let body: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+            return serde_json::from_slice(body).map_err(|error| {
+                StorageError::Unavailable(format!("the pageserver answered no such JSON: {error}"))
+            });
+        }
+        let said = serde_json::from_slice::<ErrorBody>(&bytes);
+        let (code, message) = match said {
+            Ok(ErrorBody { code, message }) => (code, message),
+            Err(_) => (String::new(), format!("the pageserver answered HTTP status {status}")),
+        };
+        Err(match (status.as_u16(), code.as_str()) {
+            (404, _) => StorageError::NotFound(message),
+            (409, "exists") => StorageError::Exists(message),
+            (421, _) => StorageError::Unavailable(message),
+            (400..500, _) => StorageError::Refused(message),
+            _ => StorageError::Unavailable(message),
+        })
+    }
+}

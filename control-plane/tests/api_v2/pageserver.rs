@@ -1,0 +1,184 @@
+//! A pageserver's admin API over a table in memory: tenants and branches, as
+//! `docs/formats/admin-api.md` has them, without any page.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{delete, get},
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+type Answer = (StatusCode, Json<Value>);
+
+/// Tenants by name, each with its branches.
+#[derive(Clone, Default)]
+pub struct Pageserver {
+    tenants: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
+    /// It answers 503.
+    pub is_away: Arc<AtomicBool>,
+}
+
+impl Pageserver {
+    /// Serves it.
+    pub async fn serve(&self) -> anyhow::Result<SocketAddr> {
+        let router = Router::new()
+            .route("/v1/tenants", get(list).post(create))
+            .route("/v1/tenants/{tenant}", get(show).delete(remove).patch(show))
+            .route("/v1/tenants/{tenant}/branches", get(branches).post(branch))
+            .route("/v1/tenants/{tenant}/branches/{branch}", delete(remove_branch).get(one))
+            .with_state(self.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(address)
+    }
+
+    /// The names of a tenant's branches.
+    pub fn branches(&self, tenant: &str) -> Vec<String> {
+        let tenants = self.tenants.lock();
+        let branches = tenants.get(tenant).map(Vec::as_slice).unwrap_or_default();
+        branches.iter().filter_map(|branch| branch["name"].as_str()).map(str::to_owned).collect()
+    }
+
+    fn away(&self) -> Option<Answer> {
+        let refusal = || said(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+        self.is_away.load(Ordering::SeqCst).then(refusal)
+    }
+}
+
+fn said(status: StatusCode, code: &str) -> Answer {
+    (status, Json(json!({ "code": code, "message": format!("the pageserver says {code}") })))
+}
+
+fn tenant(name: &str) -> Value {
+    json!({
+        "id": format!("{:032x}", name.len()),
+        "name": name,
+        "created_at": "2026-03-01T12:00:00Z",
+        "history": { "seconds": 60 },
+    })
+}
+
+fn new_branch(name: &str, parent: Option<&str>, lsn: &str) -> Value {
+    let tenant = "00000000000000000000000000000001";
+    json!({
+        "name": name,
+        "tenant_id": tenant,
+        "ancestor": parent.map(|name| json!({ "tenant_id": tenant, "name": name })),
+        "branch_point": lsn,
+        "created_at": "2026-03-01T12:00:00Z",
+        "logical_size_bytes": 8192,
+    })
+}
+
+async fn list(State(server): State<Pageserver>) -> Answer {
+    let tenants: Vec<Value> = server.tenants.lock().keys().map(|name| tenant(name)).collect();
+    (StatusCode::OK, Json(json!({ "tenants": tenants })))
+}
+
+async fn create(State(server): State<Pageserver>, Json(body): Json<Value>) -> Answer {
+    if let Some(answer) = server.away() {
+        return answer;
+    }
+    let name = body["name"].as_str().unwrap_or_default().to_owned();
+    let mut tenants = server.tenants.lock();
+    if tenants.contains_key(&name) {
+        return said(StatusCode::CONFLICT, "exists");
+    }
+    let shown = tenant(&name);
+    tenants.insert(name, vec![new_branch("main", None, "0/1")]);
+    (StatusCode::CREATED, Json(shown))
+}
+
+async fn show(State(server): State<Pageserver>, Path(name): Path<String>) -> Answer {
+    match server.tenants.lock().contains_key(&name) {
+        true => (StatusCode::OK, Json(tenant(&name))),
+        false => said(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+async fn remove(State(server): State<Pageserver>, Path(name): Path<String>) -> Answer {
+    match server.tenants.lock().remove(&name) {
+        Some(_) => (StatusCode::NO_CONTENT, Json(Value::Null)),
+        None => said(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+async fn branches(State(server): State<Pageserver>, Path(tenant): Path<String>) -> Answer {
+    // The tenant's id is asked for, too.
+    let tenants = server.tenants.lock();
+    let by_id = |name: &&String| format!("{:032x}", name.len()) == tenant;
+    let name = tenants.keys().find(by_id).cloned().unwrap_or(tenant);
+    match tenants.get(&name) {
+        Some(branches) => (StatusCode::OK, Json(json!({ "branches": branches }))),
+        None => said(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+async fn branch(
+    State(server): State<Pageserver>,
+    Path(tenant): Path<String>,
+    Json(body): Json<Value>,
+) -> Answer {
+    if let Some(answer) = server.away() {
+        return answer;
+    }
+    let lsn = body.pointer("/at/lsn").and_then(Value::as_str).unwrap_or("0/2").to_owned();
+    if lsn == "0/DEAD" {
+        return said(StatusCode::GONE, "gone");
+    }
+    let name = body["name"].as_str().unwrap_or_default();
+    let from = body["from"].as_str().unwrap_or("main");
+    let mut tenants = server.tenants.lock();
+    let Some(branches) = tenants.get_mut(&tenant) else {
+        return said(StatusCode::NOT_FOUND, "not_found");
+    };
+    if branches.iter().any(|branch| branch["name"] == name) {
+        return said(StatusCode::CONFLICT, "exists");
+    }
+    let made = new_branch(name, Some(from), &lsn);
+    branches.push(made.clone());
+    (StatusCode::CREATED, Json(made))
+}
+
+async fn one(
+    State(server): State<Pageserver>,
+    Path((tenant, name)): Path<(String, String)>,
+) -> Answer {
+    let tenants = server.tenants.lock();
+    let found = tenants.get(&tenant).and_then(|all| all.iter().find(|it| it["name"] == name));
+    match found {
+        Some(branch) => (StatusCode::OK, Json(branch.clone())),
+        None => said(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+async fn remove_branch(
+    State(server): State<Pageserver>,
+    Path((tenant, name)): Path<(String, String)>,
+) -> Answer {
+    if let Some(answer) = server.away() {
+        return answer;
+    }
+    let mut tenants = server.tenants.lock();
+    let Some(branches) = tenants.get_mut(&tenant) else {
+        return said(StatusCode::NOT_FOUND, "not_found");
+    };
+    if branches.iter().any(|branch| branch["ancestor"]["name"] == name) || name == "main" {
+        return said(StatusCode::BAD_REQUEST, "bad_request");
+    }
+    branches.retain(|branch| branch["name"] != name);
+    (StatusCode::NO_CONTENT, Json(Value::Null))
+}
