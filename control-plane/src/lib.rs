@@ -130,7 +130,9 @@ impl ControlPlane {
             management = Some(service);
         }
         let proxy = match proxy_config {
-            Some(config) => Some(start_proxy(config, &endpoints).await?),
+            Some(config) => {
+                Some(start_proxy(config, directory(&endpoints, management.as_ref())).await?)
+            }
             None => None,
         };
         let watch = |after| tokio::spawn(suspend::watch(endpoints.clone(), after));
@@ -191,8 +193,15 @@ impl ControlPlane {
     }
 }
 
-async fn start_proxy(config: ProxyConfig, endpoints: &Arc<Endpoints>) -> Result<Proxy, Error> {
-    let directory = Arc::new(Branches::new(endpoints.clone()));
+/// Who knows the endpoints: the catalog, where there is one.
+fn directory(endpoints: &Arc<Endpoints>, management: Option<&v2::Service>) -> Arc<dyn Directory> {
+    match management {
+        Some(service) => Arc::new(v2::Projects::new(service.context.clone())),
+        None => Arc::new(Branches::new(endpoints.clone())),
+    }
+}
+
+async fn start_proxy(config: ProxyConfig, directory: Arc<dyn Directory>) -> Result<Proxy, Error> {
     let roles = Arc::new(PgAuthid::new(directory.clone()));
     Proxy::start(config, directory, roles).await
 }

@@ -14,6 +14,7 @@ mod connection;
 mod contents;
 mod context;
 mod databases;
+mod directory;
 mod endpoints;
 mod error;
 mod names;
@@ -47,6 +48,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::{ConnectAt, Context, ManagementConfig};
+pub(crate) use directory::Projects;
 pub use error::ApiError;
 
 use crate::{Endpoints, catalog::Catalog};
