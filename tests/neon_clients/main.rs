@@ -1,0 +1,119 @@
+//! Neon's public clients, as their registries have them, against a running `offshoot up`: neonctl,
+//! the JavaScript client and Python's.
+//!
+//! `npm` and Python's `venv` are needed (`.ci/install --tests`); what the registries have is
+//! installed below `target/tmp`, once.
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "other tests use other parts of it")]
+mod harness;
+mod install;
+mod neonctl;
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::MutexGuard;
+
+use harness::{Process, folder, free_port, turn, up_arguments};
+
+/// A running `offshoot up`, and how its API is reached.
+struct Up {
+    process: Process,
+    _folder: TempDir,
+    api: String,
+    key: String,
+    control_plane: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Up {
+    async fn start() -> anyhow::Result<Up> {
+        let turn = turn().await;
+        let folder = folder()?;
+        let data = folder.path().join("data");
+        let mut arguments = up_arguments(&data);
+        arguments.extend(["--proxy".to_owned(), format!("127.0.0.1:{}", free_port())]);
+        let mut process = Process::spawn(&arguments, &folder.path().join("up.log"))?;
+        let ready: Value = serde_json::from_str(&process.wait_for_line("\"ready\"")?)?;
+        let control_plane = ready["control_plane"].as_str().context("no address")?.to_owned();
+        let key = fs::read_to_string(data.join("catalog/api-key"))?.trim().to_owned();
+        let api = format!("http://{control_plane}/api/v2");
+        Ok(Up { process, _folder: folder, api, key, control_plane, _turn: turn })
+    }
+
+    /// What a project's running first branch answers, as its superuser.
+    async fn sql(&self, project: &str, query: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}/v1/computes", self.control_plane);
+        let computes: Value = reqwest::get(url).await?.json().await?;
+        let runs = |compute: &&Value| {
+            compute["tenant"] == project && compute["state"] == "running" && {
+                let branch = compute["branch"].as_str().unwrap_or_default();
+                branch == "main" || branch.starts_with(&format!("br-{project}_"))
+            }
+        };
+        let compute = computes.as_array().into_iter().flatten().find(runs);
+        let port = compute.context("its first branch does not run")?["port"].to_string();
+        let output = Command::new("psql")
+            .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "app", "-qAtc", query])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{query}: {said}");
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    fn stop(mut self) -> anyhow::Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.success(), "up ended with {status}:\n{}", self.process.log());
+        Ok(())
+    }
+}
+
+/// Runs a program that must succeed; what it printed.
+fn run(command: &mut Command) -> anyhow::Result<String> {
+    let shown = format!("{command:?}");
+    let output = command.output().with_context(|| shown.clone())?;
+    let [out, err] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    ensure!(output.status.success(), "{shown} failed ({}):\n{out}{err}", output.status);
+    Ok(out)
+}
+
+/// A file of this test.
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/neon_clients").join(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neonctl_runs_every_command() -> anyhow::Result<()> {
+    let clients = install::javascript()?;
+    let up = Up::start().await?;
+    neonctl::tour(&up, &clients).await?;
+    up.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_javascript_client_makes_a_branch_and_waits_for_its_operations() -> anyhow::Result<()> {
+    let clients = install::javascript()?;
+    let up = Up::start().await?;
+    // Where it finds its packages.
+    let here = clients.folder.join("api_client.mjs");
+    fs::copy(script("api_client.mjs"), &here)?;
+    let mut command = Command::new(&clients.node);
+    let said = run(command.arg(&here).env("API", &up.api).env("KEY", &up.key))?;
+    ensure!(said.trim_end().ends_with("done"), "{said}");
+    up.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_client_gets_every_field_that_it_demands() -> anyhow::Result<()> {
+    let python = install::python()?;
+    let up = Up::start().await?;
+    let mut command = Command::new(python);
+    command.arg(script("neon_api_client.py")).env("API", &up.api).env("KEY", &up.key);
+    let said = run(&mut command)?;
+    ensure!(said.trim_end().ends_with("done"), "{said}");
+    up.stop()
+}
