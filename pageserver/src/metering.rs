@@ -85,6 +85,16 @@ impl Meters {
         self.0.lock().entry(id).or_default().logical_size.get_or_insert(size);
     }
 
+    /// Whether anything is known of a timeline.
+    pub fn has(&self, id: TenantTimeline) -> bool {
+        self.0.lock().contains_key(&id)
+    }
+
+    /// Takes note of a timeline that has no manifest, unless more is known of it by now.
+    pub fn note_empty(&self, id: TenantTimeline) {
+        self.0.lock().entry(id).or_default();
+    }
+
     /// What is known of a timeline.
     pub fn get(&self, id: TenantTimeline) -> Option<Meter> {
         self.0.lock().get(&id).cloned()

@@ -143,6 +143,10 @@ pub struct Timeline {
     measured: Mutex<Option<LogicalSize>>,
     /// Since the timeline began.
     pages_read: AtomicU64,
+    /// What of that the newest manifest has.
+    pages_kept: AtomicU64,
+    /// A compute that writes it reads here: what it reads is this process' to count.
+    has_compute: AtomicBool,
 }
 
 struct State {
@@ -198,6 +202,7 @@ impl Timeline {
         };
         engine.meters.note(facts.id, manifest.as_ref().map(Meter::of).unwrap_or_default());
         let pages_read = engine.meters.get(facts.id).map_or(0, |meter| meter.pages_read);
+        let pages_kept = manifest.as_ref().map_or(0, |manifest| manifest.pages_read);
         let manifest = manifest.unwrap_or_else(|| TimelineManifest::begin(facts.origin.point));
         let layer = |summary| Arc::new(open_layer(&engine, facts.id, summary));
         let layers: Vec<Arc<Layer>> = manifest.layers.into_iter().map(layer).collect();
@@ -245,6 +250,8 @@ impl Timeline {
             logical_size: Mutex::new(None),
             measured: Mutex::new(manifest.logical_size),
             pages_read: AtomicU64::new(pages_read),
+            pages_kept: AtomicU64::new(pages_kept),
+            has_compute: AtomicBool::new(false),
             facts,
             engine,
         });

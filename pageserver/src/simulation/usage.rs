@@ -1,9 +1,12 @@
 //! What is metered equals what can be counted by others: in the store, and in the model.
 
-use futures::TryStreamExt;
-use protocol::TenantTimeline;
+use std::{sync::Arc, time::Duration};
 
-use super::{World, world::main_of};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use protocol::{TenantTimeline, Term};
+
+use super::{FaultyStore, World, world::main_of};
 use crate::{engine::layers_folder, metering::Usage, tenants::TenantUsage};
 
 /// The bytes of a timeline's layers, as the store lists them.
@@ -130,4 +133,82 @@ async fn tenants_are_listed_by_name_a_page_at_a_time() {
     assert_eq!(names("", 2).await, ["a", "b"]);
     assert_eq!(names("b", 2).await, ["c"]);
     assert!(names("c", 2).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_compute_has_read_survives_each_stop_though_nothing_was_written_meanwhile() {
+    let mut world = World::new(14);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    for start in 1..4 {
+        let timeline = world.timeline(main).await.expect("it loads");
+        timeline.keep_term(Term(3)).await.expect("the store works");
+        timeline.note_pages_read(10);
+        drop(timeline);
+        world.tenants.shutdown().await;
+        world.restart();
+        assert_eq!(usage(&world, "one").await.total().pages_read, 10 * start);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_store_that_is_gone_to_count_what_was_read() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 15);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    write_and_flush(&mut world, main).await;
+    world.timeline(main).await.expect("it loads").note_pages_read(5);
+    store.set_up(false);
+    let stopped = tokio::time::timeout(Duration::from_secs(60), world.tenants.shutdown()).await;
+    assert!(stopped.is_ok(), "the stop waits for the store");
+}
+
+#[tokio::test]
+async fn a_branch_below_its_parents_beginning_reads_no_more_of_their_ancestor_than_up_to_there() {
+    let mut world = World::new(16);
+    let template = world.template("base").await.expect("the store works");
+    let base = listed_bytes(&world, template.branches[0].timeline).await;
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    write_and_flush(&mut world, main).await;
+    let (early, first) = (world.model.end(main), listed_bytes(&world, main).await);
+    write_and_flush(&mut world, main).await;
+    let (late, both) = (world.model.end(main), listed_bytes(&world, main).await);
+    assert!(first < both);
+    for (name, from, point) in [("child", "main", late), ("grandchild", "child", early)] {
+        world.tenants.create_branch(tenant.id, name, from, point).await.expect("it is made");
+    }
+    let usage = usage(&world, "one").await;
+    assert_eq!(branch(&usage, "child").inherited_bytes, base + both);
+    assert_eq!(branch(&usage, "grandchild").inherited_bytes, base + first);
+}
+
+#[tokio::test]
+async fn branches_that_have_nothing_of_their_own_cost_no_requests_each() {
+    const BRANCHES: i64 = 300;
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 17);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let main = main_of(&tenant);
+    write_and_flush(&mut world, main).await;
+    let point = world.model.end(main);
+    for number in 0..BRANCHES {
+        let name = format!("branch-{number}");
+        world.tenants.create_branch(tenant.id, &name, "main", point).await.expect("it is made");
+    }
+    world.restart();
+    let before = store.operations();
+    let asked = world.tenants.usage_of("one").await.expect("the store works");
+    let first = store.operations() - before;
+    // The names, two tenants' manifests with their changes, two timelines', one list.
+    assert!(first < BRANCHES + 50, "{first} operations");
+    let between = store.operations();
+    assert_eq!(world.tenants.usage_of("one").await.expect("the store works"), asked);
+    assert_eq!(store.operations(), between, "what was met is in memory");
+    assert_eq!(asked.branches.len() as i64, BRANCHES + 1);
+    assert_eq!(world.tenants.loaded().len(), 0);
 }

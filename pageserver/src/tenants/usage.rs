@@ -1,6 +1,9 @@
 //! What tenants take and give.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use protocol::{TenantId, TenantTimeline, TimelineId};
@@ -8,13 +11,17 @@ use wal_format::Lsn;
 
 use super::{LIST_CONCURRENCY, Tenants};
 use crate::{
-    engine::timeline_folder,
+    engine::{tenant_folder, timeline_folder},
     error::Error,
     manifest::{
         AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest,
     },
     metering::{LogicalSize, Meter, Usage},
+    store::unavailable,
 };
+
+/// Fewer branches whose manifests are not known are each asked for by themselves.
+const MET_ALONE_MAX: usize = 4;
 
 /// A tenant's usage, by branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +71,7 @@ impl Tenants {
     /// The usage of the tenant of this name or id.
     pub async fn usage_of(&self, tenant: &str) -> Result<TenantUsage, Error> {
         let manifest = self.find(TenantKind::Tenant, tenant).await?;
+        self.meet(&manifest).await?;
         let mut last_read = HashMap::new();
         for from in manifest.branches.iter().filter_map(|branch| branch.ancestor) {
             let known = last_read.entry(from.timeline).or_insert(Lsn::INVALID);
@@ -135,17 +143,43 @@ impl Tenants {
         Ok(bytes)
     }
 
-    /// What a branch reads of those it came from.
+    /// What a branch reads of those it came from. One that was made below its parent's beginning
+    /// leaves the parent's ancestors there too, before the parent does.
     async fn inherited_bytes(&self, ancestor: Option<AncestorEntry>) -> Result<u64, Error> {
         let mut bytes = 0;
-        let mut next = ancestor;
+        let (mut next, mut at) = (ancestor, Lsn::MAX);
         while let Some(from) = next {
+            at = at.min(from.point.lsn);
             let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
-            bytes += self.meter(id).await?.bytes_read_at(from.point.lsn);
+            bytes += self.meter(id).await?.bytes_read_at(at);
             let manifest = self.manifest(id.tenant).await?;
             next = manifest.branch_of(id.timeline).and_then(|branch| branch.ancestor);
         }
         Ok(bytes)
+    }
+
+    /// Takes note of the timelines of a tenant that have nothing of their own, by one list: most
+    /// branches are so, and none of them is then asked for by itself.
+    async fn meet(&self, manifest: &TenantManifest) -> Result<(), Error> {
+        let is_new = |branch: &&Arc<BranchEntry>| {
+            !self.engine.meters.has(manifest.timeline(branch.timeline))
+        };
+        let unmet: Vec<_> = manifest.branches.iter().filter(is_new).collect();
+        if unmet.len() < MET_ALONE_MAX {
+            return Ok(());
+        }
+        let folder = tenant_folder(manifest.tenant).join("timelines");
+        let listed = self.engine.store.list_with_delimiter(Some(&folder)).await;
+        let listed = listed.map_err(|error| unavailable(&folder, &error))?;
+        let has_folder: HashSet<_> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename()).collect();
+        let (written, empty): (Vec<_>, Vec<_>) = unmet
+            .into_iter()
+            .map(|branch| manifest.timeline(branch.timeline))
+            .partition(|id| has_folder.contains(id.timeline.to_string().as_str()));
+        empty.into_iter().for_each(|id| self.engine.meters.note_empty(id));
+        let read = stream::iter(written).map(|id| self.meter(id)).buffered(LIST_CONCURRENCY);
+        read.try_for_each(async |_| Ok(())).await
     }
 
     /// A timeline's meter. Read from the store where it was not met since the start.

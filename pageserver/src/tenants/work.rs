@@ -99,6 +99,9 @@ impl Tenants {
                     }
                 }
                 timeline.remove_retired().await;
+                if let Err(error) = timeline.keep_pages_read().await {
+                    tracing::debug!(timeline = %id, %error, "pages read are written down later");
+                }
             }
         }
     }

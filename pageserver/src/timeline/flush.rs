@@ -66,6 +66,7 @@ impl Timeline {
         let mut status = self.flushed.subscribe();
         let now = status.borrow_and_update().clone();
         self.learn_term(term);
+        self.has_compute.store(true, Ordering::Relaxed);
         if self.is_read_only() || now.term >= term {
             return Ok(());
         }
@@ -252,16 +253,15 @@ impl Timeline {
     }
 
     /// Writes a manifest for the sake of the pages that were read since the last one, where this
-    /// process writes the timeline: what others count is theirs.
-    pub(crate) async fn keep_pages_read(&self) -> Result<(), Error> {
-        let mut sequence = self.sequence.lock().await;
-        let kept = self.engine.meters.get(self.id()).map_or(0, |meter| meter.pages_read);
-        if !sequence.has_written() || self.pages_read() == kept {
+    /// process writes the timeline, or serves the compute that does: what others count is theirs.
+    /// Fails at the first failure: a stop does not wait for a store that is gone.
+    pub(crate) async fn keep_pages_read(self: &Arc<Self>) -> Result<(), Error> {
+        if self.writes_nothing() || self.pages_read() == self.pages_kept.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let now = self.flushed.borrow().clone();
-        let manifest = self.manifest(now.last_record, &self.state.read().layers);
-        self.publish(&mut sequence, manifest, |_| ()).await
+        let is_ours =
+            self.has_compute.load(Ordering::Relaxed) || self.sequence.lock().await.has_written();
+        if is_ours { self.write_manifest(|_| ()).await } else { Ok(()) }
     }
 
     async fn put_layer(&self, path: &Path, object: &Bytes) -> Result<(), Error> {
@@ -291,6 +291,7 @@ impl Timeline {
         self.create(sequence, sequence.prepare(&manifest)?).await?;
         let (last_record, term) = (manifest.last_record, manifest.term);
         self.engine.meters.note(self.id(), Meter::of(&manifest));
+        self.pages_kept.store(manifest.pages_read, Ordering::Relaxed);
         take_over(manifest);
         self.note_success(last_record, term);
         sequence.collect().await;

@@ -31,7 +31,7 @@ impl Timeline {
     /// Writes what is in memory alone, and removes what merges have left. Of a timeline that
     /// another pageserver has, or that has to be loaded again, nothing is written any more, and
     /// nothing is lost with it: safekeepers keep what is in no layer.
-    pub(crate) async fn come_to_rest(&self) -> Result<(), Error> {
+    pub(crate) async fn come_to_rest(self: &Arc<Self>) -> Result<(), Error> {
         if self.writes_nothing() {
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl Timeline {
         self.state.read().frozen.iter().map(|frozen| frozen.layer.bytes()).sum()
     }
 
-    fn writes_nothing(&self) -> bool {
+    pub(super) fn writes_nothing(&self) -> bool {
         self.is_read_only() || self.is_fenced() || self.stop.is_cancelled()
     }
 

@@ -84,7 +84,7 @@ impl Timeline {
     }
 
     /// Writes the next manifest, and returns at the first failure to do so; it goes on being tried.
-    async fn write_manifest(
+    pub(super) async fn write_manifest(
         self: &Arc<Self>,
         change: impl FnOnce(&mut TimelineManifest) + Send + 'static,
     ) -> Result<(), Error> {
