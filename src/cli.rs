@@ -14,7 +14,8 @@ pub use roles::{
     UpArgs,
 };
 pub use verbs::{
-    BranchVerb, ComputeVerb, HistoryArgs, PsqlArgs, ScrubArgs, TemplateVerb, TenantVerb,
+    BranchVerb, ComputeVerb, HistoryArgs, PsqlArgs, ScrubArgs, SnapshotVerb, TemplateVerb,
+    TenantVerb,
 };
 
 /// Where the control plane of `offshoot up` listens, unless it is told otherwise.
@@ -36,7 +37,7 @@ Exit codes:
   1  failed; the reason stands on standard error
   2  the command line is wrong
   3  compute run: fenced, a newer compute took the timeline over
-  4  there is no such tenant, branch, template or compute
+  4  there is no such tenant, branch, snapshot, template or compute
   5  it clashes with what is there: a name or a port is taken
   6  the server cannot be reached, or cannot do it now: try again
 
@@ -77,6 +78,9 @@ pub enum Command {
     /// Branches of a tenant: made at any moment of another branch's history, copying nothing.
     #[command(subcommand)]
     Branch(BranchVerb),
+    /// Snapshots: moments of a branch that are kept under a name.
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
     /// Templates: what new tenants are branched from.
     #[command(subcommand)]
     Template(TemplateVerb),

@@ -78,6 +78,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Compute(verb) => verbs::compute(&api, voice, verb).await,
         Command::Tenant(verb) => verbs::tenant(&api, voice, verb).await,
         Command::Branch(verb) => verbs::branch(&api, voice, verb).await,
+        Command::Snapshot(verb) => verbs::snapshot(&api, voice, verb).await,
         Command::Template(verb) => verbs::template(&api, voice, verb).await,
         Command::Psql(args) => verbs::psql(&api, args).await,
         Command::Status => verbs::status(&api, voice).await,

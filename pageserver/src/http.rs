@@ -5,6 +5,7 @@ mod error;
 mod metrics;
 mod moment;
 mod request;
+mod snapshots;
 mod status;
 mod templates;
 mod tenants;
@@ -62,6 +63,11 @@ fn router(api: Api) -> Router {
         .route(&format!("{branch}/restore"), post(branches::restore))
         .route("/v1/tenants/{tenant}/usage", get(usage::show))
         .route("/v1/usage", get(usage::list))
+        .route(&format!("{branch}/snapshots"), get(snapshots::list).post(snapshots::create))
+        .route(
+            &format!("{branch}/snapshots/{{snapshot}}"),
+            get(snapshots::show).delete(snapshots::delete),
+        )
         .route("/v1/templates", get(templates::list).post(templates::import))
         .route("/v1/templates/{template}", delete(templates::delete))
         .fallback(async |uri: Uri| {

@@ -8,5 +8,5 @@ mod timeline;
 
 pub use owner::{NAME_DEFAULT, Owner, Place};
 pub use sequence::{Body, NoChange, Prepared, Sequence, decode_checked, encode_checked};
-pub use tenant::{AncestorEntry, BranchEntry, TenantKind, TenantManifest};
+pub use tenant::{AncestorEntry, BranchEntry, SnapshotEntry, TenantKind, TenantManifest};
 pub use timeline::TimelineManifest;

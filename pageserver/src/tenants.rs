@@ -12,6 +12,7 @@ mod ownership;
 mod pressure;
 mod removal;
 mod retention;
+mod snapshots;
 mod template;
 mod unload;
 mod usage;
@@ -42,6 +43,7 @@ use crate::{
 pub use names::NAME_BYTES_MAX;
 pub(crate) use names::Names;
 pub use ownership::LiveTimeline;
+pub use snapshots::{Beginning, Snapshot};
 pub use template::{TemplateSource, TemplateWriter};
 pub use usage::{BranchUsage, TenantUsage};
 

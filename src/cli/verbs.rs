@@ -128,6 +128,7 @@ Examples:
   offshoot branch create acme fix --from try                    another branch, now
   offshoot branch create acme old --at 0/1A2B3C8                an LSN
   offshoot branch create acme old --at 2026-03-01T12:00:00Z     a moment; the zone must be said
+  offshoot branch create acme old --at snapshot:release-7       a snapshot
 
 An LSN inside a WAL record is rounded down to the record before it, and the answer says so.
 A branch at head has every commit that was acknowledged before the command.")]
@@ -136,11 +137,12 @@ A branch at head has every commit that was acknowledged before the command.")]
         tenant: String,
         /// The new branch's name.
         name: String,
-        /// The branch that it is made of.
-        #[arg(long, default_value = "main")]
-        from: String,
-        /// The moment: an LSN, or a timestamp with a zone (RFC 3339); now where none is said.
-        #[arg(long, value_name = "LSN|TIMESTAMP")]
+        /// The branch that it is made of: main where none is said. A snapshot says it itself.
+        #[arg(long)]
+        from: Option<String>,
+        /// The moment: an LSN, a timestamp with a zone (RFC 3339), or a snapshot; now where none is
+        /// said.
+        #[arg(long, value_name = "LSN|TIMESTAMP|snapshot:NAME")]
         at: Option<String>,
     },
     /// List a tenant's branches with their sizes and ancestry.
@@ -161,6 +163,7 @@ A branch at head has every commit that was acknowledged before the command.")]
 Examples:
   offshoot branch restore acme main --at 2026-03-01T11:59:59+01:00
   offshoot branch restore acme main --at 0/1A2B3C8 --keep-as before-the-mistake
+  offshoot branch restore acme main --at snapshot:release-7
 
 The state before the restore stays as a branch of its own; nothing is lost by a restore.")]
     Restore {
@@ -168,19 +171,61 @@ The state before the restore stays as a branch of its own; nothing is lost by a 
         tenant: String,
         /// The branch, by name or id.
         branch: String,
-        /// The moment: an LSN, or a timestamp with a zone (RFC 3339).
-        #[arg(long, value_name = "LSN|TIMESTAMP")]
+        /// The moment: an LSN, a timestamp with a zone (RFC 3339), or a snapshot.
+        #[arg(long, value_name = "LSN|TIMESTAMP|snapshot:NAME")]
         at: String,
         /// The name under which the old state is kept; one is made up where none is said.
         #[arg(long, value_name = "NAME")]
         keep_as: Option<String>,
     },
-    /// Delete a branch that no other was made of.
+    /// Delete a branch that no other was made of and that has no snapshots.
     Delete {
         /// The tenant, by name or id.
         tenant: String,
         /// The branch, by name or id.
         branch: String,
+    },
+}
+
+/// What can be done to snapshots.
+#[derive(Subcommand)]
+pub enum SnapshotVerb {
+    /// Keep a moment of a branch's history under a name, however short the tenant's window is.
+    #[command(after_help = "\
+Examples:
+  offshoot snapshot create acme main release-7                           now
+  offshoot snapshot create acme main noon --at 2026-03-01T12:00:00Z      a moment of its history
+
+Later: offshoot branch create acme try --at snapshot:release-7
+       offshoot branch restore acme main --at snapshot:release-7")]
+    Create {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        branch: String,
+        /// The snapshot's name, which no other of the tenant has.
+        name: String,
+        /// The moment: an LSN, a timestamp with a zone (RFC 3339), or another snapshot of the
+        /// branch; now where none is said.
+        #[arg(long, value_name = "LSN|TIMESTAMP|snapshot:NAME")]
+        at: Option<String>,
+    },
+    /// List a branch's snapshots.
+    List {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        #[arg(default_value = "main")]
+        branch: String,
+    },
+    /// Delete a snapshot. What it alone kept is given up within some minutes, and for ever.
+    Delete {
+        /// The tenant, by name or id.
+        tenant: String,
+        /// The branch, by name or id.
+        branch: String,
+        /// The snapshot's name.
+        name: String,
     },
 }
 

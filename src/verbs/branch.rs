@@ -48,9 +48,12 @@ pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Fai
     }
 }
 
-/// What `--at` says: an LSN where it looks like one, a timestamp otherwise. Whether it is a good
-/// one, the pageserver says.
-fn moment(at: &str) -> Value {
+/// What `--at` says: a snapshot where it says so, an LSN where it looks like one, a timestamp
+/// otherwise. Whether it is a good one, the pageserver says.
+pub(super) fn moment(at: &str) -> Value {
+    if let Some(name) = at.strip_prefix("snapshot:") {
+        return json!({ "snapshot": name });
+    }
     let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
     match at.split_once('/') {
         Some((high, low)) if is_hex(high) && is_hex(low) => json!({ "lsn": at }),
@@ -63,10 +66,13 @@ async fn create(
     voice: Voice,
     tenant: &str,
     name: String,
-    from: String,
+    from: Option<String>,
     at: Option<&str>,
 ) -> Result<(), Failure> {
-    let mut body = json!({ "name": name, "from": from });
+    let mut body = json!({ "name": name });
+    if let Some(from) = from {
+        body["from"] = from.into();
+    }
     if let Some(at) = at {
         body["at"] = moment(at);
     }
@@ -77,8 +83,9 @@ async fn create(
         return Ok(());
     }
     let (point, took) = (text(&answer.value, "/branch_point"), milliseconds(answer.took));
+    let from = text(&answer.value, "/ancestor/name");
     say!("branch {name} made of {from} at {point} in {took} ms");
-    say_rounding(&answer.value);
+    say_rounding(&answer.value, "/branch_point");
     say!("connect to it: offshoot psql {tenant} {name}");
     Ok(())
 }
@@ -111,7 +118,7 @@ async fn restore(
     let restored = &answer.value["branch"];
     let point = text(restored, "/branch_point");
     say!("branch {branch} stands at {point} again, in {} ms", milliseconds(answer.took));
-    say_rounding(restored);
+    say_rounding(restored, "/branch_point");
     say!("the state before is branch {}", text(&answer.value, "/kept/name"));
     if runs {
         let (port, took) = (text(&followed.value, "/port"), milliseconds(followed.took));
@@ -121,9 +128,9 @@ async fn restore(
 }
 
 /// A moment inside a record is rounded down; whoever asked must know.
-fn say_rounding(branch: &Value) {
-    if let Some(asked) = branch.get("rounded_from").and_then(Value::as_str) {
-        let point = text(branch, "/branch_point");
+pub(super) fn say_rounding(made: &Value, point: &str) {
+    if let Some(asked) = made.get("rounded_from").and_then(Value::as_str) {
+        let point = text(made, point);
         say!("{asked} lies inside a WAL record: rounded down to {point}");
     }
 }
@@ -174,6 +181,7 @@ mod tests {
     #[test]
     fn a_moment_that_looks_like_an_lsn_is_one() {
         assert_eq!(moment("0/16B3748"), json!({ "lsn": "0/16B3748" }));
+        assert_eq!(moment("snapshot:0/16B3748"), json!({ "snapshot": "0/16B3748" }));
         for timestamp in ["2026-03-01T12:00:00Z", "yesterday", "1/2/2026", "/"] {
             assert_eq!(moment(timestamp), json!({ "timestamp": timestamp }));
         }

@@ -39,6 +39,7 @@ pub(super) struct CreateBranch {
 pub(super) struct RestoreBranch {
     lsn: Option<String>,
     timestamp: Option<String>,
+    snapshot: Option<String>,
     keep_as: Option<String>,
 }
 
@@ -72,14 +73,18 @@ pub(super) async fn create(
     Body(create): Body<CreateBranch>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     check_name("branch", &create.name)?;
-    let moment = create.at.as_ref().map_or(Ok(Moment::Head), MomentFields::moment)?;
+    let moment = create.at.map_or(Ok(Moment::Head), MomentFields::moment)?;
+    if let (Some(from), Moment::Snapshot(name)) = (&create.from, &moment) {
+        let message = format!("snapshot {name:?} says what is branched from: {from:?} does not");
+        return Err(ApiError::bad_request(message));
+    }
     let created = to_the_end(async move {
         let from = create.from.as_deref().unwrap_or(MAIN_BRANCH);
         let from = api.tenants.branch(&tenant, from).await?;
-        let found = api.find(&from, moment).await?;
+        let found = api.find(&from, &moment).await?;
+        let beginning = moment.beginning(&from.name, found.point);
         let tenant = from.timeline.tenant;
-        let branch =
-            api.tenants.create_branch(tenant, &create.name, &from.name, found.point).await?;
+        let branch = api.tenants.begin_branch(tenant, &create.name, beginning).await?;
         let extent = Extent::of_new(&found.timeline, found.point).await?;
         Ok(with_rounding(show_branch(&branch, &extent), found.rounded_from))
     });
@@ -91,19 +96,21 @@ pub(super) async fn restore(
     Path((tenant, branch)): Path<(String, String)>,
     Body(restore): Body<RestoreBranch>,
 ) -> Result<Json<Value>, ApiError> {
-    let RestoreBranch { lsn, timestamp, keep_as } = restore;
-    let moment = MomentFields { lsn, timestamp }.moment()?;
+    let RestoreBranch { lsn, timestamp, snapshot, keep_as } = restore;
+    let moment = MomentFields { lsn, timestamp, snapshot }.moment()?;
     if let Some(name) = &keep_as {
         check_name("branch", name)?;
     }
     let restored = to_the_end(async move {
         let branch = api.tenants.branch(&tenant, &branch).await?;
-        let found = api.find(&branch, moment).await?;
-        let tenant = branch.timeline.tenant;
-        let restored = api.tenants.restore(tenant, &branch.name, found.point, keep_as.as_deref());
+        let found = api.find(&branch, &moment).await?;
+        let (tenant, name) = (branch.timeline.tenant, &*branch.name);
+        let beginning = moment.beginning(name, found.point);
+        let restored = api.tenants.restore_to(tenant, name, beginning, keep_as.as_deref());
         let (branch, kept) = restored.await?;
         let new = Extent::of_new(&found.timeline, found.point).await?;
-        let old = Extent::of(&found.timeline).await?;
+        let old = api.tenants.timeline_as_stored(kept.timeline).await?;
+        let old = Extent::of(&old).await?;
         Ok(json!({
             "branch": with_rounding(show_branch(&branch, &new), found.rounded_from),
             "kept": show_branch(&kept, &old),

@@ -8,23 +8,28 @@ use tokio::time::timeout;
 use wal_format::Lsn;
 
 use super::{Api, error::ApiError, timestamp};
-use crate::{tenants::Branch, timeline::Timeline, wal_receiver::Use};
+use crate::{
+    tenants::{Beginning, Branch},
+    timeline::Timeline,
+    wal_receiver::Use,
+};
 
 /// How long a request waits for ingest.
 const INGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long the quorum may take to say what it has acknowledged.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
 
-/// An LSN or a timestamp, as requests carry it.
+/// An LSN, a timestamp or a snapshot's name, as requests carry it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MomentFields {
     pub lsn: Option<String>,
     pub timestamp: Option<String>,
+    pub snapshot: Option<String>,
 }
 
 /// A moment of a branch's history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Moment {
     /// All that was acknowledged until now.
     Head,
@@ -32,11 +37,13 @@ pub(super) enum Moment {
     Lsn(Lsn),
     /// Before the first commit that is later, in microseconds since 2000.
     Time(i64),
+    /// As the tenant's snapshot of this name has it, of whichever branch.
+    Snapshot(String),
 }
 
 /// Where a moment is.
 pub(super) struct Found {
-    /// The branch's timeline.
+    /// The timeline: the branch's, or the snapshot's.
     pub timeline: Arc<Timeline>,
     /// The last record that belongs to the moment.
     pub point: BranchPoint,
@@ -45,32 +52,46 @@ pub(super) struct Found {
 }
 
 impl MomentFields {
-    /// The moment: exactly one of the two must be there.
-    pub fn moment(&self) -> Result<Moment, ApiError> {
-        match (&self.lsn, &self.timestamp) {
-            (Some(lsn), None) => {
+    /// The moment: exactly one of the three must be there.
+    pub fn moment(self) -> Result<Moment, ApiError> {
+        match (self.lsn, self.timestamp, self.snapshot) {
+            (Some(lsn), None, None) => {
                 let lsn = lsn.parse::<Lsn>();
                 lsn.map(Moment::Lsn).map_err(|error| ApiError::bad_request(error.to_string()))
             }
-            (None, Some(text)) => {
-                let time = timestamp::parse(text)?;
+            (None, Some(text), None) => {
+                let time = timestamp::parse(&text)?;
                 if time > timestamp::now() {
                     return Err(ApiError::bad_request(format!("{text} is in the future")));
                 }
                 Ok(Moment::Time(time))
             }
-            _ => Err(ApiError::bad_request("one of lsn and timestamp was expected")),
+            (None, None, Some(name)) => Ok(Moment::Snapshot(name)),
+            _ => Err(ApiError::bad_request("one of lsn, timestamp and snapshot was expected")),
+        }
+    }
+}
+
+impl Moment {
+    /// What begins at the moment of the branch, which was found at `point`.
+    pub fn beginning<'m>(&'m self, branch: &'m str, point: BranchPoint) -> Beginning<'m> {
+        match self {
+            Moment::Snapshot(name) => Beginning::Snapshot(name),
+            _ => Beginning::Point(branch, point),
         }
     }
 }
 
 impl Api {
     /// Finds the moment in the branch's history.
-    pub(super) async fn find(&self, branch: &Branch, moment: Moment) -> Result<Found, ApiError> {
+    pub(super) async fn find(&self, branch: &Branch, moment: &Moment) -> Result<Found, ApiError> {
+        if let Moment::Snapshot(name) = moment {
+            return self.find_snapshot(branch, name).await;
+        }
         let timeline = self.tenants.timeline(branch.timeline).await?;
         let receiving = self.receivers.receive(&timeline);
-        let (point, rounded_from) = match moment {
-            Moment::Head => {
+        let (point, rounded_from) = match *moment {
+            Moment::Head | Moment::Snapshot(_) => {
                 let head = self.ingest_to_head(&timeline, &receiving).await?;
                 (timeline.round_down(head).await?, None)
             }
@@ -90,6 +111,14 @@ impl Api {
             }
         };
         Ok(Found { timeline, point, rounded_from })
+    }
+
+    async fn find_snapshot(&self, branch: &Branch, name: &str) -> Result<Found, ApiError> {
+        let snapshot = self.tenants.snapshot(branch.timeline.tenant, name).await?;
+        let timeline = self.tenants.timeline(snapshot.timeline).await?;
+        let receiving = self.receivers.receive(&timeline);
+        receiving.wait_for(snapshot.point.lsn, INGEST_WAIT).await?;
+        Ok(Found { timeline, point: snapshot.point, rounded_from: None })
     }
 
     /// Waits until everything that was acknowledged is ingested; the end of it.

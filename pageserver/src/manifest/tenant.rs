@@ -1,4 +1,4 @@
-//! What a tenant is: its name, its branches, where they came from.
+//! What a tenant is: its name, its branches, where they came from, and its snapshots.
 
 use std::sync::Arc;
 
@@ -50,6 +50,9 @@ pub struct TenantManifest {
     pub deleted: bool,
     /// Its branches, in the order in which their timelines were made.
     pub branches: Vec<Arc<BranchEntry>>,
+    /// Its snapshots, in the order in which they were made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Arc<SnapshotEntry>>,
 }
 
 /// A branch.
@@ -69,6 +72,19 @@ pub struct BranchEntry {
     /// Bytes of all its relations where it begins; absent where that was not known when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_size: Option<u64>,
+}
+
+/// A point of a timeline that is kept under a name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotEntry {
+    /// Its name, unique among the tenant's snapshots.
+    pub name: String,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The last record that belongs to it.
+    pub point: BranchPoint,
+    /// When it was made, in microseconds since 2000.
+    pub created_at: i64,
 }
 
 /// Where a branch came from. Its history up to the branch's origin is the branch's.
@@ -103,23 +119,39 @@ impl TenantManifest {
         self.branches.iter().filter(|entry| from(entry)).map(|entry| &*entry.name).collect()
     }
 
+    /// The snapshot of this name.
+    pub fn snapshot(&self, name: &str) -> Option<&SnapshotEntry> {
+        self.snapshots.iter().find(|snapshot| snapshot.name == name).map(Arc::as_ref)
+    }
+
+    /// The snapshots of this timeline.
+    pub fn snapshots_of(&self, timeline: TimelineId) -> impl Iterator<Item = &SnapshotEntry> {
+        let snapshots = self.snapshots.iter().map(Arc::as_ref);
+        snapshots.filter(move |snapshot| snapshot.timeline == timeline)
+    }
+
     /// The name of a timeline of this tenant in requests.
     pub fn timeline(&self, timeline: TimelineId) -> TenantTimeline {
         TenantTimeline { tenant: self.tenant, timeline }
     }
 }
 
-/// Branches that a tenant got, and nothing else that changed.
+/// Branches and snapshots that a tenant got, and nothing else that changed.
 #[derive(Serialize, Deserialize)]
-pub struct NewBranches {
+pub struct Additions {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     new_branches: Vec<Arc<BranchEntry>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    new_snapshots: Vec<Arc<SnapshotEntry>>,
 }
 
 impl Body for TenantManifest {
-    type Change = NewBranches;
+    type Change = Additions;
 
-    fn since(&self, before: &TenantManifest) -> Option<NewBranches> {
+    fn since(&self, before: &TenantManifest) -> Option<Additions> {
         let (old, new) = self.branches.split_at_checked(before.branches.len())?;
+        let (old_snapshots, new_snapshots) =
+            self.snapshots.split_at_checked(before.snapshots.len())?;
         // Every field by name: one that is added and forgotten here does not compile.
         let TenantManifest {
             tenant,
@@ -133,16 +165,20 @@ impl Body for TenantManifest {
             marks_children,
             deleted,
             branches,
+            snapshots,
         } = before;
         let is_same = (&self.tenant, &self.name, &self.kind) == (tenant, name, kind)
             && (&self.created_at, &self.checksums) == (created_at, checksums)
             && (&self.history, &self.owner, &self.deleted) == (history, owner, deleted)
             && (&self.closed, &self.marks_children) == (closed, marks_children)
-            && old == branches;
-        is_same.then(|| NewBranches { new_branches: new.to_vec() })
+            && (old, old_snapshots) == (branches, snapshots);
+        let additions =
+            || Additions { new_branches: new.to_vec(), new_snapshots: new_snapshots.to_vec() };
+        is_same.then(additions)
     }
 
-    fn apply(&mut self, change: NewBranches) {
+    fn apply(&mut self, change: Additions) {
         self.branches.extend(change.new_branches);
+        self.snapshots.extend(change.new_snapshots);
     }
 }

@@ -1,8 +1,10 @@
-//! Random histories of writes, flushes, merges, moved cutoffs, branches, restores, deletions,
-//! times in which nobody does anything, restarts and crashes; every read is compared with the model.
+//! Random histories of writes, flushes, merges, moved cutoffs, branches, snapshots, restores,
+//! deletions, times in which nobody does anything, restarts and crashes; every read is compared
+//! with the model.
 
 mod crash;
 mod moves;
+mod snapshots;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,6 +52,7 @@ async fn every_read_of_every_history_equals_the_model() {
     assert!(met.unacknowledged > 0, "no crash kept a branch from being acknowledged");
     assert!(met.unnamed > 0, "no crash left anything behind");
     assert!(met.unloaded > 0, "no timeline left memory");
+    assert!(met.kept > 0, "no snapshot kept what the cutoff had passed");
 }
 
 /// How often something happened, in all histories.
@@ -73,6 +76,8 @@ struct Met {
     reloads: usize,
     /// A move was while the older pageserver did something that ended well.
     crossed: usize,
+    /// A snapshot was read below its timeline's cutoff.
+    kept: usize,
 }
 
 /// A tenant's branches, by name.
@@ -83,6 +88,9 @@ struct History {
     store: FaultyStore,
     tenant: TenantId,
     branches: Vec<(String, TenantTimeline)>,
+    snapshots: Vec<snapshots::Kept>,
+    /// Names of those that are being deleted.
+    snapshots_ending: Vec<String>,
     names: usize,
     cutoffs: HashMap<TenantTimeline, Lsn>,
     /// The timeline that is being deleted, or whose cutoff is being moved.
@@ -111,6 +119,8 @@ impl History {
             store,
             tenant: tenant.id,
             branches,
+            snapshots: Vec::new(),
+            snapshots_ending: Vec::new(),
             names: 0,
             cutoffs: HashMap::new(),
             under_way: None,
@@ -139,6 +149,9 @@ impl History {
         for (_, id) in self.branches.clone() {
             self.compare_all(id, self.world.model.end(id).lsn).await;
         }
+        for kept in self.snapshots.clone() {
+            self.read_snapshot(kept).await;
+        }
         met.gone += self.met.gone;
         met.crashes += self.met.crashes;
         met.unacknowledged += self.met.unacknowledged;
@@ -148,11 +161,12 @@ impl History {
         met.refused += self.met.refused;
         met.reloads += self.met.reloads;
         met.crossed += self.met.crossed;
+        met.kept += self.met.kept;
     }
 
     /// A step that changes something; fails only where the store does.
     async fn change(&mut self) -> Result<(), Error> {
-        match self.world.random.random_range(0..79) {
+        match self.world.random.random_range(0..87) {
             0..52 => self.write().await,
             52..62 => self.flush().await,
             62..65 => self.compact().await,
@@ -160,7 +174,10 @@ impl History {
             68..72 => self.branch().await,
             72..74 => self.restore().await,
             74..77 => self.idle().await,
-            _ => self.delete().await,
+            77..79 => self.delete().await,
+            79..82 => self.make_snapshot().await,
+            82..84 => self.use_snapshot().await,
+            _ => self.delete_snapshot().await,
         }
     }
 
@@ -269,7 +286,13 @@ impl History {
                 let line = self.line(*child, Lsn::MAX);
                 *child != id && line.contains(&(id, at)) && !self.is_lost(*child)
             };
-            at >= self.cutoff(id) || self.branches.iter().any(begins_there)
+            let is_there = |kept: &snapshots::Kept| {
+                let line = self.line(kept.timeline, kept.point.lsn);
+                line.contains(&(id, at)) && !self.is_lost(kept.timeline)
+            };
+            at >= self.cutoff(id)
+                || self.branches.iter().any(begins_there)
+                || self.snapshots.iter().any(is_there)
         };
         !self.is_lost(id) && self.line(id, at).into_iter().all(is_kept_in)
     }
@@ -338,7 +361,8 @@ impl History {
             .branches
             .iter()
             .any(|branch| branch.ancestor.as_ref().is_some_and(|ancestor| ancestor.timeline == id));
-        let may_be_deleted = name != "main" && !is_parent;
+        let has_snapshots = self.snapshots.iter().any(|kept| kept.timeline == id);
+        let may_be_deleted = name != "main" && !is_parent && !has_snapshots;
         self.under_way = Some(id).filter(|_| may_be_deleted);
         match self.world.tenants.delete_branch(self.tenant, &name).await {
             Err(error @ Error::Unavailable(_)) => return Err(error),
@@ -359,6 +383,11 @@ impl History {
     }
 
     async fn read(&mut self) {
+        if self.world.random.random_bool(0.2)
+            && let Some(kept) = self.any_snapshot()
+        {
+            return self.read_snapshot(kept).await;
+        }
         let (_, id) = self.any_branch();
         let at = self.any_point(id).lsn;
         // An LSN inside the next record sees what its start sees.

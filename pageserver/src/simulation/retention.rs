@@ -11,6 +11,7 @@ use crate::{
     clock,
     error::Error,
     key::Key,
+    tenants::Beginning,
     timeline::{Timeline, Window},
 };
 
@@ -81,6 +82,67 @@ async fn what_a_window_leaves_behind_is_removed_but_for_where_branches_begin() {
     merge_all(&timeline).await;
     assert!(timeline.stored_bytes() < two_states);
     assert!(is_right(&world, main, end).await);
+}
+
+#[tokio::test]
+async fn a_snapshot_keeps_its_point_until_it_is_deleted_and_no_longer() {
+    let mut world = World::new(14);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let main = main_of(&tenant);
+    grow(&mut world, main, 20).await;
+    let point = world.model.points(main)[70];
+    let of = Beginning::Point("main", point);
+    world.tenants.create_snapshot(tenant.id, "kept", of).await.expect("the name is free");
+    let again = world.tenants.create_snapshot(tenant.id, "kept", of).await;
+    assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
+    grow(&mut world, main, 20).await;
+    world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
+    let timeline = world.timeline(main).await.expect("it loads");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    merge_all(&timeline).await;
+    let two_states = timeline.stored_bytes();
+    assert_eq!(timeline.retained().points, [point.lsn]);
+
+    // Another pageserver knows it too; what begins there is whole, whatever the branch is by now.
+    world.restart();
+    let of = Beginning::Snapshot("kept");
+    let branch = world.tenants.begin_branch(tenant.id, "dev", of).await.expect("it is kept");
+    world.model.add(branch.timeline, Some(main), point);
+    assert!(is_right(&world, branch.timeline, point.lsn).await);
+    let restored = world.tenants.restore_to(tenant.id, "main", of, Some("before")).await;
+    let (new, old) = restored.expect("it is kept");
+    assert_eq!(old.timeline, main);
+    world.model.add(new.timeline, Some(main), point);
+    assert!(is_right(&world, new.timeline, point.lsn).await);
+    let kept = world.tenants.snapshots(tenant.id, "before").await.expect("it is there");
+    assert_eq!(kept.iter().map(|kept| &*kept.name).collect::<Vec<_>>(), ["kept"]);
+    assert_eq!(world.tenants.snapshots(tenant.id, "main").await, Ok(Vec::new()));
+
+    // A branch with snapshots stays until they are deleted.
+    let of = Beginning::Point("dev", point);
+    world.tenants.create_snapshot(tenant.id, "of-dev", of).await.expect("the name is free");
+    let refused = world.tenants.delete_branch(tenant.id, "dev").await;
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    let refused = world.tenants.delete_snapshot(tenant.id, "main", "of-dev").await;
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    world.tenants.delete_snapshot(tenant.id, "dev", "of-dev").await.expect("it is there");
+    world.tenants.delete_branch(tenant.id, "dev").await.expect("nothing is of it");
+
+    // The restored branch alone keeps the point now; then, with another restore, nothing does.
+    world.tenants.delete_snapshot(tenant.id, "before", "kept").await.expect("it is there");
+    let timeline = world.timeline(main).await.expect("it loads");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    assert_eq!(timeline.retained().points, [point.lsn]);
+    let end = timeline.last_record();
+    let to_end = Beginning::Point("before", end);
+    let restored = world.tenants.restore_to(tenant.id, "main", to_end, Some("after")).await;
+    restored.expect("it is the head");
+    world.tenants.delete_branch(tenant.id, "after").await.expect("nothing is of it");
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    assert_eq!(timeline.retained().points, []);
+    merge_all(&timeline).await;
+    assert!(timeline.stored_bytes() < two_states);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::{
     loaded::LoadedTenant,
     names::{NAME_BYTES_MAX, check_name, taken},
     retention::check_window,
+    snapshots::{Beginning, find_timeline},
 };
 use crate::{
     clock,
@@ -69,6 +70,7 @@ impl Tenants {
             marks_children: false,
             deleted: false,
             branches: vec![Arc::new(main)],
+            snapshots: Vec::new(),
         };
         let manifest = self.publish_new(manifest, Some(template.tenant)).await?;
         self.describe(&manifest).await
@@ -134,23 +136,35 @@ impl Tenants {
         from: &str,
         point: BranchPoint,
     ) -> Result<Branch, Error> {
+        self.begin_branch(tenant, name, Beginning::Point(from, point)).await
+    }
+
+    /// A new branch.
+    pub async fn begin_branch(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        beginning: Beginning<'_>,
+    ) -> Result<Branch, Error> {
         check_name(name)?;
         let now = clock::now();
         let timeline = TimelineId::from_bits(rand::random());
-        let logical_size = self.branch_size(tenant, from, point).await?;
-        let mut parent_timeline = timeline;
+        let logical_size = self.branch_size(tenant, beginning).await?;
+        let mut began = None;
         let manifest = self
             .change(tenant, |manifest| {
                 refuse_template(manifest)?;
                 refuse_taken(manifest, name)?;
-                let parent = find_branch(manifest, from)?;
-                parent_timeline = parent.timeline;
+                let (parent, point) = beginning.find(manifest)?;
+                began = Some((parent.timeline, point));
                 let entry = child(manifest, parent, name, timeline, point, now);
                 manifest.branches.push(Arc::new(BranchEntry { logical_size, ..entry }));
                 Ok(())
             })
             .await?;
-        if let Err(error) = self.check_announced(&manifest, parent_timeline, point).await {
+        if let Some((parent, point)) = began
+            && let Err(error) = self.check_kept(&manifest, parent, point, beginning).await
+        {
             return Err(self.take_back(tenant, timeline, None, error).await);
         }
         self.describe_branch(&manifest, find_timeline(&manifest, timeline)?).await
@@ -166,10 +180,22 @@ impl Tenants {
         point: BranchPoint,
         keep_as: Option<&str>,
     ) -> Result<(Branch, Branch), Error> {
+        self.restore_to(tenant, branch, Beginning::Point(branch, point), keep_as).await
+    }
+
+    /// The same, to any beginning: also to a snapshot of another branch.
+    pub async fn restore_to(
+        &self,
+        tenant: TenantId,
+        branch: &str,
+        beginning: Beginning<'_>,
+        keep_as: Option<&str>,
+    ) -> Result<(Branch, Branch), Error> {
         let now = clock::now();
         let timeline = TimelineId::from_bits(rand::random());
-        let logical_size = self.branch_size(tenant, branch, point).await?;
+        let logical_size = self.branch_size(tenant, beginning).await?;
         let mut old_timeline = timeline;
+        let mut began = None;
         let manifest = self
             .change(tenant, |manifest| {
                 refuse_template(manifest)?;
@@ -182,7 +208,9 @@ impl Tenants {
                     }
                     None => free_name(manifest, &old.name, now),
                 };
-                let entry = child(manifest, &old, &old.name, timeline, point, now);
+                let (parent, point) = beginning.find(manifest)?;
+                began = Some((parent.timeline, point));
+                let entry = child(manifest, parent, &old.name, timeline, point, now);
                 let entry = BranchEntry { logical_size, ..entry };
                 let is_old = |entry: &&mut Arc<BranchEntry>| entry.timeline == old.timeline;
                 if let Some(old) = manifest.branches.iter_mut().find(is_old) {
@@ -193,7 +221,9 @@ impl Tenants {
                 Ok(())
             })
             .await?;
-        if let Err(error) = self.check_announced(&manifest, old_timeline, point).await {
+        if let Some((parent, point)) = began
+            && let Err(error) = self.check_kept(&manifest, parent, point, beginning).await
+        {
             return Err(self.take_back(tenant, timeline, Some(old_timeline), error).await);
         }
         let new = find_timeline(&manifest, timeline)?;
@@ -210,11 +240,11 @@ impl Tenants {
     async fn branch_size(
         &self,
         tenant: TenantId,
-        from: &str,
-        point: BranchPoint,
+        beginning: Beginning<'_>,
     ) -> Result<Option<u64>, Error> {
         let manifest = self.manifest(tenant).await?;
-        let timeline = manifest.timeline(find_branch(&manifest, from)?.timeline);
+        let (parent, point) = beginning.find(&manifest)?;
+        let timeline = manifest.timeline(parent.timeline);
         Ok(self.known_size(timeline, point.lsn).await)
     }
 
@@ -232,6 +262,7 @@ impl Tenants {
             .change(tenant, |manifest| {
                 let name = find_timeline(manifest, timeline)?.name.clone();
                 manifest.branches.retain(|entry| entry.timeline != timeline);
+                manifest.snapshots.retain(|entry| entry.timeline != timeline);
                 let is_restored = |entry: &&mut Arc<BranchEntry>| Some(entry.timeline) == restored;
                 if let Some(entry) = manifest.branches.iter_mut().find(is_restored) {
                     Arc::make_mut(entry).name = name;
@@ -274,10 +305,6 @@ pub(super) fn find_branch<'m>(
         .branch(name_or_id)
         .or_else(by_id)
         .ok_or_else(|| Error::NotFound(format!("branch {name_or_id:?} of {:?}", manifest.name)))
-}
-
-fn find_timeline(manifest: &TenantManifest, id: TimelineId) -> Result<&BranchEntry, Error> {
-    manifest.branch_of(id).ok_or_else(|| Error::NotFound(format!("timeline {id}")))
 }
 
 pub(super) fn refuse_template(manifest: &TenantManifest) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Tenants {
-    /// Deletes a branch that has no children and is not `main`, and its objects.
+    /// Deletes a branch that has neither children nor snapshots and is not `main`, and its objects.
     pub async fn delete_branch(&self, tenant: TenantId, branch: &str) -> Result<(), Error> {
         let mut deleted = None;
         self.change(tenant, |manifest| {
@@ -31,6 +31,15 @@ impl Tenants {
                     "branch {:?} has branches of its own: {}; delete them first",
                     entry.name,
                     children.join(", ")
+                )));
+            }
+            let snapshots = manifest.snapshots_of(entry.timeline).map(|kept| &*kept.name);
+            let snapshots: Vec<&str> = snapshots.collect();
+            if !snapshots.is_empty() {
+                return Err(Error::Invalid(format!(
+                    "branch {:?} has snapshots: {}; delete them first",
+                    entry.name,
+                    snapshots.join(", ")
                 )));
             }
             let timeline = entry.timeline;

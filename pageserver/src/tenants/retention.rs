@@ -5,8 +5,9 @@ use std::sync::Arc;
 use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId};
 use wal_format::Lsn;
 
-use super::{Tenants, branches::refuse_template};
+use super::{Tenants, branches::refuse_template, snapshots::Beginning};
 use crate::{
+    clock,
     engine::{tenant_folder, timeline_folder},
     error::Error,
     manifest::{Sequence, TenantManifest, TimelineManifest},
@@ -28,7 +29,7 @@ impl Tenants {
     }
 
     /// Gives up the history of a loaded timeline that its tenant's window has left behind, but for
-    /// what branches begin at.
+    /// what branches begin at and snapshots keep.
     pub async fn retain(&self, timeline: &Arc<Timeline>, now: i64) -> Result<(), Error> {
         if timeline.is_read_only() || timeline.is_warming() {
             return Ok(());
@@ -56,21 +57,34 @@ impl Tenants {
         if is_new { timeline.retain(retained).await } else { Ok(()) }
     }
 
-    /// Refuses a branch from `parent` at `point` where retention has passed it. The branch is in
-    /// the tenant's newest manifest already: retention either sees it there, or is seen here.
-    pub(super) async fn check_announced(
+    /// Refuses what begins at a point that retention has passed. It is in the tenant's newest
+    /// manifest already: retention either sees it there, or is seen here.
+    ///
+    /// What begins at a snapshot may begin below the cutoff, where the snapshot's point is kept. It
+    /// is, unless the snapshot was made while retention passed, and is about to be taken back: a
+    /// pass that is under way is finished before that is asked.
+    pub(super) async fn check_kept(
         &self,
         manifest: &TenantManifest,
         parent: TimelineId,
         point: BranchPoint,
+        beginning: Beginning<'_>,
     ) -> Result<(), Error> {
         let mut next = Some(parent);
         while let Some(timeline) = next {
-            let folder = timeline_folder(TenantTimeline { tenant: manifest.tenant, timeline });
-            let opened = Sequence::open::<TimelineManifest>(self.engine.store.clone(), folder);
-            if let (_, Some(newest)) = opened.await? {
+            let id = manifest.timeline(timeline);
+            let mut newest = self.stored_timeline(id).await?;
+            if beginning.is_snapshot() && newest.as_ref().is_some_and(|on| is_passing(on, point)) {
+                let timeline = self.timeline_as_stored(id).await?;
+                self.retain(&timeline, clock::now()).await?;
+                newest = self.stored_timeline(id).await?;
+            }
+            if let Some(newest) = newest {
                 let oldest = newest.retained.cutoff_lsn().max(newest.announced.unwrap_or_default());
-                if point.lsn < oldest {
+                let is_kept = beginning.is_snapshot()
+                    && !is_passing(&newest, point)
+                    && newest.retained.check(point.lsn).is_ok();
+                if point.lsn < oldest && !is_kept {
                     return Err(Error::Gone { asked: point.lsn, oldest });
                 }
             }
@@ -83,6 +97,11 @@ impl Tenants {
                 .map(|from| from.timeline);
         }
         Ok(())
+    }
+
+    async fn stored_timeline(&self, id: TenantTimeline) -> Result<Option<TimelineManifest>, Error> {
+        let (_, newest) = Sequence::open(self.engine.store.clone(), timeline_folder(id)).await?;
+        Ok(newest)
     }
 
     async fn stored_manifest(&self, tenant: TenantId) -> Result<TenantManifest, Error> {
@@ -102,8 +121,15 @@ pub(super) fn check_window(window: Window) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a cutoff is moved past the point just now.
+fn is_passing(timeline: &TimelineManifest, point: BranchPoint) -> bool {
+    let (cutoff, announced) = (timeline.retained.cutoff_lsn(), timeline.announced);
+    cutoff <= point.lsn && announced.is_some_and(|announced| point.lsn < announced)
+}
+
 impl TenantManifest {
-    /// The LSNs of a timeline's own history, or before it, at which other branches begin.
+    /// The LSNs of a timeline's own history, or before it, at which other branches begin or
+    /// snapshots are.
     pub fn points_on(&self, timeline: TimelineId) -> Vec<Lsn> {
         let by_timeline: std::collections::HashMap<TimelineId, _> =
             self.branches.iter().map(|entry| (entry.timeline, entry)).collect();
@@ -120,6 +146,8 @@ impl TenantManifest {
             None
         };
         let begin = self.branches.iter().filter_map(|entry| entry.ancestor);
-        begin.filter_map(|ancestor| point(ancestor.point.lsn, ancestor.timeline)).collect()
+        let begin = begin.map(|ancestor| (ancestor.point.lsn, ancestor.timeline));
+        let snapshots = self.snapshots.iter().map(|entry| (entry.point.lsn, entry.timeline));
+        begin.chain(snapshots).filter_map(|(at, from)| point(at, from)).collect()
     }
 }

@@ -125,6 +125,7 @@ impl TemplateWriter<'_> {
             marks_children: true,
             deleted: false,
             branches: vec![Arc::new(main)],
+            snapshots: Vec::new(),
         };
         let manifest = self.tenants.publish_new(manifest, None).await?;
         self.tenants.describe(&manifest).await

@@ -7,6 +7,7 @@ mod full_store;
 mod ingest;
 mod page_client;
 mod page_service;
+mod snapshots;
 mod template;
 mod tmpfs;
 mod unloading;

@@ -71,6 +71,7 @@ impl History {
         for branch in new {
             self.take_in(branch).await;
         }
+        self.take_stock_of_snapshots().await;
         for (_, id) in self.branches.clone() {
             self.finish_cutoff(id, under_way == Some(id)).await;
         }
@@ -82,7 +83,7 @@ impl History {
         let parent = branch.ancestor.expect("a branch has an ancestor").timeline;
         let (id, point) = (branch.timeline, branch.origin.point);
         self.world.model.add(id, Some(parent), point);
-        if !self.may_begin(parent, point.lsn) {
+        if !self.may_begin(parent, point.lsn) && !self.has_snapshot(parent, point) {
             self.lost.insert(id);
             let timeline = self.world.timeline(id).await.expect("the store works");
             let scanned = timeline.scan(Key::MIN..Key::MAX, point.lsn).await;
