@@ -148,7 +148,7 @@ async fn a_snapshot_keeps_its_point_until_it_is_deleted_and_no_longer() {
 #[tokio::test]
 async fn a_branch_made_while_the_cutoff_passes_has_its_whole_history_or_is_refused() {
     let (mut made, mut refused) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..120 {
         let store = FaultyStore::new(Arc::new(InMemory::new())).pause(seed);
         let mut world = World::on(Arc::new(store), seed);
         world.template("base").await.expect("the store works");
