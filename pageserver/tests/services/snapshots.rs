@@ -53,8 +53,9 @@ async fn a_snapshot_is_made_branched_from_restored_to_and_deleted() -> Result<()
         assert_eq!(restored["branch"]["ancestor"]["name"], "before");
         assert_eq!(restored["kept"]["name"], keep_as);
     }
-    let message = world.refused((DELETE, &format!("{of_main}/first")), None, 404, "not_found");
-    assert!(message.await?.contains("\"before\""));
+    let first = format!("{of_main}/first");
+    let message = world.refused((DELETE, &first), None, 404, "not_found").await?;
+    assert!(message.contains("\"before\""));
     for path in ["first", "copy"].map(|name| format!("{BRANCHES}/before/snapshots/{name}")) {
         assert_eq!(world.api(DELETE, &path, None).await?.0, StatusCode::NO_CONTENT);
         world.refused((GET, &path), None, 404, "not_found").await?;
