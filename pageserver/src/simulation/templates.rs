@@ -27,10 +27,15 @@ async fn a_tenant_made_while_its_template_is_deleted_elsewhere_has_all_its_histo
             // It knows the template, as it was.
             other.tenants.template("base").await.expect("the store works");
         }
-        let (child, gone) = tokio::join!(
-            other.tenants.create_tenant("one", "base"),
-            world.tenants.delete_template(template.id)
-        );
+        let head_start = world.random.random_range(0..40);
+        let deleting = async {
+            // Either may be the first to reach the store.
+            for _ in 0..head_start {
+                tokio::task::yield_now().await;
+            }
+            world.tenants.delete_template(template.id).await
+        };
+        let (child, gone) = tokio::join!(other.tenants.create_tenant("one", "base"), deleting);
         match (child, gone) {
             (Ok(child), Err(Error::Invalid(why))) => {
                 made += 1;

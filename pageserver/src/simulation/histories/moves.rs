@@ -28,7 +28,6 @@ async fn every_read_equals_the_model_also_while_the_tenant_goes_from_one_pageser
     assert!(met.moves > 0, "no tenant was moved");
     assert!(met.refused > 0, "no older pageserver was ever refused");
     assert!(met.crossed > 0, "no older pageserver ever ended something during a move");
-    assert!(met.reloads > 0, "no older pageserver ever wrote a timeline's first manifest");
     assert!(met.gone > 0 && met.crashes > 0, "nothing was ever given up, or nothing crashed");
 }
 
