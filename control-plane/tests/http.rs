@@ -128,7 +128,7 @@ async fn pageserver(timeline: &'static str) -> anyhow::Result<SocketAddr> {
         (status, Json(body))
     };
     let router = Router::new()
-        .route("/v1/tenants/acme", get(|| async { Json(json!({ "name": "acme" })) }))
+        .route("/v1/tenants/acme", get(|| async { Json(json!({ "id": TENANT, "name": "acme" })) }))
         .route("/v1/tenants/acme/branches/{branch}", get(branch));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -222,7 +222,7 @@ async fn after_a_restore_the_compute_follows_its_branch_on_the_same_port() -> an
         Json(json!({ "name": "main", "tenant_id": TENANT, "timeline_id": timeline }))
     };
     let router = Router::new()
-        .route("/v1/tenants/acme", get(|| async { Json(json!({ "name": "acme" })) }))
+        .route("/v1/tenants/acme", get(|| async { Json(json!({ "id": TENANT, "name": "acme" })) }))
         .route("/v1/tenants/acme/branches/main", get(branch));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let pageserver = listener.local_addr()?;

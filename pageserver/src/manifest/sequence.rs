@@ -251,6 +251,11 @@ impl Sequence {
         Ok(())
     }
 
+    /// Whether the newest manifest known is the newest there is, whoever writes them: one list.
+    pub async fn is_newest(&self) -> Result<bool, Error> {
+        Ok(self.highest().await? == self.newest)
+    }
+
     /// Whether no other writer has come: asked before what older manifests name is removed.
     /// [`Error::Fenced`] where one has.
     pub async fn confirm_newest(&self) -> Result<(), Error> {

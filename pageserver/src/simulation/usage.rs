@@ -208,7 +208,8 @@ async fn branches_that_have_nothing_of_their_own_cost_no_requests_each() {
     assert!(first < BRANCHES + 50, "{first} operations");
     let between = store.operations();
     assert_eq!(world.tenants.usage_of("one").await.expect("the store works"), asked);
-    assert_eq!(store.operations(), between, "what was met is in memory");
+    // Whether another pageserver has written of the tenant meanwhile.
+    assert_eq!(store.operations(), between + 1, "what was met is in memory");
     assert_eq!(asked.branches.len() as i64, BRANCHES + 1);
     assert_eq!(world.tenants.loaded().len(), 0);
 }

@@ -284,7 +284,10 @@ impl Tenants {
         id: TenantId,
         slot: &'s mut Option<LoadedTenant>,
     ) -> Result<&'s mut LoadedTenant, Error> {
-        if slot.as_ref().is_some_and(|tenant| self.may_be_old(&tenant.manifest)) {
+        if let Some(tenant) = slot.as_ref()
+            && self.may_be_old(&tenant.manifest)
+            && !tenant.sequence.is_newest().await?
+        {
             *slot = None;
         }
         let tenant = self.load_tenant(id, slot).await?;

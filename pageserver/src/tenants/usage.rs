@@ -131,7 +131,7 @@ impl Tenants {
             stored_bytes,
             unique_bytes: stored_bytes - shared_bytes,
             shared_bytes,
-            inherited_bytes: self.inherited_bytes(branch.ancestor).await?,
+            inherited_bytes: self.inherited_bytes(manifest, branch.ancestor).await?,
             wal_written_bytes: last_record_lsn.0.saturating_sub(begin.0),
             pages_read,
         })
@@ -145,15 +145,24 @@ impl Tenants {
 
     /// What a branch reads of those it came from. One that was made below its parent's beginning
     /// leaves the parent's ancestors there too, before the parent does.
-    async fn inherited_bytes(&self, ancestor: Option<AncestorEntry>) -> Result<u64, Error> {
+    async fn inherited_bytes(
+        &self,
+        own: &TenantManifest,
+        ancestor: Option<AncestorEntry>,
+    ) -> Result<u64, Error> {
         let mut bytes = 0;
         let (mut next, mut at) = (ancestor, Lsn::MAX);
         while let Some(from) = next {
             at = at.min(from.point.lsn);
             let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
             bytes += self.meter(id).await?.bytes_read_at(at);
-            let manifest = self.manifest(id.tenant).await?;
-            next = manifest.branch_of(id.timeline).and_then(|branch| branch.ancestor);
+            let branch_of = |manifest: &TenantManifest| {
+                manifest.branch_of(id.timeline).and_then(|branch| branch.ancestor)
+            };
+            next = match id.tenant == own.tenant {
+                true => branch_of(own),
+                false => branch_of(&*self.manifest(id.tenant).await?),
+            };
         }
         Ok(bytes)
     }
