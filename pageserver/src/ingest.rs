@@ -13,8 +13,8 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use wal_format::{
-    Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target, Version,
-    WalError, list_effects, redo, rmid,
+    BlockRef, Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target,
+    Version, WalError, list_effects, redo, rmid,
 };
 
 use self::sizes::ForkSizes;
@@ -214,10 +214,9 @@ impl Ingest {
         changes: &Changes,
     ) -> Result<Value, IngestError> {
         let Taken { record, start, end, bytes } = *taken;
-        let carries_image = record.blocks.iter().any(|block| {
-            let image = block.image.as_ref();
-            Target::Page(block.key) == target && image.is_some_and(|image| image.apply)
-        });
+        let of_target = |block: &&BlockRef| Target::Page(block.key) == target;
+        let carries_image =
+            record.blocks.iter().filter(of_target).any(BlockRef::has_image_to_apply);
         if !carries_image {
             let bytes = self.kept(bytes, changes);
             return Ok(Value::Record { will_init, bytes });

@@ -162,9 +162,8 @@ pub fn named_pages<'r, 'a>(version: Version, record: &'r Record<'a>) -> Option<&
 
 fn changes_named_pages(record: &Record) -> bool {
     match record.rmid {
-        rmid::HEAP => {
-            Heap::parse(record.info, record.main).is_some_and(|parsed| !parsed.clears_visibility())
-        }
+        rmid::HEAP => Heap::parse(record.info, record.main)
+            .is_some_and(|parsed| redo::heap::cleared(record, parsed).next().is_none()),
         rmid::HEAP2 => Heap2::parse(record.info, record.main)
             .is_some_and(|parsed| redo::heap2::cleared(record, parsed).is_none()),
         _ => redo::is_supported(record),
@@ -172,10 +171,6 @@ fn changes_named_pages(record: &Record) -> bool {
 }
 
 fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
-    if changes_named_pages(record) {
-        list.extend(record.blocks.iter().map(touch));
-        return Ok(());
-    }
     let malformed = || RedoError::malformed(record);
     match record.rmid {
         rmid::XLOG => {
@@ -261,6 +256,7 @@ fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
         }
         // Standby's records concern a standby's locks and snapshots; LogicalMessage's only who decodes the WAL.
         rmid::STANDBY | rmid::LOGICAL_MESSAGE => {}
+        _ if redo::is_supported(record) => list.extend(record.blocks.iter().map(touch)),
         _ => return Err(RedoError::unsupported(record)),
     }
     Ok(())

@@ -101,7 +101,7 @@ pub struct BlockRef<'a> {
 
 impl BlockRef<'_> {
     /// Redo puts the image in the page's place (`XLogRecBlockImageApply`).
-    pub(crate) fn has_image_to_apply(&self) -> bool {
+    pub fn has_image_to_apply(&self) -> bool {
         self.image.as_ref().is_some_and(|image| image.apply)
     }
 

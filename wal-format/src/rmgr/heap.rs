@@ -157,19 +157,6 @@ impl Heap {
             _ => Some(Heap::Inplace(fields.u16()?)),
         }
     }
-
-    /// Whether a page that the record changes was all visible, or frozen, and no longer is.
-    pub fn clears_visibility(&self) -> bool {
-        match self {
-            Heap::Insert(insert) => insert.all_visible_cleared,
-            Heap::Delete(delete) => delete.all_visible_cleared,
-            Heap::Update(update) => {
-                update.old_all_visible_cleared || update.new_all_visible_cleared
-            }
-            Heap::Lock(lock) => lock.all_frozen_cleared,
-            Heap::Truncate | Heap::Confirm(_) | Heap::Inplace(_) => false,
-        }
-    }
 }
 
 impl Lock {
