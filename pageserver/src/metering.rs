@@ -1,7 +1,7 @@
 //! What each timeline takes and gives, kept where it changes: it is read for all tenants at once,
 //! and no timeline is loaded for it.
 
-use std::{collections::HashMap, ops::Add};
+use std::{collections::HashMap, ops::Add, sync::Arc};
 
 use parking_lot::Mutex;
 use protocol::TenantTimeline;
@@ -34,7 +34,7 @@ pub struct Meter {
     pub logical_size: Option<LogicalSize>,
     /// Pages that computes have read.
     pub pages_read: u64,
-    layers: Box<[(LayerName, u64)]>,
+    layers: Arc<[(LayerName, u64)]>,
 }
 
 impl Meter {

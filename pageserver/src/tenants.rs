@@ -19,7 +19,7 @@ mod usage;
 mod work;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -128,7 +128,8 @@ pub struct Tenants {
     on_load: Box<dyn Fn(Arc<Timeline>) + Send + Sync>,
     manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
     names: Names,
-    timelines: Mutex<HashMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
+    /// In order, so that a tenant's are found without a look at all others.
+    timelines: Mutex<BTreeMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
     /// Of timelines that this process has written and unloaded.
     written: Mutex<HashMap<TenantTimeline, WrittenSequence>>,
     limits: Limits,

@@ -476,8 +476,7 @@ impl Timeline {
     /// Memory of the layers that are not in the object store.
     pub fn memory_bytes(&self) -> usize {
         let state = self.state.read();
-        let frozen: usize = state.frozen.iter().map(|frozen| frozen.layer.bytes()).sum();
-        state.open.bytes() + frozen
+        state.open.bytes() + state.frozen_bytes()
     }
 
     /// Whether it takes no more WAL, because another pageserver has it.
@@ -527,6 +526,11 @@ impl State {
     fn set_layers(&mut self, layers: Vec<Arc<Layer>>) {
         self.is_behind = compact::is_behind(&layers);
         self.layers = Arc::new(layers);
+    }
+
+    /// Memory of layers that wait to be written.
+    fn frozen_bytes(&self) -> usize {
+        self.frozen.iter().map(|frozen| frozen.layer.bytes()).sum()
     }
 
     /// Closes the open layer because it is full.

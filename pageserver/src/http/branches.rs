@@ -86,7 +86,7 @@ pub(super) async fn create(
         let tenant = from.timeline.tenant;
         let branch = api.tenants.begin_branch(tenant, &create.name, beginning).await?;
         let extent = Extent::of_new(&found.timeline, found.point).await?;
-        Ok(with_rounding(show_branch(&branch, &extent), found.rounded_from))
+        Ok(found.with_rounding(show_branch(&branch, &extent)))
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
 }
@@ -112,7 +112,7 @@ pub(super) async fn restore(
         let old = api.tenants.timeline_as_stored(kept.timeline).await?;
         let old = Extent::of(&old).await?;
         Ok(json!({
-            "branch": with_rounding(show_branch(&branch, &new), found.rounded_from),
+            "branch": found.with_rounding(show_branch(&branch, &new)),
             "kept": show_branch(&kept, &old),
         }))
     });
@@ -182,11 +182,4 @@ fn show_branch(branch: &Branch, extent: &Extent) -> Value {
         "logical_size_bytes": extent.logical_size_bytes,
         "stored_bytes": extent.stored_bytes,
     })
-}
-
-fn with_rounding(mut shown: Value, rounded_from: Option<Lsn>) -> Value {
-    if let Some(lsn) = rounded_from {
-        shown["rounded_from"] = json!(lsn);
-    }
-    shown
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::BranchPoint;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use wal_format::Lsn;
 
@@ -48,7 +49,17 @@ pub(super) struct Found {
     /// The last record that belongs to the moment.
     pub point: BranchPoint,
     /// The LSN that was asked for, where it is not a record's end.
-    pub rounded_from: Option<Lsn>,
+    rounded_from: Option<Lsn>,
+}
+
+impl Found {
+    /// An answer that shows what begins at the moment, and says where that was rounded.
+    pub fn with_rounding(&self, mut shown: Value) -> Value {
+        if let Some(lsn) = self.rounded_from {
+            shown["rounded_from"] = json!(lsn);
+        }
+        shown
+    }
 }
 
 impl MomentFields {

@@ -62,11 +62,7 @@ pub(super) async fn create(
         }
         let of = moment.beginning(&branch.name, found.point);
         let made = api.tenants.create_snapshot(branch.timeline.tenant, &create.name, of).await?;
-        let mut shown = show_snapshot(&made);
-        if let Some(lsn) = found.rounded_from {
-            shown["rounded_from"] = json!(lsn);
-        }
-        Ok(shown)
+        Ok(found.with_rounding(show_snapshot(&made)))
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
 }

@@ -135,6 +135,11 @@ impl Layer {
         &self.path
     }
 
+    /// Whether it has versions at or below `at`.
+    pub fn holds_versions_at(&self, at: Lsn) -> bool {
+        self.summary.name.holds_versions_at(at)
+    }
+
     /// Whether the layer can say anything of a range of keys.
     pub fn may_hold(&self, range: &Range<Key>) -> bool {
         self.summary.first_key < range.end && range.start <= self.summary.last_key

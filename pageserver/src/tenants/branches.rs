@@ -157,8 +157,9 @@ impl Tenants {
                 refuse_taken(manifest, name)?;
                 let (parent, point) = beginning.find(manifest)?;
                 began = Some((parent.timeline, point));
-                let entry = child(manifest, parent, name, timeline, point, now);
-                manifest.branches.push(Arc::new(BranchEntry { logical_size, ..entry }));
+                let from = (parent, point);
+                let entry = child(manifest, from, name, timeline, now, logical_size);
+                manifest.branches.push(Arc::new(entry));
                 Ok(())
             })
             .await?;
@@ -210,8 +211,8 @@ impl Tenants {
                 };
                 let (parent, point) = beginning.find(manifest)?;
                 began = Some((parent.timeline, point));
-                let entry = child(manifest, parent, &old.name, timeline, point, now);
-                let entry = BranchEntry { logical_size, ..entry };
+                let from = (parent, point);
+                let entry = child(manifest, from, &old.name, timeline, now, logical_size);
                 let is_old = |entry: &&mut Arc<BranchEntry>| entry.timeline == old.timeline;
                 if let Some(old) = manifest.branches.iter_mut().find(is_old) {
                     Arc::make_mut(old).name = kept;
@@ -279,11 +280,11 @@ impl Tenants {
 
 fn child(
     manifest: &TenantManifest,
-    parent: &BranchEntry,
+    (parent, point): (&BranchEntry, BranchPoint),
     name: &str,
     timeline: TimelineId,
-    point: BranchPoint,
     now: i64,
+    logical_size: Option<u64>,
 ) -> BranchEntry {
     let tenant = manifest.tenant;
     BranchEntry {
@@ -292,7 +293,7 @@ fn child(
         ancestor: Some(AncestorEntry { tenant, timeline: parent.timeline, point }),
         origin: TimelineOrigin { point, ..parent.origin },
         created_at: now,
-        logical_size: None,
+        logical_size,
     }
 }
 

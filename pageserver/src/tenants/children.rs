@@ -63,20 +63,17 @@ impl Tenants {
                 children[..children.len().min(NAMED_MAX)].join(", ")
             )));
         }
-        self.write_next(id, |template| {
-            if !template.closed {
-                let why = format!("template {:?} was opened again meanwhile", template.name);
-                return Err(Error::Unavailable(why));
-            }
-            template.deleted = true;
-            Ok(())
-        })
-        .await?;
-        self.stop_timelines(|loaded| loaded.tenant == id);
-        self.names.free(TenantKind::Template, &template.name).await?;
-        self.remove_folder(&tenant_folder(id)).await;
-        self.manifests.lock().remove(&id);
-        Ok(())
+        let deleted = self
+            .write_next(id, |template| {
+                if !template.closed {
+                    let why = format!("template {:?} was opened again meanwhile", template.name);
+                    return Err(Error::Unavailable(why));
+                }
+                template.deleted = true;
+                Ok(())
+            })
+            .await?;
+        self.remove_deleted(&deleted).await
     }
 
     /// The names of the tenants that were made from a template and exist, or may come to exist.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use protocol::{TenantId, TenantTimeline};
+use protocol::{TenantId, TenantTimeline, TimelineId};
 use tokio::{sync::OnceCell, time::Instant};
 use wal_format::Lsn;
 
@@ -45,6 +45,11 @@ impl Tenants {
     /// The timeline as its layers have it: nobody ingests into it for the sake of this.
     pub async fn timeline_as_stored(&self, id: TenantTimeline) -> Result<Arc<Timeline>, Error> {
         self.timeline_reaching(id, Lsn::INVALID).await
+    }
+
+    /// The timeline, where it is loaded now.
+    pub(super) fn if_loaded(&self, id: TenantTimeline) -> Option<Arc<Timeline>> {
+        self.timelines.lock().get(&id).and_then(|cell| cell.get().cloned())
     }
 
     /// All timelines that are loaded now.
@@ -186,8 +191,10 @@ impl Tenants {
     }
 
     fn is_watched(&self, tenant: TenantId) -> bool {
+        let first = TenantTimeline { tenant, timeline: TimelineId::from_bits(0) };
         let timelines = self.timelines.lock();
-        timelines.iter().any(|(id, cell)| id.tenant == tenant && cell.initialized())
+        let mut of_tenant = timelines.range(first..).take_while(|(id, _)| id.tenant == tenant);
+        of_tenant.any(|(_, cell)| cell.initialized())
     }
 
     async fn load_reaching(

@@ -93,7 +93,7 @@ impl Names {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             deleted => deleted,
         };
-        self.known.lock().remove(&(folder(kind), name.to_owned()));
+        self.forget(kind, name);
         deleted.map_err(|error| unavailable(&path, &error))
     }
 

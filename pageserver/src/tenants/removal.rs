@@ -11,6 +11,7 @@ use super::{
 use crate::{
     engine::{tenant_folder, timeline_folder},
     error::Error,
+    manifest::TenantManifest,
 };
 
 impl Tenants {
@@ -65,14 +66,20 @@ impl Tenants {
                 Ok(())
             })
             .await?;
-        self.stop_timelines(|loaded| loaded.tenant == tenant);
+        self.remove_deleted(&manifest).await
+    }
+
+    /// Removes a tenant or template whose newest manifest says that it is deleted.
+    pub(super) async fn remove_deleted(&self, manifest: &TenantManifest) -> Result<(), Error> {
+        let id = manifest.tenant;
+        self.stop_timelines(|loaded| loaded.tenant == id);
         self.names.free(manifest.kind, &manifest.name).await?;
-        self.remove_folder(&tenant_folder(tenant)).await;
+        self.remove_folder(&tenant_folder(id)).await;
         for template in manifest.templates() {
-            self.remove_marker(template, tenant).await;
+            self.remove_marker(template, id).await;
         }
-        self.manifests.lock().remove(&tenant);
-        self.held.lock().remove(&tenant);
+        self.manifests.lock().remove(&id);
+        self.held.lock().remove(&id);
         Ok(())
     }
 

@@ -99,7 +99,11 @@ impl Tenants {
         Ok(())
     }
 
-    async fn stored_timeline(&self, id: TenantTimeline) -> Result<Option<TimelineManifest>, Error> {
+    /// A timeline's newest manifest, as the store has it.
+    pub(super) async fn stored_timeline(
+        &self,
+        id: TenantTimeline,
+    ) -> Result<Option<TimelineManifest>, Error> {
         let (_, newest) = Sequence::open(self.engine.store.clone(), timeline_folder(id)).await?;
         Ok(newest)
     }

@@ -11,11 +11,9 @@ use wal_format::Lsn;
 
 use super::{LIST_CONCURRENCY, Tenants};
 use crate::{
-    engine::{tenant_folder, timeline_folder},
+    engine::tenant_folder,
     error::Error,
-    manifest::{
-        AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest,
-    },
+    manifest::{AncestorEntry, BranchEntry, TenantKind, TenantManifest},
     metering::{LogicalSize, Meter, Usage},
     store::unavailable,
 };
@@ -92,8 +90,7 @@ impl Tenants {
 
     /// The size of a timeline at an LSN, where that is known without reading anything.
     pub(super) async fn known_size(&self, id: TenantTimeline, at: Lsn) -> Option<u64> {
-        let loaded = self.timelines.lock().get(&id).and_then(|cell| cell.get().cloned());
-        match loaded {
+        match self.if_loaded(id) {
             Some(timeline) => timeline.logical_size(at).await.ok(),
             None => {
                 let measured = self.meter(id).await.ok()?.logical_size?;
@@ -111,7 +108,7 @@ impl Tenants {
     ) -> Result<Usage, Error> {
         let id = manifest.timeline(branch.timeline);
         let begin = branch.origin.point.lsn;
-        let loaded = self.timelines.lock().get(&id).and_then(|cell| cell.get().cloned());
+        let loaded = self.if_loaded(id);
         let meter = self.meter(id).await?;
         let last_record_lsn = match &loaded {
             Some(timeline) => timeline.last_record_lsn(),
@@ -197,8 +194,7 @@ impl Tenants {
             if let Some(known) = self.engine.meters.get(id) {
                 return Ok(known);
             }
-            let opened = Sequence::open(self.engine.store.clone(), timeline_folder(id)).await?;
-            let (_, manifest): (_, Option<TimelineManifest>) = opened;
+            let manifest = self.stored_timeline(id).await?;
             let meter = manifest.as_ref().map(Meter::of).unwrap_or_default();
             // One that was written meanwhile is newer.
             Ok(self.engine.meters.get(id).unwrap_or_else(|| {

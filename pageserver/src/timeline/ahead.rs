@@ -54,7 +54,7 @@ impl Timeline {
         let wanted = layers
             .iter()
             .rev()
-            .filter(|layer| layer.summary().name.holds_versions_at(at) && layer.may_hold(&hull))
+            .filter(|layer| layer.holds_versions_at(at) && layer.may_hold(&hull))
             .take(LAYERS_AHEAD_MAX);
         let keys: Arc<[Key]> = keys.into();
         for layer in wanted {

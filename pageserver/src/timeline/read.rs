@@ -111,7 +111,7 @@ impl Timeline {
         let (mut timeline, mut at) = (self, at);
         loop {
             for layer in timeline.scan_memory(&mut found, at)?.iter().rev() {
-                if layer.summary().name.holds_versions_at(at) && layer.may_hold(&found.range) {
+                if layer.holds_versions_at(at) && layer.may_hold(&found.range) {
                     found.scan_layer(layer, at).await?;
                 }
             }
@@ -159,7 +159,7 @@ impl Timeline {
                 break;
             }
             for (place, layer) in layers.iter().enumerate().rev() {
-                if layer.summary().name.holds_versions_at(at) && layer.may_hold(&wanted.hull) {
+                if layer.holds_versions_at(at) && layer.may_hold(&wanted.hull) {
                     let older = &layers[..place];
                     wanted
                         .collect_layer(layer, at, || timeline.read_layers_ahead(older, keys, at))

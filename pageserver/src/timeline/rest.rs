@@ -69,7 +69,7 @@ impl Timeline {
 
     /// Memory of layers that wait to be written.
     pub(crate) fn frozen_bytes(&self) -> usize {
-        self.state.read().frozen.iter().map(|frozen| frozen.layer.bytes()).sum()
+        self.state.read().frozen_bytes()
     }
 
     pub(super) fn writes_nothing(&self) -> bool {
