@@ -24,7 +24,7 @@ mod page_client;
 use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, bail};
-use protocol::TenantTimeline;
+use protocol::{TenantTimeline, TimelineId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -64,15 +64,15 @@ async fn measure(settings: Settings) -> anyhow::Result<Value> {
     let mut cluster = Cluster::start().await?;
     let (compute, database) = cluster.tenant("bench").await?;
     let id = TenantTimeline { tenant: compute.tenant_id, timeline: compute.timeline_id };
-    let timeline = compute.timeline_id.to_string();
+    let timeline = compute.timeline_id;
     drop(database);
     let is_over = Cell::new(false);
     let load = async {
-        let status = load(&cluster, compute.port, &timeline, settings).await;
+        let status = load(&cluster, compute.port, timeline, settings).await;
         is_over.set(true);
         status
     };
-    let (status, read_layers_max) = tokio::join!(load, most_runs(&cluster, &timeline, &is_over));
+    let (status, read_layers_max) = tokio::join!(load, most_runs(&cluster, timeline, &is_over));
     let (status, read_layers_max) = (status?, read_layers_max?);
     say("with all history", &cluster, &status).await?;
     let mut written = written_bytes(&status)?;
@@ -92,7 +92,7 @@ async fn measure(settings: Settings) -> anyhow::Result<Value> {
         Ok(())
     })
     .await?;
-    let status = settled(&cluster, &timeline).await?;
+    let status = cluster.api.merged(timeline, SETTLED_WITHIN).await?;
     let stored_over_logical = say("without history", &cluster, &status).await?;
     written += written_bytes(&status)?;
     Ok(json!({
@@ -129,7 +129,7 @@ async fn say(what: &str, cluster: &Cluster, status: &Value) -> anyhow::Result<f6
 async fn load(
     cluster: &Cluster,
     port: u16,
-    timeline: &str,
+    timeline: TimelineId,
     settings: Settings,
 ) -> anyhow::Result<Value> {
     let load = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
@@ -140,38 +140,23 @@ async fn load(
     });
     load.await??;
     cluster.api.stop("bench", "main").await?;
-    settled(cluster, timeline).await
+    cluster.api.merged(timeline, SETTLED_WITHIN).await
 }
 
 /// The most runs of layers that there were until it is over.
-async fn most_runs(cluster: &Cluster, timeline: &str, is_over: &Cell<bool>) -> anyhow::Result<u64> {
+async fn most_runs(
+    cluster: &Cluster,
+    timeline: TimelineId,
+    is_over: &Cell<bool>,
+) -> anyhow::Result<u64> {
     let mut most = 0;
     while !is_over.get() {
-        let runs = status_of(cluster, timeline).await?["runs"].as_u64();
+        let status = cluster.api.timeline_status(timeline).await?;
+        let runs = status.context("the timeline is loaded")?["runs"].as_u64();
         most = most.max(runs.context("a number of runs")?);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(most)
-}
-
-/// The timeline's status, once all of it is in layers and no merge is due.
-async fn settled(cluster: &Cluster, timeline: &str) -> anyhow::Result<Value> {
-    eventually("all is merged", SETTLED_WITHIN, async || {
-        let status = status_of(cluster, timeline).await?;
-        let is_stored = status["last_record_lsn"] == status["remote_consistent_lsn"];
-        if !is_stored || status["is_merged"] != json!(true) {
-            bail!("there is more to do: {status}");
-        }
-        Ok(status)
-    })
-    .await
-}
-
-async fn status_of(cluster: &Cluster, timeline: &str) -> anyhow::Result<Value> {
-    let status = cluster.api.storage(Method::GET, "status", None).await?;
-    let timelines = status["timelines"].as_array().context("a list of timelines")?;
-    let found = timelines.iter().find(|status| status["timeline_id"] == timeline);
-    found.cloned().context("the timeline is loaded")
 }
 
 /// Of layers, since the timeline was loaded.

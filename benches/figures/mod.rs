@@ -2,6 +2,7 @@
 
 use std::{fs::File, io::Write, time::Instant};
 
+use anyhow::Context;
 use serde_json::json;
 
 /// To thousandths: more is noise.
@@ -45,4 +46,14 @@ pub fn say_yardstick(count: usize) -> anyhow::Result<()> {
     }
     say("the yardstick: a new file of 4 KiB, it and its folder fsynced", &times);
     Ok(())
+}
+
+/// A process' CPU time, user and system, all threads.
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no process name")?;
+    let ticks: Vec<u64> =
+        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    // `USER_HZ` is 100 on every Linux that runs Postgres.
+    Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
 }

@@ -26,7 +26,7 @@ mod template;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use protocol::{TenantTimeline, page_service::Request};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use self::{
     client::Client,
     echo::Echo,
-    figures::{median, percentile, round},
+    figures::{cpu_seconds, median, percentile, round},
     template::Table,
 };
 use crate::harness::{Cluster, Role};
@@ -246,16 +246,6 @@ fn layers(cluster: &Cluster, TenantTimeline { tenant, timeline }: TenantTimeline
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error.into()),
     }
-}
-
-/// A process' CPU time, user and system, all threads.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no process name")?;
-    let ticks: Vec<u64> =
-        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    // `USER_HZ` is 100 on every Linux that runs Postgres.
-    Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
 }
 
 /// Microseconds that each call takes.

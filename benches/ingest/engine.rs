@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use wal_format::Lsn;
 
 use crate::{
+    figures::cpu_seconds,
     harness::{Api, Process, folder, free_port},
     page_client::PageClient,
     pages,
@@ -145,17 +146,13 @@ impl Engine {
         timeline: TenantTimeline,
         is_so: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
-        let id = json!(timeline.timeline);
         let deadline = Instant::now() + LONGEST;
         loop {
             ensure!(Instant::now() < deadline, "it is not so within {LONGEST:?}");
-            let status = self.api.storage(Method::GET, "status", None).await?;
-            let timelines = status["timelines"].as_array().context("a list of timelines")?;
-            let own = timelines.iter().find(|status| status["timeline_id"] == id);
-            if let Some(own) = own {
+            if let Some(own) = self.api.timeline_status(timeline.timeline).await? {
                 ensure!(own["ingest"]["state"] != "stopped", "ingest has stopped: {own}");
-                if is_so(own) {
-                    return Ok(own.clone());
+                if is_so(&own) {
+                    return Ok(own);
                 }
             }
             tokio::time::sleep(LOOK).await;
@@ -187,15 +184,10 @@ struct Used {
 impl Used {
     /// A running process.
     fn by(pid: u32) -> Result<Used> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, fields) = stat.rsplit_once(')').context("no process name")?;
-        let ticks: Vec<u64> =
-            fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
         let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
         let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-        // `USER_HZ` is 100 on every Linux that runs Postgres.
         Ok(Used {
-            cpu_seconds: ticks.iter().sum::<u64>() as f64 / 100.0,
+            cpu_seconds: cpu_seconds(pid)?,
             written_bytes: written.context("no write_bytes")?.trim().parse()?,
         })
     }

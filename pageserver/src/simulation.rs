@@ -22,3 +22,9 @@ pub use faulty_store::{Access, FaultyStore};
 pub use model::{Model, ModelRedo};
 pub use weather::{Fault, Weather};
 pub use world::World;
+
+/// How many histories a test goes through: so many, or what `OFFSHOOT_HISTORIES` says.
+fn how_many(count: u64) -> u64 {
+    let said = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|said| said.parse().ok());
+    said.unwrap_or(count)
+}

@@ -46,10 +46,28 @@ fn other(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
 async fn contents(database: &Database) -> anyhow::Result<Vec<i64>> {
     let mut sums = Vec::new();
     for table in ["pgbench_accounts", "pgbench_history", "pgbench_tellers", "cold"] {
-        let query = format!("SELECT coalesce(sum(hashtext(t::text)), 0)::bigint FROM {table} t");
-        sums.push(database.one(&query).await?);
+        sums.push(sum_of(database, table).await?);
     }
     Ok(sums)
+}
+
+async fn sum_of(database: &Database, table: &str) -> anyhow::Result<i64> {
+    let query = format!("SELECT coalesce(sum(hashtext(t::text)), 0)::bigint FROM {table} t");
+    database.one(&query).await
+}
+
+/// Loses the compute, and finds the same on another.
+async fn is_the_same_on_another_compute(
+    cluster: &Cluster,
+    compute: &Compute,
+    database: Database,
+) -> anyhow::Result<()> {
+    let expected = contents(&database).await?;
+    drop(database);
+    cluster.kill_compute(compute).await?;
+    let (compute, database) = cluster.connect("acme", "main").await?;
+    assert_eq!(contents(&database).await?, expected);
+    amcheck(compute.port)
 }
 
 /// Reads cold pages one by one until it is told to stop; how long each read took.
@@ -119,12 +137,7 @@ async fn a_tenant_moves_to_another_pageserver_and_back_under_pgbench() -> anyhow
     load.join().map_err(|_| anyhow::anyhow!("pgbench's thread panicked"))??;
     pgbench_balances(&database).await?;
     assert_eq!(timelines(&cluster, a, &compute).await?, 0, "it was dropped");
-    let expected = contents(&database).await?;
-    drop(database);
-    cluster.kill_compute(&compute).await?;
-    let (compute, database) = cluster.connect("acme", "main").await?;
-    assert_eq!(contents(&database).await?, expected);
-    amcheck(compute.port)
+    is_the_same_on_another_compute(&cluster, &compute, database).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,12 +183,7 @@ async fn a_pageserver_that_lost_a_tenant_unawares_publishes_nothing_removes_noth
     for role in [Role::Pageserver, Role::OtherPageserver] {
         assert!(cluster.process(role)?.is_running(), "{role:?} ended");
     }
-    let expected = contents(&database).await?;
-    drop(database);
-    cluster.kill_compute(&compute).await?;
-    let (compute, database) = cluster.connect("acme", "main").await?;
-    assert_eq!(contents(&database).await?, expected);
-    amcheck(compute.port)
+    is_the_same_on_another_compute(&cluster, &compute, database).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -197,7 +205,6 @@ async fn the_tenant_of_a_pageserver_that_died_goes_on_at_another() -> anyhow::Re
     cluster.start_role(Role::Pageserver)?;
     let again = served_by(&cluster, cluster.api.pageserver, "acme").await?;
     assert_eq!(again, "b", "one that comes back does not take it");
-    let cold = "SELECT coalesce(sum(hashtext(t::text)), 0)::bigint FROM cold t";
-    assert_eq!(expected.last(), Some(&database.one::<i64>(cold).await?));
+    assert_eq!(expected.last(), Some(&sum_of(&database, "cold").await?));
     amcheck(compute.port)
 }

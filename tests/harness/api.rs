@@ -1,11 +1,14 @@
 //! The two HTTP APIs, as a program uses them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
 use control_plane::Compute;
+use protocol::TimelineId;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+
+use super::eventually;
 
 /// A client of both.
 #[derive(Clone)]
@@ -65,6 +68,28 @@ impl Api {
         body: Option<Value>,
     ) -> anyhow::Result<Value> {
         self.done(self.pageserver, method, path, body).await
+    }
+
+    /// What the pageserver's status says of a timeline; `None` where it is not loaded.
+    pub async fn timeline_status(&self, timeline: TimelineId) -> anyhow::Result<Option<Value>> {
+        let status = self.storage(Method::GET, "status", None).await?;
+        let all = status["timelines"].as_array().context("a list of timelines")?;
+        let id = timeline.to_string();
+        Ok(all.iter().find(|status| status["timeline_id"] == id).cloned())
+    }
+
+    /// Waits until all of a loaded timeline is in layers, and no two runs of them are to be merged.
+    /// Its status then.
+    pub async fn merged(&self, timeline: TimelineId, within: Duration) -> anyhow::Result<Value> {
+        eventually("layers are merged", within, async || {
+            let status = self.timeline_status(timeline).await?.context("the timeline is loaded")?;
+            let is_stored = status["last_record_lsn"] == status["remote_consistent_lsn"];
+            if !is_stored || status["is_merged"] != json!(true) {
+                bail!("there is more to do: {status}");
+            }
+            Ok(status)
+        })
+        .await
     }
 
     /// Asks the pageserver for something that must be refused; the sentence.

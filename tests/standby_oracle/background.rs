@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use protocol::TimelineId;
+use anyhow::{Context, Result, ensure};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use wal_format::Lsn;
 
 use crate::{
@@ -14,25 +13,7 @@ use crate::{
 };
 
 /// An open layer is flushed after half a minute; then it may be merged.
-const DONE_WITHIN: Duration = Duration::from_secs(180);
-
-/// Waits until all of a loaded timeline is in layers, and no two runs of them are to be merged.
-/// Its status then.
-pub async fn merged(cluster: &Cluster, timeline: TimelineId) -> Result<Value> {
-    eventually("layers are merged", DONE_WITHIN, async || {
-        let status = cluster.api.storage(Method::GET, "status", None).await?;
-        let timelines = status["timelines"].as_array().context("a list of timelines")?;
-        let id = timeline.to_string();
-        let of_timeline = timelines.iter().find(|status| status["timeline_id"] == id);
-        let status = of_timeline.context("the timeline is loaded")?;
-        let is_stored = status["last_record_lsn"] == status["remote_consistent_lsn"];
-        if !is_stored || status["is_merged"] != json!(true) {
-            bail!("there is more to do: {status}");
-        }
-        Ok(status.clone())
-    })
-    .await
-}
+pub const DONE_WITHIN: Duration = Duration::from_secs(180);
 
 /// Has the tenant give up what is more than `bytes` of WAL before the end of each timeline, and
 /// waits until a branch has; its cutoff.

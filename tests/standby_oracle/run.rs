@@ -94,7 +94,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
     }
     must_be_able_to_fail(&oracle, main).await?;
     say(began, "main is compared");
-    let merged = background::merged(&cluster, main.timeline).await?;
+    let merged = cluster.api.merged(main.timeline, background::DONE_WITHIN).await?;
     ensure!(merged["written_bytes"]["merged"].as_u64() > Some(0), "nothing was merged: {merged}");
     all.add(compare_some(&oracle, "merged main", main, Lsn::MAX, settings.of_branches).await?);
     say(began, &format!("main is compared again in {} runs of merged layers", merged["runs"]));
@@ -198,7 +198,7 @@ async fn compare_what_is_kept(
     cluster.start_role(Role::Pageserver)?;
     let _loaded = connect(cluster.pageserver, others.main).await?;
     let cutoff = background::give_up(cluster, BEFORE, end.0 - oldest.0).await?;
-    let main = background::merged(cluster, others.main.timeline).await?;
+    let main = cluster.api.merged(others.main.timeline, background::DONE_WITHIN).await?;
     println!("main gave up what is before {cutoff}: {main}");
     let mut all = Report::default();
     for &lsn in lsns.iter().filter(|lsn| **lsn >= cutoff) {

@@ -19,7 +19,7 @@ use rand::Rng;
 use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
-    FaultyStore, World,
+    FaultyStore, World, how_many,
     world::{BLOCKS, Other, forks, main_of},
 };
 use crate::{
@@ -40,9 +40,8 @@ const FUTURE: i64 = 1_500_000;
 
 #[tokio::test]
 async fn every_read_of_every_history_equals_the_model() {
-    let histories = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|count| count.parse().ok());
     let mut met = Met::default();
-    for seed in 0..histories.unwrap_or(HISTORIES) {
+    for seed in 0..how_many(HISTORIES) {
         // The last one that is printed is the one that fails.
         println!("history {seed}");
         History::new(seed, false).await.run(&mut met).await;
@@ -130,6 +129,7 @@ impl History {
     }
 
     async fn run(mut self, met: &mut Met) {
+        self.met = std::mem::take(met);
         for _ in 0..STEPS {
             match self.world.random.random_range(0..100) {
                 0..8 if self.moves => self.move_tenant().await,
@@ -151,15 +151,7 @@ impl History {
         for kept in self.snapshots.clone() {
             self.read_snapshot(kept).await;
         }
-        met.gone += self.met.gone;
-        met.crashes += self.met.crashes;
-        met.unacknowledged += self.met.unacknowledged;
-        met.unnamed += self.met.unnamed;
-        met.unloaded += self.met.unloaded;
-        met.moves += self.met.moves;
-        met.refused += self.met.refused;
-        met.crossed += self.met.crossed;
-        met.kept += self.met.kept;
+        *met = self.met;
     }
 
     /// A step that changes something; fails only where the store does.
@@ -309,14 +301,19 @@ impl History {
         !line.iter().take(own.map_or(line.len(), |own| own + 1)).any(|entry| is_gone(&entry))
     }
 
+    /// A name that nothing has had.
+    fn new_name(&mut self, what: &str) -> String {
+        self.names += 1;
+        format!("{what}-{}", self.names)
+    }
+
     async fn branch(&mut self) -> Result<(), Error> {
         if self.branches.len() >= BRANCHES_MAX {
             return Ok(());
         }
         let (from, parent) = self.any_branch();
         let point = self.any_point(parent);
-        self.names += 1;
-        let name = format!("branch-{}", self.names);
+        let name = self.new_name("branch");
         let branch = self.world.tenants.create_branch(self.tenant, &name, &from, point).await;
         if let Err(Error::Gone { .. }) = branch
             && !self.may_begin(parent, point.lsn)

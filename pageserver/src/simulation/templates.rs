@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, memory::InMemory};
 use rand::Rng;
 
-use super::{FaultyStore, World, world::main_of};
+use super::{FaultyStore, World, how_many, world::main_of};
 use crate::{error::Error, key::Key};
 
 /// More of them with `OFFSHOOT_HISTORIES`.
@@ -14,9 +14,8 @@ const HISTORIES: u64 = 200;
 
 #[tokio::test]
 async fn a_tenant_made_while_its_template_is_deleted_elsewhere_has_all_its_history_or_is_refused() {
-    let histories = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|count| count.parse().ok());
     let (mut made, mut deleted) = (0, 0);
-    for seed in 0..histories.unwrap_or(HISTORIES) {
+    for seed in 0..how_many(HISTORIES) {
         println!("history {seed}");
         let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let store = Arc::new(FaultyStore::new(inner.clone()).pause(seed));

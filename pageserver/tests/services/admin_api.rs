@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use wal_format::Lsn;
 
-use crate::world::World;
+use crate::world::{World, any_timeline};
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
@@ -362,27 +362,20 @@ async fn the_status_says_what_ingest_does() -> Result<()> {
     let history = History::make(&world).await?;
     world.ok(GET, &format!("{BRANCHES}/main"), None).await?;
     let streaming = |status: &Value| {
-        let timelines = status["timelines"].as_array();
-        timelines.is_some_and(|all| {
-            all.iter().any(|one| {
-                one["ingest"]["state"] == "streaming"
-                    && one["ingest"]["safekeeper"] == world.wal.address.to_string()
-                    && one["last_record_lsn"] == history.end.to_string()
-                    && one["term"] == 1
-            })
+        any_timeline(status, |one| {
+            one["ingest"]["state"] == "streaming"
+                && one["ingest"]["safekeeper"] == world.wal.address.to_string()
+                && one["last_record_lsn"] == history.end.to_string()
+                && one["term"] == 1
         })
     };
     world.eventually("/v1/status", streaming).await?;
     world.tenant("silent", "stock").await?;
     world.ok(GET, "/v1/tenants/silent/branches/main", None).await?;
     let waiting = |status: &Value| {
-        let timelines = status["timelines"].as_array();
-        timelines.is_some_and(|all| {
-            all.iter().any(|one| {
-                let reason = one["ingest"]["reason"].as_str().unwrap_or_default();
-                one["ingest"]["state"] == "waiting"
-                    && reason.contains("knows nothing of the timeline")
-            })
+        any_timeline(status, |one| {
+            let reason = one["ingest"]["reason"].as_str().unwrap_or_default();
+            one["ingest"]["state"] == "waiting" && reason.contains("knows nothing of the timeline")
         })
     };
     world.eventually("/v1/status", waiting).await?;

@@ -5,20 +5,15 @@ use std::{fs::File, io::Write, time::Duration};
 use anyhow::{Result, ensure};
 use redo_oracle::cluster::Cluster;
 use reqwest::Method;
-use wal_format::{Fork, Relation, RelationFork};
+use serde_json::Value;
 
 use crate::{
     ingest::compare_pages,
     page_client::at,
     tmpfs::Tmpfs,
-    world::{World, wal_end},
+    world::{PG_CLASS, World, any_timeline, wal_end},
 };
 
-/// `pg_class` of the database `postgres`.
-const PG_CLASS: RelationFork = RelationFork {
-    relation: Relation { tablespace: 1663, database: 5, number: 1259 },
-    fork: Fork::Main,
-};
 const STORE_BYTES: u64 = 192 << 20;
 /// Far less than the WAL that arrives.
 const OPEN_LAYERS_BYTES_MAX: usize = 1 << 20;
@@ -61,10 +56,7 @@ async fn a_store_without_room_makes_ingest_wait_within_its_memory_and_no_page_is
 
     std::fs::remove_file(&filler)?;
     let end = end.to_string();
-    let has_ended = |status: &serde_json::Value| {
-        let timelines = status["timelines"].as_array();
-        timelines.is_some_and(|all| all.iter().any(|one| one["last_record_lsn"] == end))
-    };
+    let has_ended = |status: &Value| any_timeline(status, |one| one["last_record_lsn"] == end);
     world.eventually("/v1/status", has_ended).await?;
     compare_pages(&mut client, &cluster, &[]).await?;
     world.restart().await?;

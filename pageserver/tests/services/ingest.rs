@@ -21,7 +21,7 @@ use crate::{
     page_client::{PageClient, at},
     wal_server::Served,
     workload,
-    world::{World, control_file, wal_end},
+    world::{PG_CLASS, World, any_timeline, control_file, wal_end},
 };
 
 /// Pages asked for at once.
@@ -268,8 +268,7 @@ async fn a_record_without_redo_stops_its_timeline_and_no_other() -> Result<()> {
     let mut client = world.connect(stopped, None).await?;
     let status = world
         .eventually("/v1/status", |status| {
-            let timelines = status["timelines"].as_array();
-            timelines.is_some_and(|all| all.iter().any(|one| one["ingest"]["state"] == "stopped"))
+            any_timeline(status, |one| one["ingest"]["state"] == "stopped")
         })
         .await?;
     let all = status["timelines"].as_array().context("timelines")?;
@@ -316,9 +315,7 @@ async fn damaged_wal_stops_its_timeline_with_the_place() -> Result<()> {
 
     let mut client = world.connect(timeline, None).await?;
     let waiting = ReadAt { request_lsn: Lsn::MAX, not_modified_since: end };
-    let fork =
-        wal_format::Relation { tablespace: 1663, database: 5, number: 1259 }.fork(Fork::Main);
-    match client.range(waiting, fork, 0, 1).await? {
+    match client.range(waiting, PG_CLASS, 0, 1).await? {
         Err(PageError::Corrupt(reason)) => {
             assert!(reason.contains("damaged WAL at 0/"), "{reason}")
         }

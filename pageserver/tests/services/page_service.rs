@@ -10,17 +10,11 @@ use protocol::{
     },
 };
 use redo_oracle::cluster::Cluster;
-use wal_format::{Fork, Lsn, PAGE_BYTES, Page, Relation, RelationFork};
+use wal_format::{Lsn, PAGE_BYTES, Page, Relation, RelationFork};
 
 use crate::{
     page_client::{PageClient, at},
-    world::{World, enable_checksums, wal_end},
-};
-
-/// `pg_class` of the database `postgres`.
-const PG_CLASS: RelationFork = RelationFork {
-    relation: Relation { tablespace: 1663, database: 5, number: 1259 },
-    fork: Fork::Main,
+    world::{PG_CLASS, World, enable_checksums, wal_end},
 };
 
 /// A tenant of a fresh cluster, and where its WAL begins.

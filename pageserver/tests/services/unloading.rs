@@ -7,21 +7,17 @@ use protocol::TenantTimeline;
 use redo_oracle::cluster::Cluster;
 use reqwest::Method;
 use serde_json::Value;
-use wal_format::{Fork, Relation, RelationFork};
 
-use crate::{page_client::at, world::World};
-
-/// `pg_class` of the database `postgres`.
-const PG_CLASS: RelationFork = RelationFork {
-    relation: Relation { tablespace: 1663, database: 5, number: 1259 },
-    fork: Fork::Main,
+use crate::{
+    page_client::at,
+    world::{PG_CLASS, World, any_timeline},
 };
+
 const UNLOAD_AFTER: Duration = Duration::from_millis(300);
 
 fn is_loaded(status: &Value, timeline: TenantTimeline) -> bool {
-    let timelines = status["timelines"].as_array();
     let id = timeline.timeline.to_string();
-    timelines.is_some_and(|all| all.iter().any(|one| one["timeline_id"] == id))
+    any_timeline(status, |one| one["timeline_id"] == id)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,11 +19,17 @@ use redo_oracle::cluster::Cluster;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wal_format::{ControlFile, Lsn};
+use wal_format::{ControlFile, Fork, Lsn, Relation, RelationFork};
 
 use crate::{
     page_client::PageClient,
     wal_server::{Served, WalServer},
+};
+
+/// `pg_class` of the database `postgres`.
+pub const PG_CLASS: RelationFork = RelationFork {
+    relation: Relation { tablespace: 1663, database: 5, number: 1259 },
+    fork: Fork::Main,
 };
 
 /// Where the quorum is said to stand; a timeline that is not set stands at its origin.
@@ -237,6 +243,11 @@ impl World {
         }
         anyhow::bail!("{path} stayed {answer}")
     }
+}
+
+/// Whether a status has a timeline that is so.
+pub fn any_timeline(status: &Value, is_it: impl Fn(&Value) -> bool) -> bool {
+    status["timelines"].as_array().is_some_and(|all| all.iter().any(is_it))
 }
 
 /// The control file of a stopped cluster.

@@ -9,7 +9,7 @@ use crate::{
     clock,
     error::Error,
     key::Key,
-    simulation::world::Other,
+    simulation::{how_many, world::Other},
     tenants::{LiveTimeline, Tenants},
 };
 
@@ -18,9 +18,8 @@ const HISTORIES: u64 = 40;
 
 #[tokio::test]
 async fn every_read_equals_the_model_also_while_the_tenant_goes_from_one_pageserver_to_another() {
-    let histories = std::env::var("OFFSHOOT_HISTORIES").ok().and_then(|count| count.parse().ok());
     let mut met = Met::default();
-    for seed in 0..histories.unwrap_or(HISTORIES) {
+    for seed in 0..how_many(HISTORIES) {
         // The last one that is printed is the one that fails.
         println!("history {seed}");
         History::new(seed, true).await.run(&mut met).await;
@@ -99,9 +98,8 @@ impl History {
             2 => Doing::Compact(id),
             3 => Doing::Retain(id, clock::now() + self.world.random.random_range(0..FUTURE)),
             4 if self.branches.len() < super::BRANCHES_MAX => {
-                self.names += 1;
                 let point = self.any_point(id);
-                Doing::Branch { name: format!("branch-{}", self.names), from: name, point }
+                Doing::Branch { name: self.new_name("branch"), from: name, point }
             }
             _ => Doing::Delete(name),
         }

@@ -26,11 +26,6 @@ impl History {
         self.snapshots.iter().any(|kept| (kept.timeline, kept.point) == (timeline, point))
     }
 
-    fn new_name(&mut self, what: &str) -> String {
-        self.names += 1;
-        format!("{what}-{}", self.names)
-    }
-
     pub(super) async fn make_snapshot(&mut self) -> Result<(), Error> {
         if self.snapshots.len() >= SNAPSHOTS_MAX {
             return Ok(());
