@@ -16,11 +16,11 @@ use crate::PAGE_BYTES;
 /// Line pointers that a heap page may have (`MaxHeapTuplesPerPage`).
 const HEAP_ITEMS_MAX: u16 = 291;
 
-/// Items of a page for which no allocation is needed: more than Postgres' pages have (`MaxIndexTuplesPerPage` is 407).
-const ITEMS_INLINE: usize = 512;
+/// Line pointers that are looked at before items move: as many as a word has bits.
+const POINTERS_AT_ONCE: usize = u64::BITS as usize;
 
-/// Pieces of a page that move as one, likewise; most are few.
-const RUNS_INLINE: usize = 16;
+/// Pieces of a page that move as one; most pages have few, which need no allocation.
+type Runs = SmallVec<[Run; 16]>;
 
 /// Bytes of items that are moved last, likewise.
 type Aside = SmallVec<[u8; 512]>;
@@ -231,53 +231,59 @@ impl Page {
     /// Puts all items against the special space, the first one highest (`compactify_tuples`).
     /// The caller has checked that each lies between upper and the page's end, and that all together fit between lower and special.
     fn compact(&mut self, bounds: Bounds) {
-        let special = bounds.special as u32;
-        let mut run = Run { from: special, end: special, to: special };
-        let pointers = self.line_pointers_mut(bounds);
-        let mut room = SmallVec::<[Run; ITEMS_INLINE]>::new();
-        room.resize(pointers.len() + 1, run);
-        let (runs, mut last) = (&mut room[..], 0);
-        // Which have an item, and which of them begin a run, is not to be guessed: so no branch, but a place that each run keeps as long
-        // as it goes on.
-        for bits in pointers {
-            let pointer = LinePointer::from_bytes(*bits);
-            let is_item = pointer.has_storage();
-            let (position, end) = (pointer.offset() as u32, pointer.aligned_end() as u32);
-            let begins = is_item & (end != run.from);
-            run.end = if begins { end } else { run.end };
-            run.from = if is_item { position } else { run.from };
-            run.to -= end - position;
-            last += usize::from(begins);
-            runs[last] = run;
-            *bits = pointer.with_item_at(run.to).to_bytes();
+        let mut runs = Runs::new();
+        let (mut to, mut last_shift) = (bounds.special as u32, 0);
+        for pointers in self.line_pointers_mut(bounds).chunks_mut(POINTERS_AT_ONCE) {
+            let mut shifts = [0; POINTERS_AT_ONCE];
+            // Which have an item, and which of them begin a run, is not to be guessed: so no branch, but a bit for each that begins one.
+            let mut begins = 0u64;
+            for (index, (bits, shift)) in pointers.iter_mut().zip(&mut shifts).enumerate() {
+                let pointer = LinePointer::from_bytes(*bits);
+                let (position, bytes) = (pointer.offset() as u32, align8(pointer.length()) as u32);
+                to -= bytes;
+                *shift = to.wrapping_sub(position);
+                let is_item = pointer.has_storage();
+                begins |= u64::from(is_item & (*shift != last_shift)) << index;
+                last_shift = if is_item { *shift } else { last_shift };
+                *bits = pointer.with_item_at(to).to_bytes();
+            }
+            while begins != 0 {
+                let index = begins.trailing_zeros() as usize;
+                begins &= begins - 1;
+                let first = LinePointer::from_bytes(pointers[index]);
+                let end = first.aligned_end() as u32;
+                end_last(&mut runs, end);
+                runs.push(Run { to: end, end, shift: shifts[index] });
+            }
         }
-        self.set_upper(run.to as usize);
-        self.move_runs(&runs[..=last]);
+        end_last(&mut runs, to);
+        self.set_upper(to as usize);
+        self.move_runs(&runs);
     }
 
     /// Moves each run; where they go they do not overlap, and lie one below the other.
     fn move_runs(&mut self, runs: &[Run]) {
         // What lies below a later run, as the newest item does, is set aside. The others then lie one below the other, too.
-        let (mut aside, mut bytes_aside) = (SmallVec::<[Run; RUNS_INLINE]>::new(), Aside::new());
-        let mut rising = SmallVec::<[Run; RUNS_INLINE]>::new();
+        let (mut aside, mut bytes_aside) = (Runs::new(), Aside::new());
+        let mut rising = Runs::new();
         for run in runs.iter().rev() {
-            if rising.last().is_none_or(|below| below.end <= run.from) {
+            if rising.last().is_none_or(|below| below.from().end <= run.from().start) {
                 rising.push(*run);
             } else {
                 aside.push(*run);
-                bytes_aside.extend_from_slice(&self.0[run.range()]);
+                bytes_aside.extend_from_slice(&self.0[run.from()]);
             }
         }
         // So those that move up, the highest first, and then those that move down, the lowest first, never meet one that is still to move.
-        for run in rising.iter().rev().filter(|run| run.to > run.from) {
-            self.0.copy_within(run.range(), run.to as usize);
+        for run in rising.iter().rev().filter(|run| run.moves_up()) {
+            self.0.copy_within(run.from(), run.to as usize);
         }
-        for run in rising.iter().filter(|run| run.to < run.from) {
-            self.0.copy_within(run.range(), run.to as usize);
+        for run in rising.iter().filter(|run| !run.moves_up()) {
+            self.0.copy_within(run.from(), run.to as usize);
         }
         let mut rest = &bytes_aside[..];
         for run in &aside {
-            let (bytes, others) = rest.split_at(run.range().len());
+            let (bytes, others) = rest.split_at(run.from().len());
             self.0[run.to as usize..][..bytes.len()].copy_from_slice(bytes);
             rest = others;
         }
@@ -292,18 +298,30 @@ impl Page {
 /// Items that stand together and stay so.
 #[derive(Clone, Copy)]
 struct Run {
-    /// Where the first byte stands.
-    from: u32,
-    /// The end of the last item, with its padding.
-    end: u32,
-    /// Where the first byte goes.
+    /// Where its first byte goes.
     to: u32,
+    /// Where its last item ends then, with the padding.
+    end: u32,
+    /// How far it moves up: modulo 2^32, since some move down.
+    shift: u32,
 }
 
 impl Run {
     /// Where it stands.
-    fn range(self) -> Range<usize> {
-        self.from as usize..self.end as usize
+    fn from(self) -> Range<usize> {
+        let before = |position: u32| position.wrapping_sub(self.shift) as usize;
+        before(self.to)..before(self.end)
+    }
+
+    fn moves_up(self) -> bool {
+        self.shift.cast_signed() > 0
+    }
+}
+
+/// The last run, where there is one, goes down to here.
+fn end_last(runs: &mut Runs, to: u32) {
+    if let Some(run) = runs.last_mut() {
+        run.to = to;
     }
 }
 
