@@ -1,6 +1,6 @@
 //! Redo in the order of the WAL, looking ahead: while a few records wait, all that they need of their pages is on its way from memory.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use anyhow::Result;
 use wal_format::{
@@ -16,9 +16,11 @@ use crate::{
 };
 
 /// Touches of pages between a look at the header and line pointers, and the change itself.
-const FAR: usize = 48;
+const FAR: usize = 64;
 /// Touches of pages between a look at the items and the change.
-const NEAR: usize = 24;
+const NEAR: usize = 32;
+/// How much of many items is fetched at each touch: what is asked for all at once keeps the processor waiting.
+const FETCHED_AT_ONCE: usize = 1536;
 /// Pages that are known to have been touched of late.
 const RECENT: usize = 256;
 /// What the processor takes from memory at once.
@@ -38,7 +40,12 @@ pub struct InOrder<'a> {
     recent: [Slot; RECENT],
     /// What is still to be done.
     touches: Vec<Touch>,
+    /// Items that are still to be fetched, page by page.
+    wanted: Wanted,
 }
+
+/// Bytes of pages, in the order in which they are to be fetched.
+type Wanted = VecDeque<(Slot, Range<usize>)>;
 
 /// A record that changes a page.
 struct Touch {
@@ -65,6 +72,7 @@ impl<'a> InOrder<'a> {
             recent: [Slot::NONE; RECENT],
             effects: Vec::new(),
             touches: Vec::new(),
+            wanted: Wanted::new(),
         }
     }
 
@@ -137,15 +145,16 @@ impl<'a> InOrder<'a> {
             touch.look_at_pointers(self.pages);
         }
         for touch in self.touches.iter().take(NEAR) {
-            touch.look_at_items(self.pages);
+            touch.look_at_items(self.pages, &mut self.wanted);
         }
         for (index, touch) in self.touches.iter().enumerate() {
             if let Some(touch) = self.touches.get(index + FAR) {
                 touch.look_at_pointers(self.pages);
             }
             if let Some(touch) = self.touches.get(index + NEAR) {
-                touch.look_at_items(self.pages);
+                touch.look_at_items(self.pages, &mut self.wanted);
             }
+            fetch_some(&mut self.wanted, self.pages);
             let (record, end) = &records[touch.record];
             let page = self.pages.page_mut(touch.slot);
             match touch.change {
@@ -156,6 +165,7 @@ impl<'a> InOrder<'a> {
             }
         }
         self.touches.clear();
+        self.wanted.clear();
         Ok(())
     }
 }
@@ -213,8 +223,8 @@ impl Touch {
         }
     }
 
-    /// Fetches the items that the line pointers point at, and where a new one goes.
-    fn look_at_items(&self, pages: &Pages) {
+    /// Fetches the item that a line pointer points at, and where a new one goes; many items are only `wanted`.
+    fn look_at_items(&self, pages: &Pages, wanted: &mut Wanted) {
         if matches!(self.needs, Needs::Nothing) {
             return;
         }
@@ -230,9 +240,20 @@ impl Touch {
             }
             Needs::ItemsBelow(item) => {
                 let end = page.item_range(item).map_or(bounds.upper, |range| range.end);
-                fetch_bytes(page, bounds.upper..end);
+                wanted.push_back((self.slot, bounds.upper..end));
             }
         }
+    }
+}
+
+/// Fetches some of the items that have been wanted for the longest time, the highest first: so they are moved.
+fn fetch_some(wanted: &mut Wanted, pages: &Pages) {
+    let Some((slot, range)) = wanted.front_mut() else { return };
+    let from = range.end.saturating_sub(FETCHED_AT_ONCE).max(range.start);
+    fetch_bytes(pages.page(*slot), from..range.end.max(from));
+    range.end = from;
+    if range.is_empty() {
+        wanted.pop_front();
     }
 }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use serde_json::json;
 use wal_format::{Effect, Lsn, Page, RawRecord, Record, Target, Version, effects, redo, rmid};
 
-use crate::{Settings, median, pages::Pages, replay::read, round, wal::Recorded};
+use crate::{Settings, in_memory::WalInMemory, median, pages::Pages, round, wal::Recorded};
 
 /// Rounds over all records of a kind; the median counts.
 const ROUNDS: usize = 15;
@@ -42,10 +42,15 @@ struct Sample {
 struct Enough;
 
 impl Samples {
-    pub fn take(recorded: &Recorded, settings: Settings, pages: &mut Pages) -> Result<Samples> {
+    pub fn take(
+        recorded: &Recorded,
+        settings: Settings,
+        wal: &WalInMemory,
+        pages: &mut Pages,
+    ) -> Result<Samples> {
         let mut samples = Samples::default();
         let mut looked_at = 0;
-        let read = read(recorded, recorded.images(), |records| {
+        let read = wal.read(recorded.images(), |records| {
             records.into_iter().try_for_each(|lent| {
                 let bytes = Bytes::copy_from_slice(lent.bytes);
                 let raw = RawRecord { start: lent.start, end: lent.end, bytes };

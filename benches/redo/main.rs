@@ -2,10 +2,10 @@
 //! `cargo bench --bench redo`, as root. The last line is one JSON object.
 //!
 //! The WAL is pgbench's, made once by a stock Postgres with the settings of our computes and kept in a folder below `/tmp` for the
-//! next run. Recovery and our replay take turns; both start from the same files, in the page cache, and read the same WAL. Ours is one
-//! thread that applies record after record to pages that it loaded before; at its end every page must be the server's. The server loads
-//! them as it goes, so there are two ratios: `ratio` is of redo alone, `ratio_with_load` counts the loading with it. Both sides have their
-//! memory before they begin: the server its shared buffers, ours from the round before.
+//! next run. Recovery and our replay take turns; both start from the same files, in the page cache, and have the same WAL. Ours is one
+//! thread that decodes the WAL and applies record after record; WAL and pages are loaded to its memory before, and at its end every page
+//! must be the server's. The server loads both as it goes, so there are two ratios: `ratio` is of redo alone, `ratio_with_load` counts the
+//! loading with it. Both sides have their memory before they begin: the server its shared buffers, ours from the round before.
 //! Every round is printed; ratios are medians over the rounds. `--quick` has less of everything. `--only-ours` replays the WAL without
 //! all the rest: for a profiler.
 
@@ -20,6 +20,7 @@ mod stock_recovery;
 mod compare;
 mod fetch;
 mod files;
+mod in_memory;
 mod in_order;
 mod kinds;
 mod pages;
@@ -27,6 +28,7 @@ mod replay;
 
 use figures::{median, round};
 use files::Files;
+use in_memory::WalInMemory;
 use pages::Pages;
 use serde_json::json;
 use stock_recovery::{
@@ -64,24 +66,25 @@ fn main() -> anyhow::Result<()> {
     let recorded = Recorded::load_or_make(workload)?;
     println!("{recorded}");
 
+    let mut wal = WalInMemory::load(&recorded)?;
     let mut pages = Pages::new(Files::new(&recorded.before()))?;
     if asked("--only-ours") {
-        return only_ours(settings, &recorded, &mut pages);
+        return only_ours(settings, &recorded, &mut wal, &mut pages);
     }
-    let samples = kinds::Samples::take(&recorded, settings, &mut pages)?;
+    let samples = kinds::Samples::take(&recorded, settings, &wal, &mut pages)?;
     samples.measure_kinds();
     let chain100_us = samples.measure_chain()?;
     println!("{}", json!({ "what": "page from 100 heap inserts", "us": round(chain100_us) }));
 
-    let first_touched = replay::first_touched(&recorded)?;
+    let first_touched = replay::first_touched(&recorded, &wal)?;
     let mut rounds = Vec::new();
     for number in 0..settings.rounds {
         let (stock, ours);
         if number % 2 == 0 {
             stock = recovery::run(&recorded)?;
-            ours = replay::run(&recorded, &mut pages, &first_touched)?;
+            ours = replay::run(&recorded, &mut wal, &mut pages, &first_touched)?;
         } else {
-            ours = replay::run(&recorded, &mut pages, &first_touched)?;
+            ours = replay::run(&recorded, &mut wal, &mut pages, &first_touched)?;
             stock = recovery::run(&recorded)?;
         }
         let redo = ours.redo;
@@ -125,10 +128,15 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Replays as often as there are rounds.
-fn only_ours(settings: Settings, recorded: &Recorded, pages: &mut Pages) -> anyhow::Result<()> {
-    let first_touched = replay::first_touched(recorded)?;
+fn only_ours(
+    settings: Settings,
+    recorded: &Recorded,
+    wal: &mut WalInMemory,
+    pages: &mut Pages,
+) -> anyhow::Result<()> {
+    let first_touched = replay::first_touched(recorded, wal)?;
     for _ in 0..settings.rounds {
-        let ours = replay::run(recorded, pages, &first_touched)?;
+        let ours = replay::run(recorded, wal, pages, &first_touched)?;
         println!(
             "{}",
             json!({
@@ -146,7 +154,7 @@ fn only_ours(settings: Settings, recorded: &Recorded, pages: &mut Pages) -> anyh
 struct Figures {
     redo_mb_s: f64,
     stock_recovery_mb_s: f64,
-    /// Of pages in memory: the server's recovery, which loads them as it goes, took so many times as long as our redo.
+    /// Of WAL and pages in memory: the server's recovery, which loads them as it goes, took so many times as long as our redo.
     ratio: f64,
     /// Likewise as our redo and the loading before it.
     ratio_with_load: f64,
