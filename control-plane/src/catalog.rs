@@ -30,7 +30,7 @@ mod tests;
 use std::{fs, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Params, Row};
 
 use commit::Writer;
 pub use error::Error;
@@ -116,6 +116,18 @@ impl Inner {
         reader.execute_batch("PRAGMA query_only = ON")?;
         Ok(reader)
     }
+}
+
+/// All rows that a query finds.
+fn rows<T>(
+    catalog: &Connection,
+    sql: &str,
+    params: impl Params,
+    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, Error> {
+    let mut statement = catalog.prepare_cached(sql)?;
+    let rows = statement.query_map(params, row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// A column that holds JSON.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Time};
+use super::{Error, Time, rows};
 
 /// What a key begins with, so that one that was committed by mistake is found.
 pub const PREFIX: &str = "offshoot_";
@@ -53,16 +53,12 @@ pub fn insert(
 /// All keys.
 pub fn list(catalog: &Connection) -> Result<Vec<ApiKey>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM api_keys ORDER BY id");
-    let mut statement = catalog.prepare(&sql)?;
-    let rows = statement.query_map([], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [], from_row)
 }
 
 /// The hashes of all keys, and their numbers.
 pub fn hashes(catalog: &Connection) -> Result<Vec<([u8; 32], i64)>, Error> {
-    let mut statement = catalog.prepare("SELECT hash, id FROM api_keys")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, "SELECT hash, id FROM api_keys", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Removes a key; what it was.

@@ -1,9 +1,9 @@
 //! Branches: names and properties of timelines.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Error, Time, from_json};
+use super::{Error, Time, from_json, rows};
 
 /// A branch.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,27 @@ pub struct Branch {
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
+}
+
+impl Branch {
+    /// A branch without parent, called after its id.
+    pub fn new(id: &str, project: &str, timeline: &str, now: Time) -> Branch {
+        Branch {
+            id: id.to_owned(),
+            project: project.to_owned(),
+            name: id.to_owned(),
+            timeline: timeline.to_owned(),
+            parent: None,
+            parent_lsn: None,
+            parent_timestamp: None,
+            protected: false,
+            annotation: json!({}),
+            expires_at: None,
+            last_reset_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
 }
 
 const COLUMNS: &str = "id, project, name, timeline, parent, parent_lsn, parent_timestamp, \
@@ -126,17 +147,13 @@ pub fn of_timeline(
 /// A project's branches, in the order of their making.
 pub fn list(catalog: &Connection, project: &str) -> Result<Vec<Branch>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM branches WHERE project = ? ORDER BY created_at, id");
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([project], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [project], from_row)
 }
 
 /// Branches whose time is over.
 pub fn expired(catalog: &Connection, now: Time) -> Result<Vec<Branch>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM branches WHERE expires_at <= ?");
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([now], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [now], from_row)
 }
 
 /// Gives the children of one branch another parent, or none.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Error, Time};
+use super::{Error, Time, rows};
 
 /// A database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,9 +96,7 @@ pub fn find(catalog: &Connection, branch: &str, name: &str) -> Result<Option<Dat
 /// A branch's databases, in the order of their making.
 pub fn list(catalog: &Connection, branch: &str) -> Result<Vec<Database>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM databases WHERE branch = ? ORDER BY id");
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([branch], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [branch], from_row)
 }
 
 /// Removes a database.

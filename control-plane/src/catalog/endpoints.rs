@@ -1,9 +1,12 @@
 //! Endpoints: what connections are made to. A branch has at most one; its compute comes and goes.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Error, Time, from_json};
+use super::{Error, Time, from_json, rows};
+
+/// The limits of an endpoint that says none: a quarter of a processor.
+pub const CU_DEFAULT: f64 = 0.25;
 
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +37,27 @@ pub struct Endpoint {
     pub started_at: Option<Time>,
     /// When its compute was last suspended.
     pub suspended_at: Option<Time>,
+}
+
+impl Endpoint {
+    /// A branch's endpoint, called after it, of which nothing else is said.
+    pub fn new(project: &str, branch: &str, now: Time) -> Endpoint {
+        Endpoint {
+            id: super::ids::endpoint(branch),
+            project: project.to_owned(),
+            branch: branch.to_owned(),
+            name: None,
+            min_cu: CU_DEFAULT,
+            max_cu: CU_DEFAULT,
+            suspend_timeout_seconds: 0,
+            settings: json!({}),
+            disabled: false,
+            created_at: now,
+            updated_at: now,
+            started_at: None,
+            suspended_at: None,
+        }
+    }
 }
 
 const COLUMNS: &str = "id, project, branch, name, min_cu, max_cu, suspend_timeout_seconds, \
@@ -119,9 +143,7 @@ pub fn of_branch(catalog: &Connection, branch: &str) -> Result<Option<Endpoint>,
 /// A project's endpoints, in the order of their making.
 pub fn list(catalog: &Connection, project: &str) -> Result<Vec<Endpoint>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM endpoints WHERE project = ? ORDER BY created_at, id");
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([project], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [project], from_row)
 }
 
 /// Writes down that its compute was started.

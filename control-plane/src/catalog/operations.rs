@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Error, Time};
+use super::{Error, Time, rows};
 
 /// What an operation does, as the API calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,10 +178,8 @@ pub fn list(
         "SELECT {COLUMNS} FROM operations WHERE project = ? AND number < ? \
          ORDER BY number DESC LIMIT ?"
     );
-    let mut statement = catalog.prepare_cached(&sql)?;
     let before = before.unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![project, before, limit], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, params![project, before, limit], from_row)
 }
 
 /// Ends the operations of one kind that are under way for a project.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{Error, Time, from_json};
+use super::{Error, Time, from_json, rows};
 
 /// A project.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,10 +123,7 @@ pub fn list(catalog: &Connection, listed: &Listed) -> Result<Vec<Project>, Error
     );
     let search = listed.search.as_deref().unwrap_or_default().to_lowercase();
     let after = listed.after.as_deref().unwrap_or_default();
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows =
-        statement.query_map(params![after, listed.deleted, search, listed.limit], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, params![after, listed.deleted, search, listed.limit], from_row)
 }
 
 /// Projects whose tenant the pageserver does not have yet.
@@ -135,17 +132,13 @@ pub fn without_tenant(catalog: &Connection, limit: usize) -> Result<Vec<Project>
         "SELECT {COLUMNS} FROM projects WHERE tenant IS NULL AND deleted_at IS NULL \
          ORDER BY id LIMIT ?"
     );
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([limit], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [limit], from_row)
 }
 
 /// Projects that were deleted before this moment.
 pub fn deleted_before(catalog: &Connection, moment: Time) -> Result<Vec<String>, Error> {
-    let mut statement =
-        catalog.prepare_cached("SELECT id FROM projects WHERE deleted_at < ? ORDER BY id")?;
-    let rows = statement.query_map([moment], |row| row.get(0))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let sql = "SELECT id FROM projects WHERE deleted_at < ? ORDER BY id";
+    rows(catalog, sql, [moment], |row| row.get(0))
 }
 
 /// Writes down that the pageserver has its tenant.

@@ -117,38 +117,12 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
             catalog,
             &Branch {
                 name: if id == first { timelines::FIRST.to_owned() } else { id.clone() },
-                project: project.clone(),
-                timeline: timeline.name.clone(),
                 parent: parent.as_deref().map(branch_id),
                 parent_lsn: Some(timeline.branch_point.clone()),
-                parent_timestamp: None,
-                protected: false,
-                annotation: json!({}),
-                expires_at: None,
-                last_reset_at: None,
-                created_at: timeline.created_at,
-                updated_at: timeline.created_at,
-                id: id.clone(),
+                ..Branch::new(&id, project, &timeline.name, timeline.created_at)
             },
         )?;
-        endpoints::insert(
-            catalog,
-            &Endpoint {
-                id: ids::endpoint(&id),
-                project: project.clone(),
-                branch: id,
-                name: None,
-                min_cu: 0.25,
-                max_cu: 0.25,
-                suspend_timeout_seconds: 0,
-                settings: json!({}),
-                disabled: false,
-                created_at: timeline.created_at,
-                updated_at: timeline.created_at,
-                started_at: None,
-                suspended_at: None,
-            },
-        )?;
+        endpoints::insert(catalog, &Endpoint::new(project, &id, timeline.created_at))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Time, from_json};
+use super::{Error, Time, from_json, rows};
 
 /// A role of a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,21 @@ pub struct Role {
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
+}
+
+impl Role {
+    /// A role that may log in if it has a password.
+    pub fn new(branch: &str, name: &str, password: Option<String>, now: Time) -> Role {
+        Role {
+            branch: branch.to_owned(),
+            name: name.to_owned(),
+            verifier: None,
+            login: password.is_some(),
+            password,
+            created_at: now,
+            updated_at: now,
+        }
+    }
 }
 
 /// What is to be done in a branch's Postgres. Each can be done twice.
@@ -121,9 +136,7 @@ pub fn find(catalog: &Connection, branch: &str, name: &str) -> Result<Option<Rol
 /// A branch's roles, by name.
 pub fn list(catalog: &Connection, branch: &str) -> Result<Vec<Role>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM roles WHERE branch = ? ORDER BY name");
-    let mut statement = catalog.prepare_cached(&sql)?;
-    let rows = statement.query_map([branch], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, &sql, [branch], from_row)
 }
 
 /// Removes a role.
@@ -242,10 +255,7 @@ pub fn keep_verifiers(catalog: &Connection, branch: &str) -> Result<(), Error> {
 /// The changes that wait for a branch's Postgres, in order.
 pub fn waiting(catalog: &Connection, branch: &str) -> Result<Vec<(i64, Change)>, Error> {
     let sql = "SELECT id, change FROM changes WHERE branch = ? ORDER BY id";
-    let mut statement = catalog.prepare_cached(sql)?;
-    let rows = statement
-        .query_map([branch], |row| Ok((row.get(0)?, from_json(&row.get::<_, String>(1)?)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, sql, [branch], |row| Ok((row.get(0)?, from_json(&row.get::<_, String>(1)?)?)))
 }
 
 /// Takes a change that was done off the list.

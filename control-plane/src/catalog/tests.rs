@@ -32,21 +32,7 @@ fn project(id: &str) -> Project {
 }
 
 fn branch(id: &str, project: &str, timeline: &str) -> Branch {
-    Branch {
-        id: id.to_owned(),
-        project: project.to_owned(),
-        name: id.to_owned(),
-        timeline: timeline.to_owned(),
-        parent: None,
-        parent_lsn: None,
-        parent_timestamp: None,
-        protected: false,
-        annotation: json!({}),
-        expires_at: None,
-        last_reset_at: None,
-        created_at: NOW,
-        updated_at: NOW,
-    }
+    Branch::new(id, project, timeline, NOW)
 }
 
 fn timeline(project: &str, name: &str, parent: Option<&str>) -> Timeline {
@@ -60,15 +46,7 @@ fn timeline(project: &str, name: &str, parent: Option<&str>) -> Timeline {
 }
 
 fn role(branch: &str, name: &str) -> Role {
-    Role {
-        branch: branch.to_owned(),
-        name: name.to_owned(),
-        verifier: None,
-        password: Some("secret".to_owned()),
-        login: true,
-        created_at: NOW,
-        updated_at: NOW,
-    }
+    Role::new(branch, name, Some("secret".to_owned()), NOW)
 }
 
 /// A project `p` with its first branch.

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, from_json};
+use super::{Error, from_json, rows};
 
 /// The name of a tenant's first timeline, which goes only with its tenant.
 pub const FIRST: &str = "main";
@@ -118,9 +118,7 @@ pub fn removable(catalog: &Connection, limit: usize) -> Result<Vec<Timeline>, Er
                WHERE t.state = 'doomed' AND t.name <> 'main' AND NOT EXISTS \
                (SELECT 1 FROM timelines c WHERE c.project = t.project AND c.parent = t.name) \
                LIMIT ?";
-    let mut statement = catalog.prepare_cached(sql)?;
-    let rows = statement.query_map([limit], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, sql, [limit], from_row)
 }
 
 /// After a crash: timelines whose making was under way, but for those of projects without tenant,
@@ -129,7 +127,5 @@ pub fn under_way(catalog: &Connection) -> Result<Vec<(Timeline, Option<String>)>
     let sql = "SELECT t.project, t.name, t.parent, t.moment, b.id FROM timelines t \
                LEFT JOIN branches b ON b.project = t.project AND b.timeline = t.name \
                WHERE t.state = 'wanted' AND t.parent IS NOT NULL";
-    let mut statement = catalog.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| Ok((from_row(row)?, row.get(4)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows(catalog, sql, [], |row| Ok((from_row(row)?, row.get(4)?)))
 }

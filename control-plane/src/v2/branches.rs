@@ -215,18 +215,12 @@ pub(super) async fn create(
         let now = now();
         let branch = branches::Branch {
             name: new.name.clone().unwrap_or_else(|| id.clone()),
-            project: project.clone(),
-            timeline: timeline_name(&id, 0),
             parent: Some(parent.id.clone()),
-            parent_lsn: None,
             parent_timestamp: new.parent_timestamp.clone(),
             protected: new.protected,
             annotation,
             expires_at,
-            last_reset_at: None,
-            created_at: now,
-            updated_at: now,
-            id,
+            ..branches::Branch::new(&id, &project, &timeline_name(&id, 0), now)
         };
         let endpoint = endpoints.first().map(|asked| {
             let settings = &found.endpoint_settings;

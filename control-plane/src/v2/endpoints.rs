@@ -19,14 +19,12 @@ use super::{
 use crate::{
     State as ComputeState,
     catalog::{
-        self, Time, branches, endpoints, ids,
+        self, Time, branches,
+        endpoints::{self, CU_DEFAULT},
         operations::{self, Action, Status},
         projects,
     },
 };
-
-/// The limits of an endpoint that says none: a quarter of a processor.
-const CU_DEFAULT: f64 = 0.25;
 
 /// An endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -211,19 +209,11 @@ pub(super) fn new_row(
     let (min_cu, max_cu) = limits_of(settings);
     let pg_settings = settings.get("pg_settings").cloned();
     endpoints::Endpoint {
-        id: ids::endpoint(branch),
-        project: project.to_owned(),
-        branch: branch.to_owned(),
-        name: None,
         min_cu,
         max_cu,
         suspend_timeout_seconds: suspend_timeout_of(settings),
         settings: pg_settings.map_or(json!({}), |settings| json!({ "pg_settings": settings })),
-        disabled: false,
-        created_at: now,
-        updated_at: now,
-        started_at: None,
-        suspended_at: None,
+        ..endpoints::Endpoint::new(project, branch, now)
     }
 }
 

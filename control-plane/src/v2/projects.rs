@@ -206,29 +206,10 @@ fn rows(new: &NewProject, now: catalog::Time) -> Result<Rows, ApiError> {
     let operation = operation(&id, branch_of, endpoint_of, action, status);
     Ok(Rows {
         branch: branches::Branch {
-            id: branch_id.clone(),
-            project: id.clone(),
             name: new.branch.name.clone().unwrap_or_else(|| timelines::FIRST.to_owned()),
-            timeline: timelines::FIRST.to_owned(),
-            parent: None,
-            parent_lsn: None,
-            parent_timestamp: None,
-            protected: false,
-            annotation: json!({}),
-            expires_at: None,
-            last_reset_at: None,
-            created_at: now,
-            updated_at: now,
+            ..branches::Branch::new(&branch_id, &id, timelines::FIRST, now)
         },
-        role: roles::Role {
-            branch: branch_id.clone(),
-            name: role,
-            verifier: None,
-            password: Some(ids::secret(random)),
-            login: true,
-            created_at: now,
-            updated_at: now,
-        },
+        role: roles::Role::new(&branch_id, &role, Some(ids::secret(random)), now),
         project: Project {
             name: new.name.clone().unwrap_or_else(|| id.clone()),
             id,

@@ -118,15 +118,7 @@ pub(super) async fn create(
                 "the branch has a role {name:?} already: choose another name"
             )));
         }
-        let role = roles::Role {
-            branch: branch.id.clone(),
-            name: name.clone(),
-            verifier: None,
-            password: password.clone(),
-            login: !no_login,
-            created_at: now(),
-            updated_at: now(),
-        };
+        let role = roles::Role::new(&branch.id, &name, password.clone(), now());
         roles::put(catalog, &role)?;
         Ok((Change::Role { name }, Role::with(role, password)))
     };
