@@ -45,7 +45,7 @@ pub use proxy::{
     Verifier,
 };
 pub use users::Users;
-pub use v2::{ApiError, ConnectAt, Context, ManagementConfig};
+pub use v2::{ConnectAt, ManagementConfig};
 
 /// What a control plane needs to know.
 #[derive(Clone, Debug)]
@@ -112,20 +112,20 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Listens and serves until [`ControlPlane::shutdown`].
-    pub async fn start(config: Config) -> Result<ControlPlane, Error> {
+    pub async fn start(mut config: Config) -> Result<ControlPlane, Error> {
         let listener = TcpListener::bind(config.http)
             .await
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let local_addr = listener
             .local_addr()
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
-        let (proxy_config, suspend_after) = (config.proxy.clone(), config.suspend_after);
-        let endpoints = Arc::new(Endpoints::new(config.clone())?);
+        let (proxy_config, wanted) = (config.proxy.take(), config.management.take());
+        let (pageserver_http, suspend_after) = (config.pageserver_http, config.suspend_after);
+        let endpoints = Arc::new(Endpoints::new(config)?);
         let mut router = http::router(endpoints.clone());
         let mut management = None;
-        if let Some(wanted) = config.management {
-            let service =
-                v2::Service::start(wanted, config.pageserver_http, endpoints.clone()).await?;
+        if let Some(wanted) = wanted {
+            let service = v2::Service::start(wanted, pageserver_http, endpoints.clone()).await?;
             router = router.nest("/api/v2", v2::router(service.context.clone()));
             management = Some(service);
         }
@@ -156,16 +156,6 @@ impl ControlPlane {
     /// Where the proxy listens, if there is one.
     pub fn proxy_addr(&self) -> Option<SocketAddr> {
         self.proxy.as_ref().map(Proxy::local_addr)
-    }
-
-    /// The endpoints, for a caller in the same process.
-    pub fn endpoints(&self) -> &Endpoints {
-        &self.endpoints
-    }
-
-    /// Projects and what belongs to them: an endpoint is woken here.
-    pub fn management(&self) -> Option<&Arc<Context>> {
-        self.management.as_ref().map(|service| &service.context)
     }
 
     /// Stops every compute, then the proxy and the HTTP server. A client that still waits for a start

@@ -77,10 +77,6 @@ struct TakenTimeline {
     last_record_lsn: String,
 }
 
-/// No field: it is only said.
-#[derive(Serialize)]
-struct Nothing {}
-
 impl PageserverClient {
     /// Has the pageserver of this name serve a tenant from now on.
     pub(crate) async fn move_tenant(&self, tenant: &str, to: &str) -> Result<Move, Error> {
@@ -114,7 +110,7 @@ impl PageserverClient {
         if let Some(old) = old.filter(|old| *old != new) {
             let path = format!("tenants/{id}/look");
             let told: Result<Tenant, Error> =
-                self.ask_one(old, Method::POST, &path, None::<&Nothing>, STATUS_MAX).await;
+                self.ask_one(old, Method::POST, &path, None::<&()>, STATUS_MAX).await;
             if let Err(error) = told {
                 tracing::warn!(tenant = %id, %old, %error, "the pageserver before was not told");
             }
@@ -136,7 +132,7 @@ impl PageserverClient {
     async fn statuses(&self) -> Vec<(SocketAddr, Status)> {
         let asked = self.all().iter().map(async |at| {
             let status =
-                self.ask_one(at.http, Method::GET, "status", None::<&Nothing>, STATUS_MAX).await;
+                self.ask_one(at.http, Method::GET, "status", None::<&()>, STATUS_MAX).await;
             status.ok().map(|status| (at.http, status))
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()

@@ -47,11 +47,12 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use context::{ConnectAt, Context, ManagementConfig};
+pub use context::{ConnectAt, ManagementConfig};
 pub(crate) use directory::Projects;
-pub use error::ApiError;
 
 use crate::{Endpoints, catalog::Catalog};
+use context::Context;
+use error::ApiError;
 use storage::Storage;
 
 /// The catalog's file, in its folder.

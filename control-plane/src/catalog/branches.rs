@@ -80,14 +80,14 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Branch> {
 
 /// Adds a branch.
 pub fn insert(catalog: &Connection, branch: &Branch) -> Result<(), Error> {
-    refuse_taken(catalog, branch)?;
+    refuse_taken(catalog, &branch.project, &branch.name, None)?;
     let sql = format!("INSERT INTO branches ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)");
     write(catalog, &sql, branch)
 }
 
 /// Writes a branch anew.
 pub fn update(catalog: &Connection, branch: &Branch) -> Result<(), Error> {
-    refuse_taken(catalog, branch)?;
+    refuse_taken(catalog, &branch.project, &branch.name, Some(&branch.id))?;
     let sql = "UPDATE branches SET project = ?2, name = ?3, timeline = ?4, parent = ?5, \
                parent_lsn = ?6, parent_timestamp = ?7, protected = ?8, annotation = ?9, \
                expires_at = ?10, last_reset_at = ?11, created_at = ?12, updated_at = ?13 \
@@ -114,16 +114,41 @@ fn write(catalog: &Connection, sql: &str, branch: &Branch) -> Result<(), Error> 
     Ok(())
 }
 
-fn refuse_taken(catalog: &Connection, branch: &Branch) -> Result<(), Error> {
-    let sql = "SELECT 1 FROM branches WHERE project = ? AND name = ? AND id <> ?";
+/// Refuses a name that a branch of the project has, but for the one of this id.
+pub fn refuse_taken(
+    catalog: &Connection,
+    project: &str,
+    name: &str,
+    but_for: Option<&str>,
+) -> Result<(), Error> {
+    let sql = "SELECT 1 FROM branches WHERE project = ?1 AND name = ?2 AND id IS NOT ?3";
     let mut statement = catalog.prepare_cached(sql)?;
-    if statement.exists([&branch.project, &branch.name, &branch.id])? {
+    if statement.exists(params![project, name, but_for])? {
         return Err(Error::Exists(format!(
-            "the project has a branch {:?} already: choose another name",
-            branch.name
+            "the project has a branch {name:?} already: choose another name"
         )));
     }
     Ok(())
+}
+
+/// Refuses a branch that is to stay as it is.
+pub fn refuse_protected(branch: &Branch) -> Result<(), Error> {
+    match branch.protected {
+        true => Err(Error::Refused(
+            "the branch is protected: take its protection away first".to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a branch that the pageserver does not have yet.
+pub fn refuse_unmade(catalog: &Connection, branch: &Branch) -> Result<(), Error> {
+    match super::timelines::is_made(catalog, &branch.project, &branch.timeline)? {
+        Some(true) => Ok(()),
+        _ => {
+            Err(Error::Exists(format!("branch {} is still being made: try again later", branch.id)))
+        }
+    }
 }
 
 /// A branch of a project.

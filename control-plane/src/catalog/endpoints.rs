@@ -60,6 +60,16 @@ impl Endpoint {
     }
 }
 
+/// Refuses an endpoint that is not to be started.
+pub fn refuse_disabled(endpoint: &Endpoint) -> Result<(), Error> {
+    match endpoint.disabled {
+        true => {
+            Err(Error::Refused(format!("endpoint {} is disabled: enable it first", endpoint.id)))
+        }
+        false => Ok(()),
+    }
+}
+
 const COLUMNS: &str = "id, project, branch, name, min_cu, max_cu, suspend_timeout_seconds, \
                        settings, disabled, created_at, updated_at, started_at, suspended_at";
 

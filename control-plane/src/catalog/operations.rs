@@ -146,7 +146,7 @@ pub fn insert(catalog: &Connection, new: &New, now: Time) -> Result<Operation, E
     })
 }
 
-/// Says how far an operation is; the operation as it is now. One that is over stays as it is.
+/// Says how far an operation is. One that is over stays as it is.
 pub fn set_status(
     catalog: &Connection,
     id: &str,

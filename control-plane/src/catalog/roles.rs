@@ -169,6 +169,18 @@ pub fn password(catalog: &Connection, role: &Role) -> Result<Option<String>, Err
     Ok(statement.query_row([verifier], |row| row.get(0)).optional()?)
 }
 
+/// A branch's roles by name, each with its password if that is known.
+pub fn with_passwords(
+    catalog: &Connection,
+    branch: &str,
+) -> Result<Vec<(Role, Option<String>)>, Error> {
+    let with_password = |role: Role| {
+        let password = password(catalog, &role)?;
+        Ok((role, password))
+    };
+    list(catalog, branch)?.into_iter().map(with_password).collect()
+}
+
 /// Gives a role the verifier that was made of the password it was to have; whether it was still to
 /// have that one.
 pub fn set_verifier(

@@ -109,9 +109,17 @@ pub(super) fn view_now(
     catalog: &Connection,
     branch: &branches::Branch,
 ) -> Result<Branch, catalog::Error> {
-    let project = projects::get(catalog, &branch.project)?;
+    view_in(catalog, &projects::get(catalog, &branch.project)?, branch)
+}
+
+/// A branch of this project as it is now.
+fn view_in(
+    catalog: &Connection,
+    project: &Project,
+    branch: &branches::Branch,
+) -> Result<Branch, catalog::Error> {
     let is_made = timelines::is_made(catalog, &branch.project, &branch.timeline)?;
-    Ok(view(branch, &project, is_made.unwrap_or(false)))
+    Ok(view(branch, project, is_made.unwrap_or(false)))
 }
 
 /// Which moment a request means; the head where it says none.
@@ -198,18 +206,14 @@ pub(super) async fn create(
             };
             let parent = asked_parent.unwrap_or_else(|| found.default_branch.clone());
             let parent = branches::get(catalog, &read_project, &parent)?;
-            let is_made = timelines::is_made(catalog, &read_project, &parent.timeline)?;
-            Ok((found, parent, is_made.unwrap_or(false), earlier))
+            if earlier.is_none() {
+                branches::refuse_unmade(catalog, &parent)?;
+            }
+            Ok((found, parent, earlier))
         });
-        let (found, parent, is_made, earlier) = read.await?;
+        let (found, parent, earlier) = read.await?;
         if let Some(earlier) = earlier {
             return created_answer(&context, project, earlier, Vec::new()).await;
-        }
-        if !is_made {
-            return Err(ApiError::conflict(format!(
-                "branch {} is still being made: try again later",
-                parent.id
-            )));
         }
         let id = ids::branch(&mut rand::rng());
         let now = now();
@@ -328,21 +332,14 @@ async fn created_answer(
 ) -> Result<BranchCreated, ApiError> {
     let read = context.catalog.read(move |catalog| {
         let row = branches::get(catalog, &project, &branch)?;
-        let mut with_passwords = Vec::new();
-        for role in roles::list(catalog, &row.id)? {
-            let password = roles::password(catalog, &role)?;
-            with_passwords.push((role, password));
-        }
+        let with_passwords = roles::with_passwords(catalog, &row.id)?;
         let endpoint = endpoints::of_branch(catalog, &row.id)?;
         let databases = databases::list(catalog, &row.id)?;
         Ok((view_now(catalog, &row)?, row, with_passwords, endpoint, databases))
     });
     let (branch, row, roles, endpoint, databases) = read.await?;
     let connect = |endpoint: &endpoints::Endpoint| {
-        let database = databases.first()?;
-        let (role, password) = roles.iter().find(|(role, _)| role.name == database.owner)?;
-        let (at, password) = (&context.connect_at, password.as_deref()?);
-        Some(details(at, &endpoint.id, &role.name, password, &database.name))
+        details(&context.connect_at, &endpoint.id, &roles, &databases)
     };
     Ok(BranchCreated {
         connection_uris: endpoint.iter().filter_map(connect).collect(),
@@ -366,7 +363,7 @@ pub(super) async fn list(
     let limit = page_limit(query.limit)?;
     let after = query.cursor.filter(|cursor| !cursor.is_empty());
     let read = context.catalog.read(move |catalog| {
-        projects::get(catalog, &project)?;
+        let found = projects::get(catalog, &project)?;
         let mut rows = matching(catalog, &project, query.search.as_deref())?;
         if let Some(after) = after {
             let place = rows.iter().position(|row| row.id == after);
@@ -376,7 +373,7 @@ pub(super) async fn list(
         rows.truncate(limit);
         let next = rows.last().filter(|_| !is_last).map(|last| last.id.clone());
         let branches =
-            rows.iter().map(|row| view_now(catalog, row)).collect::<Result<Vec<_>, _>>()?;
+            rows.iter().map(|row| view_in(catalog, &found, row)).collect::<Result<Vec<_>, _>>()?;
         Ok((rows, branches, next))
     });
     let (rows, branches, next) = read.await?;
@@ -532,11 +529,7 @@ pub(super) async fn remove(
                 "the default branch cannot be deleted: set another one as default first".to_owned(),
             ));
         }
-        if row.protected {
-            return Err(catalog::Error::Refused(
-                "the branch is protected: take its protection away first".to_owned(),
-            ));
-        }
+        branches::refuse_protected(&row)?;
         let branch = view_now(catalog, &row)?;
         branches::remove(catalog, &row)?;
         Ok((operations::insert(catalog, &new, now())?, branch, row))

@@ -1,6 +1,6 @@
 //! The computes behind endpoints: woken, suspended, and brought up to what the catalog says.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     context::Context,
@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl Context {
-    /// Wakes an endpoint's compute, unless it is awake; where its Postgres listens. What was
-    /// changed while it slept is applied before this answers.
-    pub async fn wake(&self, endpoint: &str) -> Result<SocketAddr, ApiError> {
+    /// Wakes an endpoint's compute, unless it is awake. What was changed while it slept is applied
+    /// before this answers.
+    pub(super) async fn wake(&self, endpoint: &str) -> Result<(), ApiError> {
         let (endpoint, branch) = self.endpoint(endpoint).await?;
         let _turn = self.turn(&branch.id).await;
         // A restore may have come before.
@@ -30,8 +30,8 @@ impl Context {
         self.start(&endpoint, &branch).await
     }
 
-    /// Suspends an endpoint's compute; whether it ran.
-    pub(super) async fn suspend(&self, endpoint: &str) -> Result<bool, ApiError> {
+    /// Suspends an endpoint's compute, if it runs.
+    pub(super) async fn suspend(&self, endpoint: &str) -> Result<(), ApiError> {
         let (endpoint, branch) = self.endpoint(endpoint).await?;
         let _turn = self.turn(&branch.id).await;
         let (endpoint, branch) = self.endpoint(&endpoint.id).await?;
@@ -52,55 +52,39 @@ impl Context {
     }
 
     /// [`Context::wake`], by who has the branch's turn.
-    pub(super) async fn start(
-        &self,
-        endpoint: &Endpoint,
-        branch: &Branch,
-    ) -> Result<SocketAddr, ApiError> {
-        if endpoint.disabled {
-            return Err(ApiError::refused(format!(
-                "endpoint {} is disabled: enable it first",
-                endpoint.id
-            )));
+    async fn start(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
+        endpoints::refuse_disabled(endpoint)?;
+        if let Some(compute) = self.running(branch) {
+            return self.apply_at_start(branch, &compute).await;
         }
-        let ran = self.running(branch).is_some();
-        let compute = match self.running(branch) {
-            Some(compute) => compute,
-            None => {
-                self.ensure_tenant(&branch.project).await?;
-                let request = StartRequest {
-                    tenant: branch.project.clone(),
-                    branch: branch.timeline.clone(),
-                    port: None,
-                    settings: Some(pg_settings(endpoint)),
-                };
-                self.endpoints.start(&request).await?
-            }
+        self.ensure_tenant(&branch.project).await?;
+        let request = StartRequest {
+            tenant: branch.project.clone(),
+            branch: branch.timeline.clone(),
+            port: None,
+            settings: Some(pg_settings(endpoint)),
         };
+        let compute = self.endpoints.start(&request).await?;
         self.apply_at_start(branch, &compute).await?;
-        if !ran {
-            self.take_over(branch, &compute).await?;
-            let id = endpoint.id.clone();
-            self.catalog.write(move |catalog| endpoints::set_started(catalog, &id, now())).await?;
-        }
-        Ok(SocketAddr::new(compute.host, compute.port))
+        self.take_over(branch, &compute).await?;
+        let id = endpoint.id.clone();
+        let written =
+            self.catalog.write(move |catalog| endpoints::set_started(catalog, &id, now()));
+        Ok(written.await?)
     }
 
     /// [`Context::suspend`], by who has the branch's turn.
-    pub(super) async fn stop(
-        &self,
-        endpoint: &Endpoint,
-        branch: &Branch,
-    ) -> Result<bool, ApiError> {
-        let Some(compute) = self.running(branch) else { return Ok(false) };
+    pub(super) async fn stop(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
+        let Some(compute) = self.running(branch) else { return Ok(()) };
         // What was made by SQL is known afterwards; a Postgres that does not answer is stopped too.
         if let Err(error) = self.take_over(branch, &compute).await {
             tracing::info!(branch = branch.id, error = error.message, "roles were not looked at");
         }
         self.endpoints.stop(&branch.project, &branch.timeline).await?;
         let id = endpoint.id.clone();
-        self.catalog.write(move |catalog| endpoints::set_suspended(catalog, &id, now())).await?;
-        Ok(true)
+        let written =
+            self.catalog.write(move |catalog| endpoints::set_suspended(catalog, &id, now()));
+        Ok(written.await?)
     }
 
     /// Ends the compute of a timeline that no branch stands for any more.
@@ -206,21 +190,6 @@ impl Context {
             databases::take_over(catalog, &id, &databases, now())
         });
         Ok(taken_over.await?)
-    }
-
-    /// What a role's password is checked against: by its Postgres where that runs, else as the
-    /// catalog knows it. `None` where the role is not known, may not log in or has no password.
-    pub async fn verifier(&self, endpoint: &str, role: &str) -> Result<Option<String>, ApiError> {
-        let (_, branch) = self.endpoint(endpoint).await?;
-        if let Some(compute) = self.running(&branch) {
-            let socket_folder = self.socket_folder(&compute);
-            let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
-            match postgres.verifier(role).await {
-                Ok(verifier) => return Ok(verifier),
-                Err(error) => tracing::debug!(%error, "a verifier was looked for in the catalog"),
-            }
-        }
-        self.known_verifier(&branch, role).await
     }
 
     /// A role's verifier as the catalog has it, made now where only its password is known.

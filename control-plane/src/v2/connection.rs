@@ -101,24 +101,27 @@ fn uri(at: &ConnectAt, endpoint: &str, role: &str, password: &str, database: &st
     format!("postgresql://{role}:{password}@{host}/{database}?sslmode=require{named}")
 }
 
-/// How to connect to an endpoint.
+/// How to connect to an endpoint: to its branch's first database, as that one's owner. `None` where
+/// there is no such database, or the password of its owner is not known.
 pub(super) fn details(
     at: &ConnectAt,
     endpoint: &str,
-    role: &str,
-    password: &str,
-    database: &str,
-) -> ConnectionDetails {
-    ConnectionDetails {
-        connection_uri: uri(at, endpoint, role, password, database),
+    roles: &[(roles::Role, Option<String>)],
+    databases: &[databases::Database],
+) -> Option<ConnectionDetails> {
+    let database = databases.first()?;
+    let (role, password) = roles.iter().find(|(role, _)| role.name == database.owner)?;
+    let password = password.as_deref()?;
+    Some(ConnectionDetails {
+        connection_uri: uri(at, endpoint, &role.name, password, &database.name),
         connection_parameters: ConnectionParameters {
-            database: database.to_owned(),
+            database: database.name.clone(),
             password: password.to_owned(),
-            role: role.to_owned(),
+            role: role.name.clone(),
             host: host(at, endpoint),
             pooler_host: host(at, &pooler(endpoint)),
         },
-    }
+    })
 }
 
 /// What an endpoint is called for pooled connections.

@@ -368,15 +368,13 @@ pub(super) async fn update(
     // A good change of it as it is now; another one that comes between is checked again below.
     set_options(&mut row, &options)?;
     let new =
-        operation(&project, Some(&branch.id), Some(&id), Action::ApplyConfig, Status::Running);
+        operation(&project, Some(&branch.id), Some(&id), Action::ApplyConfig, Status::Finished);
     let written = context.catalog.write(move |catalog| {
         let mut row = endpoints::get(catalog, &project, &id)?;
         set_options(&mut row, &options).map_err(|error| catalog::Error::Refused(error.message))?;
         row.updated_at = time::now();
         endpoints::update(catalog, &row)?;
-        let operation = operations::insert(catalog, &new, time::now())?;
-        operations::set_status(catalog, &operation.id, Status::Finished, None, time::now())?;
-        Ok((row, operations::get(catalog, &project, &operation.id)?))
+        Ok((row, operations::insert(catalog, &new, time::now())?))
     });
     let (row, operation) = written.await?;
     let endpoint = Endpoint::view(&context, &row, &branch);
@@ -396,11 +394,11 @@ pub(super) async fn delete(
         let _turn = context.turn(&branch.id).await;
         let (row, branch) = find(&context, project.clone(), id.clone()).await?;
         let operation = begin(&context, &row, Action::SuspendCompute).await?;
-        let stopped = context.stop(&row, &branch).await.map(|_| ());
+        let stopped = context.stop(&row, &branch).await;
         if stopped.is_ok() {
             context.catalog.write(move |catalog| endpoints::remove(catalog, &id)).await?;
         }
-        let ended = context.end(&operation, stopped.as_ref().map(|_| ())).await?;
+        let ended = context.end(&operation, stopped.as_ref().copied()).await?;
         stopped?;
         let endpoint = Endpoint::view(&context, &row, &branch);
         Ok(EndpointOperations { endpoint, operations: vec![ended.into()] })
@@ -457,8 +455,8 @@ async fn ask(
     verb: Verb,
 ) -> Result<Json<EndpointOperations>, ApiError> {
     let (row, branch) = find(&context, project, id).await?;
-    if row.disabled && !matches!(verb, Verb::Suspend) {
-        return Err(ApiError::refused(format!("endpoint {} is disabled: enable it first", row.id)));
+    if !matches!(verb, Verb::Suspend) {
+        endpoints::refuse_disabled(&row)?;
     }
     let actions: &[Action] = match verb {
         Verb::Start => &[Action::StartCompute],
@@ -498,14 +496,14 @@ pub(super) async fn carry_out(
 ) {
     for operation in operations {
         let outcome = if operation.action == Action::StartCompute.name() {
-            context.wake(endpoint).await.map(|_| ())
+            context.wake(endpoint).await
         } else {
-            context.suspend(endpoint).await.map(|_| ())
+            context.suspend(endpoint).await
         };
         if let Err(error) = &outcome {
             tracing::warn!(endpoint, action = operation.action, error = error.message, "failed");
         }
-        if let Err(error) = context.end(&operation, outcome.as_ref().map(|_| ())).await {
+        if let Err(error) = context.end(&operation, outcome.as_ref().copied()).await {
             tracing::warn!(endpoint, error = error.message, "an operation's end is not written");
         }
     }

@@ -80,13 +80,6 @@ impl Postgres<'_> {
         Ok((roles.collect(), databases.collect()))
     }
 
-    /// The verifier of one role that may log in.
-    pub(super) async fn verifier(&self, role: &str) -> Result<Option<String>, SqlError> {
-        let client = self.connect(MAINTENANCE).await?;
-        let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = $1 AND rolcanlogin";
-        Ok(client.query_opt(sql, &[&role]).await?.and_then(|row| row.get(0)))
-    }
-
     /// Gives a role a verifier.
     pub(super) async fn set_verifier(&self, role: &str, verifier: &str) -> Result<(), SqlError> {
         let client = self.connect(MAINTENANCE).await?;

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     branches::view_of_new,
-    connection::{ConnectionDetails, details},
+    connection::details,
     context::{Context, finish, operation},
     databases::Database,
     endpoints::{self as endpoint_routes, Endpoint},
@@ -273,14 +273,9 @@ struct Created {
 fn read_created(catalog: &rusqlite::Connection, id: &str) -> Result<Created, catalog::Error> {
     let project = projects::get(catalog, id)?;
     let branch = branches::get(catalog, id, &project.default_branch)?;
-    let mut with_passwords = Vec::new();
-    for role in roles::list(catalog, &branch.id)? {
-        let password = roles::password(catalog, &role)?;
-        with_passwords.push((role, password));
-    }
     Ok(Created {
         endpoints: endpoints::list(catalog, id)?,
-        roles: with_passwords,
+        roles: roles::with_passwords(catalog, &branch.id)?,
         databases: databases::list(catalog, &branch.id)?,
         operations: operations::list(catalog, id, None, 1)?,
         project,
@@ -290,14 +285,11 @@ fn read_created(catalog: &rusqlite::Connection, id: &str) -> Result<Created, cat
 
 fn answer(context: &Context, created: Created) -> ProjectCreated {
     let Created { project, branch, endpoints, roles, databases, operations } = created;
-    let uri = |endpoint: &endpoints::Endpoint| -> Option<ConnectionDetails> {
-        let database = databases.first()?;
-        let (role, password) = roles.iter().find(|(role, _)| role.name == database.owner)?;
-        let password = password.as_deref()?;
-        Some(details(&context.connect_at, &endpoint.id, &role.name, password, &database.name))
+    let connect = |endpoint: &endpoints::Endpoint| {
+        details(&context.connect_at, &endpoint.id, &roles, &databases)
     };
     ProjectCreated {
-        connection_uris: endpoints.iter().filter_map(uri).collect(),
+        connection_uris: endpoints.iter().filter_map(connect).collect(),
         branch: view_of_new(&branch, &project),
         endpoints: endpoints.iter().map(|row| Endpoint::view(context, row, &branch)).collect(),
         roles: roles.into_iter().map(|(role, password)| Role::with(role, password)).collect(),

@@ -101,17 +101,17 @@ async fn put_back(
             let written = context.catalog.write(move |catalog| {
                 let view = switch(catalog, branch, &source, &timeline, at, &asked)?;
                 operations::set_status(catalog, &operation, Status::Finished, None, now())?;
-                Ok(view)
+                Ok((operations::get(catalog, &timeline.project, &operation)?, view))
             });
             written.await.map_err(ApiError::from)
         }
         Err(error) => Err(error.into()),
     };
-    let view = match switched {
-        Ok(view) => view,
+    let (ended, view) = match switched {
+        Ok(switched) => switched,
         Err(error) => return Err(give_up(&context, &timeline, &operation, error).await),
     };
-    let mut operations = vec![context.end(&operation, Ok(())).await?.into()];
+    let mut operations = vec![ended.into()];
     operations.extend(follow(&context, &branch).await?);
     context.work.notify_one();
     Ok(BranchOperations { branch: view, operations })
@@ -123,28 +123,14 @@ fn check(
     source: &branches::Branch,
     keep_as: Option<&str>,
 ) -> Result<(), catalog::Error> {
-    if branch.protected {
-        return Err(catalog::Error::Refused(
-            "the branch is protected: take its protection away first".to_owned(),
-        ));
-    }
-    let project = &branch.project;
+    branches::refuse_protected(branch)?;
     for branch in [branch, source] {
-        if timelines::is_made(catalog, project, &branch.timeline)? != Some(true) {
-            return Err(catalog::Error::Exists(format!(
-                "branch {} is still being made: try again later",
-                branch.id
-            )));
-        }
+        branches::refuse_unmade(catalog, branch)?;
     }
-    let is_taken = |row: &branches::Branch| Some(row.name.as_str()) == keep_as;
-    if branches::list(catalog, project)?.iter().any(is_taken) {
-        return Err(catalog::Error::Exists(format!(
-            "the project has a branch {:?} already: choose another name",
-            keep_as.unwrap_or_default()
-        )));
+    match keep_as {
+        Some(name) => branches::refuse_taken(catalog, &branch.project, name, None),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Lets the branch stand for its new timeline.
