@@ -31,6 +31,14 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// What a compute says may hold its tenant's data, and other computes run as other users.
 const LOG_MODE: u32 = 0o600;
 
+/// What a compute's Postgres logs to, in the compute's folder.
+pub(crate) const POSTGRES_LOG: &str = "postgres.log";
+
+/// Where that is kept after the compute's end: beside what the compute itself logged.
+pub(crate) fn kept_log(log: &Path) -> PathBuf {
+    log.with_extension(POSTGRES_LOG)
+}
+
 /// What a child is told: everything but how it is watched.
 pub(crate) struct Spec {
     pub executable: PathBuf,
@@ -109,7 +117,7 @@ impl Child {
             // Its standard output ends now, unless something outside the group still holds it.
             let heard = tokio::time::timeout(LAST_WORDS_MAX, listening).await;
             let last_words = heard.ok().and_then(Result::ok).flatten();
-            clear(spec.folder).await;
+            clear(spec.folder, &spec.log).await;
             let clean = stopped.is_cancelled() && status.is_some_and(|status| status.success());
             let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
             report.send_replace(Phase::Ended { reason });
@@ -176,8 +184,15 @@ async fn listen(
     last_words
 }
 
-async fn clear(folder: PathBuf) {
+/// Removes what is left of a compute, but for what its Postgres said last.
+async fn clear(folder: PathBuf, log: &Path) {
     let shown = folder.display().to_string();
+    match std::fs::rename(folder.join(POSTGRES_LOG), kept_log(log)) {
+        Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = shown, %reason, "the log of a Postgres could not be kept");
+        }
+        _ => {}
+    }
     match tokio::task::spawn_blocking(move || leftovers::clear(&folder)).await {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {

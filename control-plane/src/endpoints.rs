@@ -15,7 +15,7 @@ use protocol::{TenantId, TimelineId};
 
 use crate::{
     Addresses, Awake, Compute, Config, Error, StartRequest, Status,
-    child::{Child, Phase, Spec},
+    child::{self, Child, Phase, Spec},
     endpoint::{Endpoint, Place, Plan},
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
@@ -101,12 +101,18 @@ impl Endpoints {
         Ok(endpoint.view())
     }
 
-    /// Stops a branch's compute, and forgets its port: the branch is about to be deleted.
+    /// Stops a branch's compute, and forgets its port and what it said: the branch is about to be
+    /// deleted.
     pub async fn forget(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
         let (key, endpoint) = self.known(tenant, branch)?;
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
         self.all.lock().remove(&key);
+        let log = self.log(endpoint.timeline_id());
+        for log in [child::kept_log(&log), log] {
+            // There may be none.
+            let _absent = fs::remove_file(log);
+        }
         Ok(endpoint.view())
     }
 
@@ -162,6 +168,17 @@ impl Endpoints {
     /// The folder of a compute's Unix socket.
     pub(crate) fn sockets(&self, timeline: TimelineId) -> PathBuf {
         self.config.folder.join(short_name(timeline)).join("socket")
+    }
+
+    /// Where a timeline's Postgres logs, and where its log is after the compute's end.
+    pub(crate) fn postgres_logs(&self, timeline: TimelineId) -> [PathBuf; 2] {
+        let folder = self.config.folder.join(short_name(timeline));
+        [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(timeline))]
+    }
+
+    /// Where a timeline's compute logs.
+    fn log(&self, timeline: TimelineId) -> PathBuf {
+        self.config.folder.join(format!("{}.log", short_name(timeline)))
     }
 
     /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
@@ -237,8 +254,7 @@ impl Endpoints {
     fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
         let config = &self.config;
         let (timeline, port) = (plan.timeline_id, plan.port);
-        let name = short_name(timeline);
-        let folder = config.folder.join(&name);
+        let folder = config.folder.join(short_name(timeline));
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
         let pageservers: Vec<String> =
@@ -262,7 +278,7 @@ impl Endpoints {
         if let Some(user) = config.users.of(port) {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
-        let log = config.folder.join(format!("{name}.log"));
+        let log = self.log(timeline);
         Spec { executable: config.executable.clone(), arguments, folder, log }
     }
 }

@@ -17,6 +17,7 @@ mod databases;
 mod directory;
 mod endpoints;
 mod error;
+mod logs;
 mod names;
 mod operations;
 mod page;
@@ -27,6 +28,7 @@ mod request;
 mod restore;
 mod roles;
 mod schema_dump;
+mod secrets;
 mod storage;
 mod time;
 mod work;
@@ -199,6 +201,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .routes(routes!(endpoints::start))
         .routes(routes!(endpoints::suspend))
         .routes(routes!(endpoints::restart))
+        .routes(routes!(logs::show))
         .split_for_parts();
     let description = Arc::new(description);
     router

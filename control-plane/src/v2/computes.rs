@@ -218,6 +218,23 @@ impl Context {
         Ok(kept.await?)
     }
 
+    /// Where the log of a branch's Postgres may be, the compute's that runs before the one's that ran.
+    pub(super) async fn postgres_logs(&self, branch: &Branch) -> Result<Vec<PathBuf>, ApiError> {
+        let timeline = match self.compute(branch) {
+            Some(compute) => compute.timeline_id,
+            // None since this process began: whoever has the timeline knows its id.
+            None => {
+                let pageservers = self.endpoints.pageservers();
+                match pageservers.branch(&branch.project, &branch.timeline).await {
+                    Ok((_, found)) => found.timeline_id,
+                    Err(crate::Error::NotFound(_)) => return Ok(Vec::new()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        Ok(self.endpoints.postgres_logs(timeline).into())
+    }
+
     pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
         self.endpoints.sockets(compute.timeline_id)
     }

@@ -328,7 +328,7 @@ pub(super) async fn list_of_branch(
 }
 
 /// An endpoint of a project, and its branch.
-async fn find(
+pub(super) async fn find(
     context: &Context,
     project: String,
     id: String,

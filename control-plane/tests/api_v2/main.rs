@@ -1,5 +1,6 @@
 //! The management API over HTTP, with a pageserver that knows names alone: what needs no Postgres.
 
+mod logs;
 mod pageserver;
 
 use std::{

@@ -71,11 +71,18 @@ fn tenant(name: &str) -> Value {
     })
 }
 
+/// The id of a branch's timeline.
+pub fn timeline_id(name: &str) -> String {
+    let sum: u64 = name.bytes().map(u64::from).sum();
+    format!("{sum:016x}{:016x}", name.len())
+}
+
 fn new_branch(name: &str, parent: Option<&str>, lsn: &str) -> Value {
     let tenant = "00000000000000000000000000000001";
     json!({
         "name": name,
         "tenant_id": tenant,
+        "timeline_id": timeline_id(name),
         "ancestor": parent.map(|name| json!({ "tenant_id": tenant, "name": name })),
         "branch_point": lsn,
         "created_at": "2026-03-01T12:00:00Z",
