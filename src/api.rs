@@ -191,7 +191,7 @@ async fn refusal(server: &str, response: Response) -> Failure {
 }
 
 /// A path segment as it stands in a URL (RFC 3986, section 2.3: what is unreserved stays).
-fn encode(segment: &str) -> String {
+pub fn encode(segment: &str) -> String {
     let one = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(byte).to_string()
@@ -202,7 +202,7 @@ fn encode(segment: &str) -> String {
 }
 
 /// The cause at the bottom: `Connection refused` says more than `error sending request`.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -30,6 +30,11 @@ impl Failure {
         Failure { exit_code: 6, sentence: sentence.into() }
     }
 
+    /// There is no API key, or it is refused.
+    pub fn no_key(sentence: impl Into<String>) -> Failure {
+        Failure { exit_code: 7, sentence: sentence.into() }
+    }
+
     /// A failure with an exit code of its own.
     pub fn with_code(exit_code: u8, sentence: impl Into<String>) -> Failure {
         Failure { exit_code, sentence: sentence.into() }

@@ -2,8 +2,10 @@
 //! crates together and speaks to people; it holds no logic of theirs.
 
 mod api;
+mod ask;
 mod cli;
 mod failure;
+mod management;
 mod output;
 mod programs;
 mod roles;
@@ -18,6 +20,7 @@ use crate::{
     api::Api,
     cli::{Cli, Command, ComputeVerb},
     failure::Failure,
+    management::Client,
     verbs::Voice,
 };
 
@@ -69,6 +72,7 @@ fn log_to_stderr() {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let voice = Voice { json: cli.json };
     let api = Api::new(&cli.control_plane);
+    let client = || Client::new(&cli.api, &cli.control_plane);
     match cli.command {
         Command::Up(args) => roles::up(*args, voice).await,
         Command::Safekeeper(args) => roles::safekeeper(args).await,
@@ -76,11 +80,20 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::ControlPlane(args) => roles::control_plane(args).await,
         Command::Compute(ComputeVerb::Run(args)) => roles::compute(args, voice).await,
         Command::Compute(verb) => verbs::compute(&api, voice, verb).await,
+        Command::Project(verb) => management::project(&client()?, voice, verb).await,
+        Command::Branch(verb) => management::branch(&client()?, voice, verb).await,
+        Command::Endpoint(verb) => management::endpoint(&client()?, voice, verb).await,
+        Command::Role(verb) => management::role(&client()?, voice, verb).await,
+        Command::Database(verb) => management::database(&client()?, voice, verb).await,
+        Command::Operation(verb) => management::operation(&client()?, voice, verb).await,
+        Command::Psql(args) => management::psql(&client()?, args).await,
+        Command::ConnectionString(args) => {
+            management::connection_string(&client()?, voice, args).await
+        }
+        Command::Logs(args) => management::logs(&client()?, voice, args).await,
         Command::Tenant(verb) => verbs::tenant(&api, voice, verb).await,
-        Command::Branch(verb) => verbs::branch(&api, voice, verb).await,
         Command::Snapshot(verb) => verbs::snapshot(&api, voice, verb).await,
         Command::Template(verb) => verbs::template(&api, voice, verb).await,
-        Command::Psql(args) => verbs::psql(&api, args).await,
         Command::Status => verbs::status(&api, voice).await,
         Command::Scrub(args) => verbs::scrub(voice, args).await,
     }

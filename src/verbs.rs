@@ -1,4 +1,4 @@
-//! The verbs: all but `scrub` talk to a running `offshoot up`.
+//! The verbs for tenants and what is below them: all but `scrub` talk to a running `offshoot up`.
 
 mod branch;
 mod compute;
@@ -9,9 +9,7 @@ mod status;
 mod template;
 mod tenant;
 
-pub use branch::branch;
 pub use compute::compute;
-pub use psql::psql;
 pub use scrub::scrub;
 pub use snapshot::snapshot;
 pub use status::status;
@@ -28,7 +26,7 @@ pub struct Voice {
 }
 
 /// A text field of an answer, `-` where it is absent.
-fn text(value: &Value, pointer: &str) -> String {
+pub fn text(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
@@ -37,7 +35,7 @@ fn text(value: &Value, pointer: &str) -> String {
 }
 
 /// A field of an answer that counts bytes, as people read them.
-fn bytes(value: &Value, pointer: &str) -> String {
+pub fn bytes(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer).and_then(Value::as_u64) {
         Some(bytes) => crate::output::size(bytes),
         None => "-".to_owned(),

@@ -254,14 +254,14 @@ fn is_understood(arguments: &[&str]) -> bool {
         let output = output.expect("the binary runs");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    // One word, as `psql`, or two, as `branch create`; what follows are names of things.
+    // Up to three words, as `tenant branch create`; what follows are names of things.
     let words = arguments.iter().take_while(|word| !word.starts_with('-')).count();
-    let two = &arguments[..words.min(2)];
+    let verbs = &arguments[..words.min(3)];
     let is_verb = |word: &&str| help(&[]).is_some_and(|text| text.contains(&format!("  {word} ")));
     if !arguments.first().is_some_and(|word| word.starts_with('-') || is_verb(word)) {
         return false;
     }
-    let Some(text) = help(two) else { return false };
+    let Some(text) = help(verbs) else { return false };
     let options = arguments.iter().filter(|word| word.starts_with("--") && **word != "--");
     options.into_iter().all(|option| text.contains(option))
 }

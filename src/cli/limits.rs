@@ -26,7 +26,7 @@ pub struct LimitsArgs {
 }
 
 /// Reads `90s`, `5m`, `1h 30m`.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let expected = || format!("{text:?} is not a time; write it like 90s, 5m or 1h");
     humantime::parse_duration(text).map_err(|_| expected())
 }

@@ -36,6 +36,26 @@ pub struct ManagementArgs {
     pub region: String,
 }
 
+/// Where computes run, and as whom.
+#[derive(Args)]
+pub struct ComputesArgs {
+    /// The address that computes listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub compute_host: IpAddr,
+    /// The ports that computes get.
+    #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
+    pub compute_ports: PortRange,
+    /// Each compute runs Postgres as a user of its own, this number plus its port, and can read no
+    /// other's files; such a user needs no account. With none, all run as --user.
+    #[arg(
+        long,
+        value_name = "FIRST|none",
+        env = "OFFSHOOT_COMPUTE_USERS",
+        default_value = COMPUTE_USERS_DEFAULT
+    )]
+    pub compute_users: Users,
+}
+
 /// Run everything in one process.
 #[derive(Args)]
 #[command(after_help = "\
@@ -66,21 +86,9 @@ pub struct UpArgs {
     /// Where the three safekeepers listen.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
-    /// The address that computes listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub compute_host: IpAddr,
-    /// The ports that computes get.
-    #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
-    pub compute_ports: PortRange,
-    /// Each compute runs Postgres as a user of its own, this number plus its port, and can read no
-    /// other's files; such a user needs no account. With none, all run as --user.
-    #[arg(
-        long,
-        value_name = "FIRST|none",
-        env = "OFFSHOOT_COMPUTE_USERS",
-        default_value = COMPUTE_USERS_DEFAULT
-    )]
-    pub compute_users: Users,
+    /// Its computes.
+    #[command(flatten)]
+    pub computes: ComputesArgs,
     /// The management API.
     #[command(flatten)]
     pub management: ManagementArgs,
@@ -171,21 +179,9 @@ pub struct ControlPlaneArgs {
     /// All safekeepers.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = SAFEKEEPERS_DEFAULT)]
     pub safekeepers: Vec<SocketAddr>,
-    /// The address that computes listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub compute_host: IpAddr,
-    /// The ports that computes get.
-    #[arg(long, value_name = "FIRST-LAST", default_value = COMPUTE_PORTS_DEFAULT)]
-    pub compute_ports: PortRange,
-    /// Each compute runs Postgres as a user of its own, this number plus its port, and can read no
-    /// other's files; such a user needs no account. With none, all run as --user.
-    #[arg(
-        long,
-        value_name = "FIRST|none",
-        env = "OFFSHOOT_COMPUTE_USERS",
-        default_value = COMPUTE_USERS_DEFAULT
-    )]
-    pub compute_users: Users,
+    /// Its computes.
+    #[command(flatten)]
+    pub computes: ComputesArgs,
     /// The proxy.
     #[command(flatten)]
     pub proxy: ProxyArgs,
@@ -210,7 +206,7 @@ It stops cleanly on Ctrl-C and SIGTERM. It may be killed at any moment and its f
 another one starts from what the safekeepers and the object store have.
 Exit codes: 0 stopped, 1 failed, 3 fenced by a newer compute of the same timeline.")]
 pub struct ComputeRunArgs {
-    /// The timeline, as `offshoot branch show` prints it.
+    /// The timeline, as `offshoot tenant branch show` prints it.
     #[arg(long, value_name = "TENANT-ID/TIMELINE-ID", value_parser = timeline)]
     pub timeline: TenantTimeline,
     /// The page service; where there are more, all of them, the timeline's first.
@@ -271,16 +267,4 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
         .split_once('=')
         .ok_or_else(|| format!("{text:?} is not a setting; write it like work_mem=64MB"))?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use crate::cli::Cli;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
 }

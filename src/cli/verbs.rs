@@ -74,6 +74,12 @@ Example:
         #[arg(long, value_name = "PAGESERVER")]
         to: String,
     },
+    /// Branches of a tenant, as the storage has them.
+    #[command(subcommand)]
+    Branch(TenantBranchVerb),
+    /// Connect to a tenant's branch with psql, without the proxy and without a password; the branch's
+    /// compute is started where it does not run.
+    Psql(TenantPsqlArgs),
     /// Delete a tenant with all its branches and their history. There is no way back.
     Delete {
         /// Its name or id.
@@ -118,17 +124,17 @@ pub struct ScrubArgs {
     pub older_than: u64,
 }
 
-/// What can be done to branches.
+/// What can be done to a tenant's branches.
 #[derive(Subcommand)]
-pub enum BranchVerb {
+pub enum TenantBranchVerb {
     /// Make a branch of another one, at its head or at a moment of its history.
     #[command(after_help = "\
 Examples:
-  offshoot branch create acme try                               main, now
-  offshoot branch create acme fix --from try                    another branch, now
-  offshoot branch create acme old --at 0/1A2B3C8                an LSN
-  offshoot branch create acme old --at 2026-03-01T12:00:00Z     a moment; the zone must be said
-  offshoot branch create acme old --at snapshot:release-7       a snapshot
+  offshoot tenant branch create acme try                               main, now
+  offshoot tenant branch create acme fix --from try                    another branch, now
+  offshoot tenant branch create acme old --at 0/1A2B3C8                an LSN
+  offshoot tenant branch create acme old --at 2026-03-01T12:00:00Z     a moment; the zone must be said
+  offshoot tenant branch create acme old --at snapshot:release-7       a snapshot
 
 An LSN inside a WAL record is rounded down to the record before it, and the answer says so.
 A branch at head has every commit that was acknowledged before the command.")]
@@ -161,9 +167,9 @@ A branch at head has every commit that was acknowledged before the command.")]
     /// on the same port.
     #[command(after_help = "\
 Examples:
-  offshoot branch restore acme main --at 2026-03-01T11:59:59+01:00
-  offshoot branch restore acme main --at 0/1A2B3C8 --keep-as before-the-mistake
-  offshoot branch restore acme main --at snapshot:release-7
+  offshoot tenant branch restore acme main --at 2026-03-01T11:59:59+01:00
+  offshoot tenant branch restore acme main --at 0/1A2B3C8 --keep-as before-the-mistake
+  offshoot tenant branch restore acme main --at snapshot:release-7
 
 The state before the restore stays as a branch of its own; nothing is lost by a restore.")]
     Restore {
@@ -196,8 +202,8 @@ Examples:
   offshoot snapshot create acme main release-7                           now
   offshoot snapshot create acme main noon --at 2026-03-01T12:00:00Z      a moment of its history
 
-Later: offshoot branch create acme try --at snapshot:release-7
-       offshoot branch restore acme main --at snapshot:release-7")]
+Later: offshoot tenant branch create acme try --at snapshot:release-7
+       offshoot tenant branch restore acme main --at snapshot:release-7")]
     Create {
         /// The tenant, by name or id.
         tenant: String,
@@ -298,12 +304,12 @@ Examples:
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  offshoot psql acme
-  offshoot psql acme try -- -c 'select count(*) from orders'
-  offshoot psql acme -- -U postgres -d postgres     as the superuser
+  offshoot tenant psql acme
+  offshoot tenant psql acme try -- -c 'select count(*) from orders'
+  offshoot tenant psql acme -- -U postgres -d postgres     as the superuser
 
 The role and the database are app, unless psql is told otherwise after --.")]
-pub struct PsqlArgs {
+pub struct TenantPsqlArgs {
     /// The tenant, by name or id.
     pub tenant: String,
     /// The branch, by name or id.

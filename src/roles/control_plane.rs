@@ -31,10 +31,10 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         pageserver: args.pageserver,
         other_pageservers: args.other_pageserver,
         safekeepers: args.safekeepers,
-        compute_host: args.compute_host,
-        ports: args.compute_ports,
-        users: args.compute_users,
-        compute_arguments: compute_arguments(&args.postgres, args.compute_users),
+        compute_host: args.computes.compute_host,
+        ports: args.computes.compute_ports,
+        users: args.computes.compute_users,
+        compute_arguments: compute_arguments(&args.postgres, args.computes.compute_users),
         management: Some(management(&args.management, catalog, &args.postgres, &args.proxy)),
     })
     .await

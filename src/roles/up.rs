@@ -1,6 +1,6 @@
 //! `offshoot up`: everything in one process.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, path::Path, time::Instant};
 
 use control_plane::{Config, ControlPlane};
 use nix::unistd::User;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{Api, milliseconds},
-    cli::UpArgs,
+    cli::{KEY_FILE_DEFAULT, UpArgs},
     failure::Failure,
     output::{self, say},
     programs,
@@ -94,10 +94,10 @@ async fn start(
         pageserver: args.pageserver,
         other_pageservers: Vec::new(),
         safekeepers: args.safekeepers.clone(),
-        compute_host: args.compute_host,
-        ports: args.compute_ports,
-        users: args.compute_users,
-        compute_arguments: compute_arguments(&args.postgres, args.compute_users),
+        compute_host: args.computes.compute_host,
+        ports: args.computes.compute_ports,
+        users: args.computes.compute_users,
+        compute_arguments: compute_arguments(&args.postgres, args.computes.compute_users),
         proxy: args.proxy.config(folder.private("proxy")?),
         suspend_after: args.proxy.suspend_after(),
         management: Some(management(
@@ -169,7 +169,7 @@ async fn ensure_default_template(
     clear(&pgdata)
 }
 
-fn clear(folder: &std::path::Path) -> Result<(), Failure> {
+fn clear(folder: &Path) -> Result<(), Failure> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::new(format!("{}: {error}", folder.display())))
@@ -179,6 +179,7 @@ fn clear(folder: &std::path::Path) -> Result<(), Failure> {
 }
 
 fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
+    let key_file = folder.path().join("catalog/api-key");
     if voice.json {
         output::json(&json!({
             "event": "ready",
@@ -188,18 +189,28 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
             "pageserver": args.pageserver,
             "safekeepers": args.safekeepers,
             "data": folder.path(),
+            "api_key_file": key_file,
         }));
         return;
     }
     say!("offshoot is up, its data in {}", folder.path().display());
     say!("  control plane  http://{}", args.http);
+    say!("  API            http://{}/api/v2, its key in {}", args.http, key_file.display());
     say!("  pageserver     http://{}", args.pageserver_http);
     if let Some(proxy) = args.proxy.proxy {
         say!("  proxy          {proxy}, for NAME.{} or options=endpoint%3DNAME", args.proxy.domain);
     }
     say!("next, in another terminal:");
-    say!("  offshoot tenant create acme");
-    say!("  offshoot psql acme");
+    if args.proxy.proxy.is_some() {
+        if key_file != Path::new(KEY_FILE_DEFAULT) {
+            say!("  export OFFSHOOT_API_KEY_FILE={}", key_file.display());
+        }
+        say!("  offshoot project create acme");
+        say!("  offshoot psql acme");
+    } else {
+        say!("  offshoot tenant create acme");
+        say!("  offshoot tenant psql acme");
+    }
     say!("Ctrl-C stops everything and leaves nothing mounted");
 }
 

@@ -1,4 +1,4 @@
-//! `offshoot branch`.
+//! `offshoot tenant branch`.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Voice, bytes, list, text};
 use crate::{
     api::{Api, milliseconds},
-    cli::BranchVerb,
+    cli::TenantBranchVerb,
     failure::Failure,
     output::{self, say},
 };
@@ -14,12 +14,12 @@ use crate::{
 const NO_BODY: Option<&()> = None;
 
 /// Carries a verb out.
-pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Failure> {
+pub async fn branch(api: &Api, voice: Voice, verb: TenantBranchVerb) -> Result<(), Failure> {
     match verb {
-        BranchVerb::Create { tenant, name, from, at } => {
+        TenantBranchVerb::Create { tenant, name, from, at } => {
             create(api, voice, &tenant, name, from, at.as_deref()).await
         }
-        BranchVerb::List { tenant } => {
+        TenantBranchVerb::List { tenant } => {
             let path = ["tenants", &tenant, "branches"];
             let branches = api.pageserver(Method::GET, &path, NO_BODY).await?.value;
             if voice.json {
@@ -29,7 +29,7 @@ pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Fai
             }
             Ok(())
         }
-        BranchVerb::Show { tenant, branch } => {
+        TenantBranchVerb::Show { tenant, branch } => {
             let path = ["tenants", &tenant, "branches", &branch];
             let shown = api.pageserver(Method::GET, &path, NO_BODY).await?.value;
             if voice.json {
@@ -41,10 +41,10 @@ pub async fn branch(api: &Api, voice: Voice, verb: BranchVerb) -> Result<(), Fai
             }
             Ok(())
         }
-        BranchVerb::Restore { tenant, branch, at, keep_as } => {
+        TenantBranchVerb::Restore { tenant, branch, at, keep_as } => {
             restore(api, voice, &tenant, &branch, &at, keep_as).await
         }
-        BranchVerb::Delete { tenant, branch } => delete(api, voice, &tenant, &branch).await,
+        TenantBranchVerb::Delete { tenant, branch } => delete(api, voice, &tenant, &branch).await,
     }
 }
 
@@ -86,7 +86,7 @@ async fn create(
     let from = text(&answer.value, "/ancestor/name");
     say!("branch {name} made of {from} at {point} in {took} ms");
     say_rounding(&answer.value, "/branch_point");
-    say!("connect to it: offshoot psql {tenant} {name}");
+    say!("connect to it: offshoot tenant psql {tenant} {name}");
     Ok(())
 }
 

@@ -1,13 +1,18 @@
 //! `offshoot tenant`.
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Voice, branch::branch_table, list, text};
+use super::{
+    Voice,
+    branch::{branch, branch_table},
+    list,
+    psql::psql,
+    text,
+};
 use crate::{
     api::{Api, milliseconds},
+    ask::confirm,
     cli::{HistoryArgs, TenantVerb},
     failure::Failure,
     output::{self, say},
@@ -27,6 +32,8 @@ pub async fn tenant(api: &Api, voice: Voice, verb: TenantVerb) -> Result<(), Fai
         TenantVerb::Usage { tenant: None } => usage_of_all(api, voice).await,
         TenantVerb::Show { tenant } => show(api, voice, &tenant).await,
         TenantVerb::Move { tenant, to } => move_to(api, voice, &tenant, &to).await,
+        TenantVerb::Branch(verb) => branch(api, voice, verb).await,
+        TenantVerb::Psql(args) => psql(api, args).await,
         TenantVerb::Delete { tenant, yes } => delete(api, voice, &tenant, yes).await,
     }
 }
@@ -51,7 +58,7 @@ async fn create(
         return Ok(());
     }
     say!("tenant {name} created in {} ms", milliseconds(answer.took));
-    say!("connect to it: offshoot psql {name}");
+    say!("connect to it: offshoot tenant psql {name}");
     Ok(())
 }
 
@@ -178,7 +185,8 @@ async fn show(api: &Api, voice: Voice, tenant: &str) -> Result<(), Failure> {
 
 async fn delete(api: &Api, voice: Voice, tenant: &str, yes: bool) -> Result<(), Failure> {
     if !yes {
-        confirm(tenant)?;
+        let consequence = "with all its branches and their history, and there is no way back";
+        confirm(&format!("tenant {tenant}"), consequence, tenant)?;
     }
     // Its computes first: one that runs on would write to a tenant that is gone.
     for compute in running(api, tenant).await? {
@@ -201,21 +209,4 @@ async fn running(api: &Api, tenant: &str) -> Result<Vec<Value>, Failure> {
     let is_its =
         |compute: &&Value| ["/tenant", "/tenant_id"].iter().any(|at| text(compute, at) == tenant);
     Ok(list(&computes, "computes").iter().filter(is_its).cloned().collect())
-}
-
-fn confirm(tenant: &str) -> Result<(), Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::new(format!(
-            "deleting {tenant} cannot be undone; add --yes where nobody can be asked"
-        )));
-    }
-    print!("delete {tenant}, all its branches and their history? type its name: ");
-    let mut answer = String::new();
-    let read = std::io::stdout().flush().and_then(|()| stdin.lock().read_line(&mut answer));
-    match read {
-        Ok(_) if answer.trim() == tenant => Ok(()),
-        Ok(_) => Err(Failure::new("nothing was deleted")),
-        Err(error) => Err(Failure::new(format!("the answer cannot be read: {error}"))),
-    }
 }

@@ -20,7 +20,15 @@ fn a_server_that_does_not_run_is_named_with_the_mend() -> anyhow::Result<()> {
 
 #[test]
 fn a_wrong_command_line_exits_with_2() -> anyhow::Result<()> {
-    for wrong in [&["tenant"][..], &["branch", "restore", "acme", "main"], &["frobnicate"]] {
+    let wrong = [
+        &["tenant"][..],
+        &["frobnicate"],
+        // Neither says when.
+        &["branch", "restore", "acme", "main"],
+        &["branch", "expire", "acme", "main"],
+        &["branch", "create", "acme", "--lsn", "0/1", "--timestamp", "2026-03-01T12:00:00Z"],
+    ];
+    for wrong in wrong {
         assert_eq!(offshoot(wrong)?.0, 2, "{wrong:?}");
     }
     let (code, said) = offshoot(&["up", "--safekeepers", "127.0.0.1:1"])?;
@@ -32,7 +40,7 @@ fn a_wrong_command_line_exits_with_2() -> anyhow::Result<()> {
 fn help_teaches_with_examples_and_lists_the_exit_codes() -> anyhow::Result<()> {
     let (code, said) = offshoot(&["--help"])?;
     assert_eq!(code, 0);
-    assert!(said.contains("offshoot tenant create acme") && said.contains("Exit codes"), "{said}");
+    assert!(said.contains("offshoot project create acme") && said.contains("Exit codes"), "{said}");
     for verb in [["branch", "create"], ["branch", "restore"], ["template", "import"]] {
         let (code, said) = offshoot(&[verb[0], verb[1], "--help"])?;
         assert!(code == 0 && said.contains("Example"), "{said}");

@@ -18,6 +18,7 @@ mod moving;
 mod object_store_loss;
 mod pages_that_come_back;
 mod pageserver_loss;
+mod projects;
 mod proxy;
 mod restore;
 mod s3;

@@ -45,7 +45,7 @@ impl Up {
 
     async fn layers_in_the_bucket(&self) -> anyhow::Result<()> {
         let has_layers = async || {
-            let said = self.offshoot(&["branch", "show", "acme", "main"])?;
+            let said = self.offshoot(&["tenant", "branch", "show", "acme", "main"])?;
             let stored = said["stored_bytes"].as_u64().unwrap_or(0);
             ensure!(stored > 0, "main has nothing in the bucket: {said}");
             Ok(())
@@ -104,7 +104,7 @@ async fn a_bucket_that_stops_answering_loses_nothing_and_a_restart_reads_it_back
     ceph.pause()?;
     database.run("INSERT INTO t SELECT generate_series(20001, 30000)").await?;
     ceph.go_on()?;
-    up.offshoot(&["branch", "create", "acme", "try"])?;
+    up.offshoot(&["tenant", "branch", "create", "acme", "try"])?;
     database.run("DELETE FROM t WHERE n > 10").await?;
     drop(database);
 

@@ -31,20 +31,22 @@ async fn the_first_tour_works_and_sigterm_leaves_nothing_mounted_or_running() ->
 
     let (_, code, said) = offshoot(&at, &["tenant", "create", "acme"])?;
     assert_eq!(code, 0, "{said}");
-    let psql =
-        |branch: &str, query: &str| offshoot(&at, &["psql", "acme", branch, "--", "-qAtc", query]);
+    let psql = |branch: &str, query: &str| {
+        offshoot(&at, &["tenant", "psql", "acme", branch, "--", "-qAtc", query])
+    };
     let (_, code, said) = psql("main", "CREATE TABLE t AS SELECT generate_series(1, 100) n")?;
     assert_eq!(code, 0, "{said}");
     let (lsn, ..) = psql("main", "SELECT pg_current_wal_insert_lsn()")?;
     let lsn = lsn.as_str().unwrap_or_default().trim().to_owned();
-    let (made, code, said) = offshoot(&at, &["branch", "create", "acme", "try"])?;
+    let (made, code, said) = offshoot(&at, &["tenant", "branch", "create", "acme", "try"])?;
     assert_eq!((code, made["name"].as_str()), (0, Some("try")), "{said}");
     assert_eq!(psql("main", "DELETE FROM t")?.1, 0);
     assert_eq!(psql("try", "SELECT count(*) FROM t")?.0, Value::from(100));
-    let (_, code, said) = offshoot(&at, &["branch", "restore", "acme", "main", "--at", &lsn])?;
+    let (_, code, said) =
+        offshoot(&at, &["tenant", "branch", "restore", "acme", "main", "--at", &lsn])?;
     assert_eq!(code, 0, "{said}");
     assert_eq!(psql("main", "SELECT count(*) FROM t")?.0, Value::from(100));
-    let (branches, ..) = offshoot(&at, &["branch", "list", "acme"])?;
+    let (branches, ..) = offshoot(&at, &["tenant", "branch", "list", "acme"])?;
     assert!(branches.to_string().contains("try"), "{branches}");
     let (computes, ..) = offshoot(&at, &["compute", "list"])?;
     assert_eq!(computes.as_array().map(Vec::len), Some(2), "{computes}");

@@ -1,0 +1,255 @@
+//! `offshoot branch`.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{
+    client::Client,
+    names::{self, Branch, Project},
+    progress,
+    say::{fields, list, yes_or_no},
+};
+use crate::{
+    ask::confirm,
+    cli::{BranchArgs, BranchVerb, ExpiryArgs, MomentArgs},
+    failure::Failure,
+    output::{self, say},
+    verbs::{Voice, bytes, text},
+};
+
+/// Carries a verb out.
+pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(), Failure> {
+    match verb {
+        BranchVerb::Create { project, name, parent, moment, no_compute, protected, expires_in } => {
+            let project = names::project(client, &project).await?;
+            let parent = names::branch(client, &project, parent.as_deref()).await?;
+            let mut new = json!({ "parent_id": parent.id, "protected": protected });
+            let said = [
+                ("name", name),
+                ("parent_lsn", moment.lsn),
+                ("parent_timestamp", moment.timestamp),
+                ("expires_at", expires_in.map(from_now)),
+            ];
+            set(&mut new, said);
+            let endpoints = if no_compute { json!([]) } else { json!([{ "type": "read_write" }]) };
+            create(client, voice, &project, json!({ "branch": new, "endpoints": endpoints })).await
+        }
+        BranchVerb::List { project, search } => {
+            let project = names::project(client, &project).await?;
+            let query: Vec<_> = search.iter().map(|text| ("search", text.as_str())).collect();
+            let path = project.path(&["branches"]);
+            let all = client.all(&path, "branches", &query, None).await?;
+            let names: Vec<_> = all.iter().map(|it| (text(it, "/id"), text(it, "/name"))).collect();
+            list(voice, "branches", all, TITLES, |branch| row(branch, &names));
+            Ok(())
+        }
+        BranchVerb::Show(of) => {
+            let (project, branch) = find(client, &of).await?;
+            let shown = client.get(&project.path(&["branches", &branch.id]), &[]).await?;
+            show(voice, &shown);
+            Ok(())
+        }
+        BranchVerb::Rename { of, name } => {
+            change(client, voice, &of, json!({ "name": name })).await
+        }
+        BranchVerb::Protect(of) => change(client, voice, &of, json!({ "protected": true })).await,
+        BranchVerb::Unprotect(of) => {
+            change(client, voice, &of, json!({ "protected": false })).await
+        }
+        BranchVerb::Expire { of, when: ExpiryArgs { after, at, never: _ } } => {
+            let at = at.or_else(|| after.map(from_now));
+            change(client, voice, &of, json!({ "expires_at": at })).await
+        }
+        BranchVerb::SetDefault(of) => {
+            let (project, branch) = find(client, &of).await?;
+            let path = project.path(&["branches", &branch.id, "set_as_default"]);
+            let changed = client.post(&path, json!({})).await?;
+            done(client, voice, &project, changed).await
+        }
+        BranchVerb::Reset { of, keep_as } => {
+            let (project, branch) = find(client, &of).await?;
+            let shown = client.get(&project.path(&["branches", &branch.id]), &[]).await?;
+            let parent = shown.pointer("/branch/parent_id").and_then(Value::as_str);
+            let parent = parent.ok_or_else(|| {
+                Failure::new(format!(
+                    "branch {} has no parent to be reset to: `offshoot branch restore` puts it \
+                     back to a moment of its own",
+                    branch.name
+                ))
+            })?;
+            let moment = MomentArgs { lsn: None, timestamp: None };
+            restore(client, voice, (&project, &branch), parent, moment, keep_as).await
+        }
+        BranchVerb::Restore { of, from, moment, keep_as } => {
+            let (project, branch) = find(client, &of).await?;
+            let source = match from {
+                Some(from) => names::branch(client, &project, Some(&from)).await?.id,
+                None => branch.id.clone(),
+            };
+            restore(client, voice, (&project, &branch), &source, moment, keep_as).await
+        }
+        BranchVerb::Delete { of, yes } => {
+            let (project, branch) = find(client, &of).await?;
+            if !yes {
+                let what = format!("branch {} of {}", branch.name, project.name);
+                confirm(&what, "and there is no way back", &branch.name)?;
+            }
+            let path = project.path(&["branches", &branch.id]);
+            let work = client.delete(&path);
+            let mut deleted = progress::during("deleting the branch", work).await?;
+            progress::finish(client, &project, &mut deleted).await?;
+            if voice.json {
+                output::json(&deleted);
+            } else {
+                say!("branch {} of {} is deleted", branch.name, project.name);
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn find(client: &Client, of: &BranchArgs) -> Result<(Project, Branch), Failure> {
+    let project = names::project(client, &of.project).await?;
+    let branch = names::branch(client, &project, Some(&of.branch)).await?;
+    Ok((project, branch))
+}
+
+/// Adds what was said.
+fn set<const FIELDS: usize>(body: &mut Value, said: [(&str, Option<String>); FIELDS]) {
+    for (field, value) in said {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
+    }
+}
+
+/// The moment after this time, as the API reads it.
+fn from_now(after: Duration) -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now() + after).to_string()
+}
+
+async fn create(
+    client: &Client,
+    voice: Voice,
+    project: &Project,
+    body: Value,
+) -> Result<(), Failure> {
+    let path = project.path(&["branches"]);
+    let work = client.post(&path, body);
+    let mut created = progress::during("making the branch", work).await?;
+    progress::finish(client, project, &mut created).await?;
+    if voice.json {
+        output::json(&created);
+        return Ok(());
+    }
+    fields(
+        &created,
+        &[
+            ("branch", "/branch/name"),
+            ("id", "/branch/id"),
+            ("made of", "/branch/parent_id"),
+            ("at", "/branch/parent_lsn"),
+            ("expires", "/branch/expires_at"),
+            ("endpoint", "/endpoints/0/id"),
+            ("connect", "/connection_uris/0/connection_uri"),
+        ],
+    );
+    let name = text(&created, "/branch/name");
+    match created.pointer("/endpoints/0") {
+        Some(_) => say!("next: offshoot psql {} {name}", project.name),
+        None => say!("next: offshoot endpoint create {} {name}", project.name),
+    }
+    Ok(())
+}
+
+async fn change(
+    client: &Client,
+    voice: Voice,
+    of: &BranchArgs,
+    change: Value,
+) -> Result<(), Failure> {
+    let (project, branch) = find(client, of).await?;
+    let path = project.path(&["branches", &branch.id]);
+    let changed = client.patch(&path, json!({ "branch": change })).await?;
+    done(client, voice, &project, changed).await
+}
+
+async fn restore(
+    client: &Client,
+    voice: Voice,
+    (project, branch): (&Project, &Branch),
+    source: &str,
+    moment: MomentArgs,
+    keep_as: Option<String>,
+) -> Result<(), Failure> {
+    let mut body = json!({ "source_branch_id": source });
+    let said = [
+        ("source_lsn", moment.lsn),
+        ("source_timestamp", moment.timestamp),
+        ("preserve_under_name", keep_as),
+    ];
+    set(&mut body, said);
+    let path = project.path(&["branches", &branch.id, "restore"]);
+    let work = client.post(&path, body);
+    let restored = progress::during("putting the branch back", work).await?;
+    done(client, voice, project, restored).await
+}
+
+/// Waits for what is under way, and shows the branch.
+async fn done(
+    client: &Client,
+    voice: Voice,
+    project: &Project,
+    mut answer: Value,
+) -> Result<(), Failure> {
+    progress::finish(client, project, &mut answer).await?;
+    show(voice, &answer);
+    Ok(())
+}
+
+fn show(voice: Voice, shown: &Value) {
+    if voice.json {
+        output::json(shown);
+        return;
+    }
+    let mut branch = shown["branch"].clone();
+    branch["size"] = bytes(&branch, "/logical_size").into();
+    for flag in ["default", "protected"] {
+        branch[flag] = yes_or_no(&branch, &format!("/{flag}")).into();
+    }
+    fields(
+        &branch,
+        &[
+            ("branch", "/name"),
+            ("id", "/id"),
+            ("state", "/current_state"),
+            ("default", "/default"),
+            ("protected", "/protected"),
+            ("made of", "/parent_id"),
+            ("at", "/parent_lsn"),
+            ("size", "/size"),
+            ("expires", "/expires_at"),
+            ("last reset", "/last_reset_at"),
+            ("created", "/created_at"),
+        ],
+    );
+}
+
+const TITLES: [&str; 8] =
+    ["name", "id", "made of", "at", "default", "protected", "expires", "created"];
+
+fn row(branch: &Value, names: &[(String, String)]) -> [String; 8] {
+    let parent = text(branch, "/parent_id");
+    let parent = names.iter().find(|(id, _)| *id == parent).map_or(parent, |(_, it)| it.clone());
+    [
+        text(branch, "/name"),
+        text(branch, "/id"),
+        parent,
+        text(branch, "/parent_lsn"),
+        yes_or_no(branch, "/default"),
+        yes_or_no(branch, "/protected"),
+        text(branch, "/expires_at"),
+        text(branch, "/created_at"),
+    ]
+}
