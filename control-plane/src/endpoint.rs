@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 
 use crate::{
-    Compute, Settings, State,
+    Compute, EndpointRef, Settings, State,
     child::{Child, Phase},
 };
 
@@ -157,12 +157,22 @@ impl Endpoint {
         Some((address, now.timeline_id, Stay(self.clone())))
     }
 
-    /// Where it listens and on which timeline, where its compute has had no client and no other work
-    /// for so long.
-    pub(crate) fn quiet(&self, after: Duration) -> Option<(SocketAddr, TimelineId)> {
+    /// The tenant and branch that it is of.
+    pub(crate) fn name(&self) -> EndpointRef {
+        let now = self.now.lock();
+        EndpointRef { tenant: now.tenant.clone(), branch: now.branch.clone() }
+    }
+
+    /// Where it listens and on which timeline, where its compute has no client.
+    pub(crate) fn unused(&self) -> Option<(SocketAddr, TimelineId)> {
         let now = self.now.lock();
         let place = (SocketAddr::new(now.host, now.port), now.timeline_id);
-        now.is_quiet(after).then_some(place)
+        now.is_quiet(Duration::ZERO).then_some(place)
+    }
+
+    /// Whether its compute has had no client and no other work for so long, as far as is known.
+    pub(crate) fn is_quiet(&self, after: Duration) -> bool {
+        self.now.lock().is_quiet(after)
     }
 
     /// There is work without a client: the wait begins anew.
@@ -257,10 +267,11 @@ mod tests {
         let plan = Plan { timeline_id, port: 1, settings: Settings::new() };
         let phase = endpoint.begin(plan, child, Instant::now()).await;
         assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
-        assert!(endpoint.quiet(Duration::ZERO).is_some());
-        assert!(endpoint.quiet(Duration::from_secs(3600)).is_none(), "it has just begun");
+        assert!(endpoint.unused().is_some() && endpoint.is_quiet(Duration::ZERO));
+        assert!(!endpoint.is_quiet(Duration::from_secs(3600)), "it has just begun");
 
         let (_, _, stay) = endpoint.enter().ok_or_else(|| anyhow::anyhow!("it is ready"))?;
+        assert!(endpoint.unused().is_none(), "it has a client");
         assert!(!endpoint.suspend(Duration::ZERO).await, "suspended under a client");
         drop(stay);
         assert!(!endpoint.suspend(Duration::from_secs(3600)).await, "its client has just left");

@@ -1,12 +1,8 @@
 //! All endpoints of this control plane, and what can be done to them.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
+    time::Instant,
 };
 
 use futures::future::join_all;
@@ -153,16 +149,16 @@ impl Endpoints {
         Some(Awake { address, sockets: self.sockets(timeline), stay: Box::new(stay) })
     }
 
-    /// The endpoints whose computes have had neither a client nor other work for so long, as far as is
-    /// known, and how to ask each compute whether there is work.
-    pub(crate) fn quiet(&self, after: Duration) -> Vec<(Arc<Endpoint>, Awake)> {
+    /// The endpoints whose computes have no client, and how to ask each compute whether there is other
+    /// work.
+    pub(crate) fn unused(&self) -> Vec<(Arc<Endpoint>, Awake)> {
         let all: Vec<_> = self.all.lock().values().cloned().collect();
-        let quiet = all.into_iter().filter_map(|endpoint| {
-            let (address, timeline) = endpoint.quiet(after)?;
+        let unused = all.into_iter().filter_map(|endpoint| {
+            let (address, timeline) = endpoint.unused()?;
             let sockets = self.sockets(timeline);
             Some((endpoint, Awake { address, sockets, stay: Box::new(()) }))
         });
-        quiet.collect()
+        unused.collect()
     }
 
     /// The folder of a compute's Unix socket.

@@ -77,8 +77,8 @@ pub struct Config {
     pub compute_arguments: Vec<String>,
     /// The proxy, where there is to be one.
     pub proxy: Option<ProxyConfig>,
-    /// How long a compute may be without clients and other work before it is stopped; for ever where
-    /// none is said. Only clients of the proxy start it again.
+    /// With a proxy, how long a compute may be without clients and other work before it is stopped,
+    /// where its endpoint says nothing else; for ever where none is said.
     pub suspend_after: Option<Duration>,
 }
 
@@ -135,8 +135,11 @@ impl ControlPlane {
             }
             None => None,
         };
-        let watch = |after| tokio::spawn(suspend::watch(endpoints.clone(), after));
-        let suspender = suspend_after.map(watch);
+        // Only the proxy starts again what was suspended.
+        let suspender = proxy.is_some().then(|| {
+            let context = management.as_ref().map(|service| service.context.clone());
+            tokio::spawn(suspend::watch(endpoints.clone(), context, suspend_after))
+        });
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move {

@@ -9,6 +9,7 @@ use crate::{
     endpoint::Endpoint,
     metrics::METRICS,
     proxy::{answer, connect_as_superuser},
+    v2::Context,
 };
 
 /// How often it is looked for computes that have been quiet for long enough.
@@ -36,34 +37,81 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots)
         END
     )";
 
-/// Suspends computes that have been quiet for so long, until it is aborted.
-pub(crate) async fn watch(endpoints: Arc<Endpoints>, after: Duration) {
+/// Suspends computes that have been quiet for as long as their endpoints say, until it is aborted.
+/// `default` is for those that say nothing; `None` is never.
+pub(crate) async fn watch(
+    endpoints: Arc<Endpoints>,
+    management: Option<Arc<Context>>,
+    default: Option<Duration>,
+) {
     loop {
-        tokio::time::sleep(LOOK_EVERY.min(after)).await;
-        let quiet = stream::iter(endpoints.quiet(after));
-        quiet
-            .for_each_concurrent(AT_ONCE, |(endpoint, awake)| consider(endpoint, awake, after))
+        tokio::time::sleep(default.map_or(LOOK_EVERY, |after| LOOK_EVERY.min(after))).await;
+        let unused = endpoints.unused();
+        let of = unused.iter().map(|(endpoint, _)| endpoint.name()).collect();
+        let said = match &management {
+            Some(context) => context.suspend_timeouts(of).await,
+            None => Ok(vec![0; unused.len()]),
+        };
+        let said = match said {
+            Ok(said) => said,
+            Err(error) => {
+                // Whoever is unsure stops nothing.
+                tracing::info!(error = error.message, "when computes are suspended is not known");
+                continue;
+            }
+        };
+        let due = unused.into_iter().zip(said).filter_map(|((endpoint, awake), seconds)| {
+            let after = timeout(seconds, default)?;
+            endpoint.is_quiet(after).then_some((endpoint, awake, after))
+        });
+        let management = &management;
+        stream::iter(due)
+            .for_each_concurrent(AT_ONCE, move |(endpoint, awake, after)| async move {
+                let name = endpoint.name();
+                if consider(endpoint, awake, after).await
+                    && let Some(context) = management
+                {
+                    context.was_suspended(name).await;
+                }
+            })
             .await;
     }
 }
 
-async fn consider(endpoint: Arc<Endpoint>, awake: Awake, after: Duration) {
+/// How long a compute may be unused whose endpoint says so many seconds: `0` is the default, `-1` and
+/// `None` are for ever.
+fn timeout(seconds: i64, default: Option<Duration>) -> Option<Duration> {
+    match u64::try_from(seconds) {
+        Ok(0) => default,
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => None,
+    }
+}
+
+/// Suspends a compute where it is not busy; whether it was suspended.
+async fn consider(endpoint: Arc<Endpoint>, awake: Awake, after: Duration) -> bool {
     match is_busy(&endpoint, &awake).await {
         Ok(false) => {}
-        Ok(true) => return endpoint.saw_work(),
+        Ok(true) => {
+            endpoint.saw_work();
+            return false;
+        }
         Err(error) => {
             // It may be ending by itself; whoever is unsure stops nothing.
             tracing::info!(%error, "a compute could not be asked whether it is busy");
-            return endpoint.saw_work();
+            endpoint.saw_work();
+            return false;
         }
     }
     // A start or stop that is under way decides for itself.
-    let Ok(_turn) = endpoint.turn.try_lock() else { return };
-    if endpoint.suspend(after).await {
+    let Ok(_turn) = endpoint.turn.try_lock() else { return false };
+    let suspended = endpoint.suspend(after).await;
+    if suspended {
         METRICS.suspends.inc();
         let view = endpoint.view();
         tracing::info!(tenant = view.tenant, branch = view.branch, "a compute was suspended");
     }
+    suspended
 }
 
 async fn is_busy(endpoint: &Endpoint, awake: &Awake) -> Result<bool, Arc<Error>> {
@@ -73,4 +121,19 @@ async fn is_busy(endpoint: &Endpoint, awake: &Awake) -> Result<bool, Arc<Error>>
         client.query_one(IS_BUSY, &[]).await?.try_get(0)
     };
     answer(&view.tenant, &view.branch, asked).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_says_nothing_has_the_servers_default() {
+        let default = Some(Duration::from_secs(300));
+        assert_eq!(timeout(0, default), default);
+        assert_eq!(timeout(0, None), None);
+        assert_eq!(timeout(-1, default), None);
+        assert_eq!(timeout(5, default), Some(Duration::from_secs(5)));
+        assert_eq!(timeout(5, None), Some(Duration::from_secs(5)));
+    }
 }

@@ -49,11 +49,11 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use context::Context;
 pub use context::{ConnectAt, ManagementConfig};
 pub(crate) use directory::Projects;
 
 use crate::{Endpoints, catalog::Catalog};
-use context::Context;
 use error::ApiError;
 use storage::Storage;
 

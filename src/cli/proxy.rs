@@ -34,8 +34,8 @@ pub struct ProxyArgs {
     /// Let the proxy's clients do without TLS.
     #[arg(long)]
     pub allow_plain: bool,
-    /// With a proxy, stop a compute that had neither clients nor other work for so many seconds; 0
-    /// for never.
+    /// With a proxy, stop a compute that had neither clients nor other work for so many seconds, where
+    /// its endpoint says nothing else; 0 for never.
     #[arg(long, value_name = "SECONDS", default_value = SUSPEND_AFTER_DEFAULT)]
     pub suspend_after: u64,
 }

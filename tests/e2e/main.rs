@@ -25,6 +25,7 @@ mod s3;
 mod safekeeper_loss;
 mod scrub;
 mod starts;
+mod suspend;
 mod templates;
 mod up;
 mod usage;

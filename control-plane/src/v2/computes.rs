@@ -9,7 +9,7 @@ use super::{
     time::now,
 };
 use crate::{
-    Compute, Settings, StartRequest, State,
+    Compute, EndpointRef, Settings, StartRequest, State,
     catalog::{
         branches::{self, Branch},
         databases, endpoints,
@@ -218,6 +218,33 @@ impl Context {
         Ok(kept.await?)
     }
 
+    /// After how many seconds of nobody's use each of these timelines' computes is suspended, as its
+    /// endpoint says: `0` for the server's default, also where it is no project's; `-1` for never.
+    pub(crate) async fn suspend_timeouts(
+        &self,
+        of: Vec<EndpointRef>,
+    ) -> Result<Vec<i64>, ApiError> {
+        let read = self.catalog.read(move |catalog| {
+            let said = |of: &EndpointRef| {
+                let endpoint = endpoint_of(catalog, of)?;
+                Ok(endpoint.map_or(0, |endpoint| endpoint.suspend_timeout_seconds))
+            };
+            of.iter().map(said).collect()
+        });
+        Ok(read.await?)
+    }
+
+    /// Writes down that the compute of a timeline was suspended because nobody used it.
+    pub(crate) async fn was_suspended(&self, of: EndpointRef) {
+        let written = self.catalog.write(move |catalog| match endpoint_of(catalog, &of)? {
+            Some(endpoint) => endpoints::set_suspended(catalog, &endpoint.id, now()),
+            None => Ok(()),
+        });
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "when a compute was suspended could not be written down");
+        }
+    }
+
     /// Where the log of a branch's Postgres may be, the compute's that runs before the one's that ran.
     pub(super) async fn postgres_logs(&self, branch: &Branch) -> Result<Vec<PathBuf>, ApiError> {
         let timeline = match self.compute(branch) {
@@ -237,6 +264,17 @@ impl Context {
 
     pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
         self.endpoints.sockets(compute.timeline_id)
+    }
+}
+
+/// The endpoint that leads to a timeline; none leads to that of a tenant which is no project.
+fn endpoint_of(
+    catalog: &rusqlite::Connection,
+    of: &EndpointRef,
+) -> Result<Option<Endpoint>, crate::catalog::Error> {
+    match branches::of_timeline(catalog, &of.tenant, &of.branch)? {
+        Some(branch) => endpoints::of_branch(catalog, &branch.id),
+        None => Ok(None),
     }
 }
 
