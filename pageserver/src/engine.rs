@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::Cache, layer::name::LayerName, metering::Meters, open_layers::OpenLayers, redo::Redo,
-    store::Uploads, timeline::READS_AHEAD_MAX, work::Work,
+    store::Uploads, surveyed::Surveyed, timeline::READS_AHEAD_MAX, work::Work,
 };
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
@@ -39,6 +39,8 @@ pub struct Engine {
     pub merge_permits: Arc<Semaphore>,
     /// What each timeline takes and gives.
     pub meters: Meters,
+    /// What is known of tenants that nobody uses.
+    pub surveyed: Surveyed,
     /// Timelines whose layers wait to be merged.
     pub work: Work,
     /// Wakes whoever looks for tenants that another pageserver has taken: a timeline was fenced.
@@ -65,6 +67,7 @@ impl Engine {
             reads_ahead: Arc::new(Semaphore::new(READS_AHEAD_MAX)),
             merge_permits: Arc::new(Semaphore::new(MERGES_MAX)),
             meters: Meters::default(),
+            surveyed: Surveyed::default(),
             work: Work::default(),
             fenced: Notify::new(),
             stop: CancellationToken::new(),

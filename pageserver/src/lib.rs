@@ -29,6 +29,7 @@ mod replication_origin;
 mod server;
 #[cfg(test)]
 mod simulation;
+mod surveyed;
 mod template;
 mod wal_receiver;
 mod work;

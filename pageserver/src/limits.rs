@@ -5,6 +5,11 @@ use std::time::Duration;
 /// After so long a timeline that nobody uses leaves memory. Loading it again costs two requests of
 /// the object store, and a connection to a safekeeper.
 const UNLOAD_AFTER: Duration = Duration::from_secs(300);
+/// The longest time between two looks whether timelines that nobody loads have something to do.
+/// A pageserver that has just started reads two small objects for each tenant and each timeline,
+/// and lists two folders: 60 requests a second for 300,000 tenants of one branch. Afterwards a
+/// survey is one list.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// What a pageserver takes where nothing is said.
 const MEMORY_BYTES: u64 = 1 << 30;
 
@@ -36,6 +41,8 @@ pub struct Limits {
     pub open_layers_bytes_max: usize,
     /// The memory that merges have; one goes on even where it is less than that takes.
     pub merge_bytes_max: usize,
+    /// How often timelines that nobody loads are looked at.
+    pub survey_interval: Duration,
 }
 
 impl Limits {
@@ -46,6 +53,7 @@ impl Limits {
             unload_after: UNLOAD_AFTER,
             open_layers_bytes_max: bytes(memory.open_layers),
             merge_bytes_max: bytes(memory.merges),
+            survey_interval: SURVEY_INTERVAL,
         }
     }
 }

@@ -50,6 +50,10 @@ pub struct Metrics {
     cache_disks_given_up: IntGauge,
     /// Timelines that left memory because nobody used them.
     pub unloaded_timelines: IntCounter,
+    /// Tenants of which a survey read the manifests.
+    pub surveyed_tenants: IntCounter,
+    /// Timelines that a survey loaded, because there was something to do.
+    pub surveyed_timelines: IntCounter,
     /// Times that ingest waited because open layers filled their memory.
     pub memory_waits: IntCounter,
     timelines: IntGauge,
@@ -144,6 +148,14 @@ impl Metrics {
             unloaded_timelines: register_int_counter!(
                 "offshoot_pageserver_unloaded_timelines_total",
                 "Timelines that left memory because nobody used them"
+            )?,
+            surveyed_tenants: register_int_counter!(
+                "offshoot_pageserver_surveyed_tenants_total",
+                "Tenants whose manifests were read to see whether what nobody loads has work"
+            )?,
+            surveyed_timelines: register_int_counter!(
+                "offshoot_pageserver_surveyed_timelines_total",
+                "Timelines that nobody used and that were loaded because there was work"
             )?,
             memory_waits: register_int_counter!(
                 "offshoot_pageserver_memory_waits_total",

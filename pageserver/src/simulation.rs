@@ -11,6 +11,7 @@ mod model;
 mod pressure;
 mod retention;
 mod scrub;
+mod survey;
 mod takeover;
 mod templates;
 mod unloading;

@@ -13,6 +13,7 @@ mod pressure;
 mod removal;
 mod retention;
 mod snapshots;
+mod survey;
 mod template;
 mod unload;
 mod usage;

@@ -11,6 +11,7 @@
 
 mod ahead;
 mod compact;
+mod due;
 mod flush;
 mod images;
 mod lease;
@@ -24,8 +25,9 @@ mod take_over;
 
 pub use ahead::READS_AHEAD_MAX;
 pub use compact::{BytesWritten, FAN_IN, runs_max};
+pub use due::{Due, due};
 pub use images::RECORDS_PER_IMAGE;
-pub use lease::Lease;
+pub use lease::{LEASE, Lease};
 pub use rest::WrittenSequence;
 pub use retention::{Cutoff, Retained, Window};
 

@@ -9,6 +9,7 @@ mod snapshots;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -51,6 +52,7 @@ async fn every_read_of_every_history_equals_the_model() {
     assert!(met.unacknowledged > 0, "no crash kept a branch from being acknowledged");
     assert!(met.unnamed > 0, "no crash left anything behind");
     assert!(met.unloaded > 0, "no timeline left memory");
+    assert!(met.surveyed > 0, "no timeline that nobody had loaded had anything to do");
     assert!(met.kept > 0, "no snapshot kept what the cutoff had passed");
 }
 
@@ -67,6 +69,8 @@ struct Met {
     unnamed: usize,
     /// A timeline left memory because nobody used it.
     unloaded: usize,
+    /// A timeline that nobody had loaded had something to do.
+    surveyed: usize,
     /// The tenant went to another pageserver.
     moves: usize,
     /// An older pageserver was refused.
@@ -92,6 +96,8 @@ struct History {
     cutoffs: HashMap<TenantTimeline, Lsn>,
     /// The timeline that is being deleted, or whose cutoff is being moved.
     under_way: Option<TenantTimeline>,
+    /// The cutoff of any may be being moved.
+    surveying: bool,
     /// Branches that were made below a cutoff and that a crash kept from being taken back.
     lost: HashSet<TenantTimeline>,
     /// Another pageserver, which served the tenant before.
@@ -121,6 +127,7 @@ impl History {
             names: 0,
             cutoffs: HashMap::new(),
             under_way: None,
+            surveying: false,
             lost: HashSet::new(),
             older: None,
             moves,
@@ -164,7 +171,8 @@ impl History {
             68..72 => self.branch().await,
             72..74 => self.restore().await,
             74..77 => self.idle().await,
-            77..79 => self.delete().await,
+            77..78 => self.delete().await,
+            78..79 => self.survey().await,
             79..82 => self.make_snapshot().await,
             82..84 => self.use_snapshot().await,
             _ => self.delete_snapshot().await,
@@ -245,6 +253,24 @@ impl History {
         self.world.tenants.retain(&timeline, now).await?;
         self.under_way = None;
         self.take_cutoff(id, &timeline);
+        Ok(())
+    }
+
+    /// Does what is due for timelines that nobody has loaded.
+    async fn survey(&mut self) -> Result<(), Error> {
+        let random = &mut self.world.random;
+        let bytes = random.random_bool(0.5).then(|| random.random_range(0..8_000));
+        let window = Window { seconds: bytes.is_none().then_some(0), bytes };
+        let now = clock::now() + random.random_range(0..FUTURE);
+        self.world.tenants.set_history(self.tenant, window).await?;
+        self.idle().await?;
+        self.surveying = true;
+        self.met.surveyed += self.world.tenants.survey(|| now, Duration::ZERO).await?;
+        for (_, id) in self.branches.clone() {
+            let timeline = self.world.timeline(id).await?;
+            self.take_cutoff(id, &timeline);
+        }
+        self.surveying = false;
         Ok(())
     }
 

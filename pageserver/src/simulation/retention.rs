@@ -15,7 +15,7 @@ use crate::{
     timeline::{Timeline, Window},
 };
 
-const NOTHING: Window = Window { seconds: None, bytes: Some(0) };
+pub const NOTHING: Window = Window { seconds: None, bytes: Some(0) };
 
 /// Layers of eight records each.
 pub async fn grow(world: &mut World, id: TenantTimeline, flushes: usize) {

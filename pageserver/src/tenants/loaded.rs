@@ -109,6 +109,7 @@ impl Tenants {
             return Err(error);
         }
         self.note_owner(&next);
+        self.engine.surveyed.forget(id);
         tenant.manifest = Arc::new(next);
         tokio::spawn(tenant.sequence.collect());
         Ok(tenant.manifest.clone())

@@ -92,6 +92,13 @@ impl Tenants {
         }
     }
 
+    /// Whether the tenant is this pageserver's, or was until a restart.
+    pub(super) fn is_own(&self, manifest: &TenantManifest) -> bool {
+        let standing = self.standing(manifest);
+        matches!(standing, Standing::Ours(_))
+            || matches!(standing, Standing::Free(_)) && manifest.owner.is_some()
+    }
+
     /// Whether a manifest in memory may be out of date: its tenant is served by somebody else, who
     /// writes the next one.
     pub(super) fn may_be_old(&self, manifest: &TenantManifest) -> bool {

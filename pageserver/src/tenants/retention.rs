@@ -108,7 +108,8 @@ impl Tenants {
         Ok(newest)
     }
 
-    async fn stored_manifest(&self, tenant: TenantId) -> Result<TenantManifest, Error> {
+    /// A tenant's newest manifest, as the store has it.
+    pub(super) async fn stored_manifest(&self, tenant: TenantId) -> Result<TenantManifest, Error> {
         let folder = tenant_folder(tenant);
         let opened = Sequence::open(self.engine.store.clone(), folder).await?;
         opened.1.ok_or_else(|| Error::NotFound(format!("tenant {tenant}")))

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use protocol::TenantTimeline;
 use tokio::time::Instant;
 
 use super::Tenants;
@@ -17,11 +18,23 @@ impl Tenants {
     /// `now`; how many. What of them was in memory alone is written first; one of which that fails
     /// stays.
     pub async fn unload_idle(&self, now: Instant, idle_for: Duration) -> usize {
+        self.unload_those(now, idle_for, |_| true).await
+    }
+
+    /// The same, of those alone that `is_one` names.
+    pub(super) async fn unload_those(
+        &self,
+        now: Instant,
+        idle_for: Duration,
+        is_one: impl Fn(TenantTimeline) -> bool,
+    ) -> usize {
         let mut unloaded = 0;
         // An ancestor is held by those that came from it: once they are gone, it may go.
         loop {
             let mut left = 0;
-            for timeline in self.idle(now, idle_for) {
+            let mut idle = self.idle(now, idle_for);
+            idle.retain(|timeline| is_one(timeline.id()));
+            for timeline in idle {
                 left += usize::from(self.unload(timeline, now, idle_for).await);
             }
             if left == 0 {

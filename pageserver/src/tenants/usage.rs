@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use object_store::path::Path;
 use protocol::{TenantId, TenantTimeline, TimelineId};
 use wal_format::Lsn;
 
@@ -174,18 +175,33 @@ impl Tenants {
         if unmet.len() < MET_ALONE_MAX {
             return Ok(());
         }
-        let folder = tenant_folder(manifest.tenant).join("timelines");
-        let listed = self.engine.store.list_with_delimiter(Some(&folder)).await;
-        let listed = listed.map_err(|error| unavailable(&folder, &error))?;
-        let has_folder: HashSet<_> =
-            listed.common_prefixes.iter().filter_map(|path| path.filename()).collect();
+        let ids: Vec<_> = unmet.iter().map(|branch| branch.timeline).collect();
+        let has_objects = self.timelines_with_objects(manifest.tenant, &ids).await?;
         let (written, empty): (Vec<_>, Vec<_>) = unmet
             .into_iter()
             .map(|branch| manifest.timeline(branch.timeline))
-            .partition(|id| has_folder.contains(id.timeline.to_string().as_str()));
+            .partition(|id| has_objects.contains(&id.timeline));
         empty.into_iter().for_each(|id| self.engine.meters.note_empty(id));
         let read = stream::iter(written).map(|id| self.meter(id)).buffered(LIST_CONCURRENCY);
         read.try_for_each(async |_| Ok(())).await
+    }
+
+    /// Which of a tenant's timelines may have objects of their own: by one list, or all where they
+    /// are few.
+    pub(super) async fn timelines_with_objects(
+        &self,
+        tenant: TenantId,
+        timelines: &[TimelineId],
+    ) -> Result<HashSet<TimelineId>, Error> {
+        let all: HashSet<TimelineId> = timelines.iter().copied().collect();
+        if all.len() < MET_ALONE_MAX {
+            return Ok(all);
+        }
+        let folder = tenant_folder(tenant).join("timelines");
+        let listed = self.engine.store.list_with_delimiter(Some(&folder)).await;
+        let listed = listed.map_err(|error| unavailable(&folder, &error))?;
+        let id = |path: &Path| path.filename()?.parse().ok();
+        Ok(listed.common_prefixes.iter().filter_map(id).filter(|id| all.contains(id)).collect())
     }
 
     /// A timeline's meter. Read from the store where it was not met since the start.

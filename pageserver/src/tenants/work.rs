@@ -39,7 +39,8 @@ impl Tenants {
         let unloading = Arc::clone(&self).unload_all();
         let relieving = Arc::clone(&self).relieve_all();
         let looking = Arc::clone(&self).look_again_and_again();
-        tokio::pin!(retaining, unloading, relieving, looking);
+        let surveying = Arc::clone(&self).survey_all();
+        tokio::pin!(retaining, unloading, relieving, looking, surveying);
         loop {
             let timeline = tokio::select! {
                 () = self.engine.stop.cancelled() => return,
@@ -48,6 +49,7 @@ impl Tenants {
                 () = &mut unloading => return,
                 () = &mut relieving => return,
                 () = &mut looking => return,
+                () = &mut surveying => return,
             };
             let Some(timeline) = timeline else { return };
             let Some(timeline) = timeline.upgrade() else { continue };
@@ -82,8 +84,7 @@ impl Tenants {
         }
     }
 
-    /// Moves the cutoffs of all loaded timelines, again and again. One that nobody uses keeps its
-    /// history until somebody does: it costs nothing else.
+    /// Moves the cutoffs of all loaded timelines, again and again. Others are a survey's.
     async fn retain_all(self: Arc<Self>) {
         loop {
             tokio::select! {

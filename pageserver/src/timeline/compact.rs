@@ -15,14 +15,18 @@ mod merge;
 mod output;
 mod plan;
 
+pub(super) use plan::runs;
 pub use plan::{FAN_IN, runs_max};
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use object_store::ObjectStoreExt;
 
 use self::plan::{Job, Run};
-use super::{State, Timeline};
+use super::{State, Timeline, retention::Retained};
 use crate::{
     error::Error,
     layer::{name::LayerSummary, reader::Layer},
@@ -31,6 +35,8 @@ use crate::{
 /// Ingest waits when there are so many more runs than there are when no merge is due: merging does
 /// not keep up, and reads would suffer.
 const RUNS_BEHIND_MAX: usize = 16;
+/// How often it is looked whether the worker has made all merges of a timeline.
+const MERGED_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Bytes that a timeline caused since it was loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,6 +54,32 @@ impl Timeline {
     /// at the first failure; a manifest that was begun goes on being tried.
     pub async fn compact(self: &Arc<Self>) -> Result<bool, Error> {
         self.or_failure(Arc::clone(self).merge_next()).await
+    }
+
+    /// Returns when all merges are made that are due: by the worker where there is one, each in its
+    /// turn.
+    pub(crate) async fn merge_all(self: &Arc<Self>) -> Result<(), Error> {
+        if !self.engine.work.has_worker() {
+            while self.compact().await? {}
+            return Ok(());
+        }
+        self.want_work();
+        while self.is_queued.load(Ordering::Acquire) {
+            if let Some(error) = self.fenced.get() {
+                return Err(error.clone());
+            }
+            if !self.is_merging_well() {
+                let timeline = self.id();
+                return Err(Error::Unavailable(format!(
+                    "a merge of {timeline} failed: see the log"
+                )));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(MERGED_LOOK_INTERVAL) => {}
+                () = self.stop.cancelled() => return Err(Error::ShuttingDown),
+            }
+        }
+        Ok(())
     }
 
     /// Bytes that the next merge reads; `None` where none is due.
@@ -179,6 +211,11 @@ impl State {
     fn runs(&self) -> Vec<Run> {
         plan::runs(self.layers.iter().map(|layer| layer.summary()))
     }
+}
+
+/// Whether a merge is due for these layers, with this retained.
+pub(super) fn planned(layers: &[LayerSummary], retained: &Retained) -> bool {
+    plan::plan(&plan::runs(layers), retained).is_some()
 }
 
 /// Whether there are so many runs that ingest should wait.

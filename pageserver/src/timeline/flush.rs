@@ -291,6 +291,7 @@ impl Timeline {
         self.create(sequence, sequence.prepare(&manifest)?).await?;
         let (last_record, term) = (manifest.last_record, manifest.term);
         self.engine.meters.note(self.id(), Meter::of(&manifest));
+        self.engine.surveyed.forget(self.id().tenant);
         self.pages_kept.store(manifest.pages_read, Ordering::Relaxed);
         take_over(manifest);
         self.note_success(last_record, term);

@@ -19,7 +19,7 @@ use wal_format::Lsn;
 use super::Timeline;
 
 /// How long a lease holds after its reader last read.
-const LEASE: Duration = Duration::from_secs(600);
+pub const LEASE: Duration = Duration::from_secs(600);
 
 /// The leases of a timeline, by reader.
 #[derive(Default)]

@@ -36,8 +36,17 @@ impl Default for Window {
 impl Window {
     /// The moment since which history is kept.
     pub fn since(&self, now: i64) -> Option<i64> {
-        let micros = |seconds: u64| i64::try_from(seconds.saturating_mul(1_000_000));
-        self.seconds.map(|seconds| now.saturating_sub(micros(seconds).unwrap_or(i64::MAX)))
+        self.micros().map(|micros| now.saturating_sub(micros))
+    }
+
+    /// The first moment at which something of this time is not kept any more.
+    pub fn until(&self, time: i64) -> Option<i64> {
+        self.micros().map(|micros| time.saturating_add(micros))
+    }
+
+    fn micros(&self) -> Option<i64> {
+        self.seconds
+            .map(|seconds| i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX))
     }
 
     /// The LSN since which history is kept, where the last record ends at `end`.
@@ -54,6 +63,13 @@ pub struct Cutoff {
     /// The latest commit's time up to there: no earlier moment can be found any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_commit_time: Option<i64>,
+}
+
+impl Cutoff {
+    /// Some record's end near `lsn`: to decide by, not to write down.
+    pub(super) fn roughly(lsn: Lsn) -> Cutoff {
+        Cutoff { point: BranchPoint { lsn, last_record: lsn }, last_commit_time: None }
+    }
 }
 
 /// What can be read of a timeline's own history.
@@ -154,6 +170,8 @@ mod tests {
         assert_eq!([window.from(Lsn(250)), window.from(Lsn(50))], [Some(Lsn(150)), Some(Lsn(0))]);
         let forever = Window { seconds: Some(u64::MAX), bytes: None };
         assert!(forever.since(5_000_000).is_some_and(|since| since < -1_000_000_000_000_000));
+        assert_eq!(window.until(3_000_000), Some(5_000_000));
+        assert_eq!(forever.until(5_000_000), Some(i64::MAX));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use protocol::TenantTimeline;
 use redo_oracle::cluster::Cluster;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     page_client::at,
@@ -14,6 +14,13 @@ use crate::{
 };
 
 const UNLOAD_AFTER: Duration = Duration::from_millis(300);
+
+/// A metric's value.
+async fn metric(world: &World, name: &str) -> Result<u64> {
+    let text = reqwest::get(format!("http://{}/metrics", world.http_addr())).await?.text().await?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| format!("{name} is counted"))
+}
 
 fn is_loaded(status: &Value, timeline: TenantTimeline) -> bool {
     let id = timeline.timeline.to_string();
@@ -39,19 +46,53 @@ async fn a_timeline_that_no_compute_reads_any_more_is_stored_told_of_and_unloade
     let status = world.ok(Method::GET, "/v1/status", None).await?;
     ensure!(is_loaded(&status, timeline), "it was unloaded while a compute had a connection");
     drop(client);
-    world.eventually("/v1/status", |status| status["timelines"] == serde_json::json!([])).await?;
+    world.eventually("/v1/status", |status| status["timelines"] == json!([])).await?;
     assert_eq!(world.wal.consumed(timeline), Some(end), "a safekeeper keeps what is stored");
 
     let mut client = world.connect(timeline, Some(1)).await?;
     assert_eq!(client.welcome.last_record_lsn, end, "nothing has to be received again");
     let again = client.range(at(end), PG_CLASS, 0, 4).await??;
     ensure!(again == pages, "another page was read afterwards");
-    let metrics =
-        reqwest::get(format!("http://{}/metrics", world.http_addr())).await?.text().await?;
-    let unloads = metrics.lines().find_map(|line| {
-        line.strip_prefix("offshoot_pageserver_unloaded_timelines_total ")?.parse::<u64>().ok()
-    });
-    ensure!(unloads.context("it is counted")? >= 2, "{unloads:?} were counted");
+    let unloads = metric(&world, "offshoot_pageserver_unloaded_timelines_total").await?;
+    ensure!(unloads >= 2, "{unloads} were counted");
+    world.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_of_a_timeline_that_no_compute_reads_any_more_is_given_up() -> Result<()> {
+    let mut world = World::new().await?;
+    world.limits.unload_after = UNLOAD_AFTER;
+    world.limits.survey_interval = Duration::from_millis(500);
+    world.restart().await?;
+    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
+    world.import("stock", &cluster.data()).await?;
+    let timeline = world.tenant("acme", "stock").await?;
+    cluster.start()?;
+    for _ in 0..3 {
+        cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 20000) n")?;
+        cluster.sql("postgres", "DROP TABLE t")?;
+    }
+    cluster.stop()?;
+    let end = world.serve_wal(timeline, &cluster)?;
+    let mut client = world.connect(timeline, Some(1)).await?;
+    let pages = client.range(at(end), PG_CLASS, 0, 4).await??;
+    drop(client);
+    world.eventually("/v1/status", |status| status["timelines"] == json!([])).await?;
+    let stored = |usage: &Value| usage["total"]["stored_bytes"].as_u64();
+    let before = stored(&world.ok(Method::GET, "/v1/tenants/acme/usage", None).await?);
+    let before = before.context("it is metered")?;
+
+    let history = json!({ "history": { "bytes": 0 } });
+    world.ok(Method::PATCH, "/v1/tenants/acme", Some(history)).await?;
+    let is_less = |usage: &Value| stored(usage).is_some_and(|now| now * 2 < before);
+    world.eventually("/v1/tenants/acme/usage", is_less).await?;
+    world.eventually("/v1/status", |status| status["timelines"] == json!([])).await?;
+    ensure!(metric(&world, "offshoot_pageserver_surveyed_timelines_total").await? >= 1);
+
+    let mut client = world.connect(timeline, Some(1)).await?;
+    let again = client.range(at(end), PG_CLASS, 0, 4).await??;
+    ensure!(again == pages, "another page was read afterwards");
     world.stop().await;
     Ok(())
 }

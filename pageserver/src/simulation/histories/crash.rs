@@ -56,6 +56,7 @@ impl History {
     /// Compares the branches with those that are known, and learns what the crash left open.
     pub(super) async fn take_stock(&mut self) {
         let under_way = self.under_way.take();
+        let surveying = std::mem::take(&mut self.surveying);
         let tenant = self.world.tenants.tenant("one").await.expect("the store works");
         for (name, id) in self.branches.clone() {
             if tenant.branches.iter().all(|branch| branch.timeline != id) {
@@ -73,7 +74,7 @@ impl History {
         }
         self.take_stock_of_snapshots().await;
         for (_, id) in self.branches.clone() {
-            self.finish_cutoff(id, under_way == Some(id)).await;
+            self.finish_cutoff(id, surveying || under_way == Some(id)).await;
         }
     }
 
