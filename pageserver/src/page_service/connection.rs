@@ -113,6 +113,11 @@ async fn exchange(
                 if has_ended && incoming.has_part() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                // One that waits no longer for an answer takes the connection for dead, and comes
+                // back by another.
+                if has_ended && tasks == 0 && outgoing.bytes() == 0 {
+                    reader.note_goodbye();
+                }
             }
         }
     }

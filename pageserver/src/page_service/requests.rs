@@ -58,7 +58,7 @@ type Served = Result<(Response, Vec<Bytes>), PageError>;
 
 impl Reader {
     pub fn new(tenants: Arc<Tenants>, receiving: Use, term: Option<Term>) -> Reader {
-        let lease = receiving.timeline().lease();
+        let lease = receiving.timeline().lease(term);
         Reader { tenants, receiving, lease, term, scans: Scans::default() }
     }
 
@@ -99,6 +99,11 @@ impl Reader {
             true => Err(PageError::ShuttingDown),
             false => served,
         }
+    }
+
+    /// The compute has ended the connection, and is owed nothing.
+    pub fn note_goodbye(&self) {
+        self.lease.say_goodbye();
     }
 
     /// Waits until the timeline is stopped.

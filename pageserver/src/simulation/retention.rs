@@ -206,11 +206,46 @@ async fn what_a_reader_holds_a_lease_of_stays_readable() {
     grow(&mut world, main, 6).await;
     let timeline = world.timeline(main).await.expect("it loads");
     let held = world.model.points(main)[10].lsn;
-    let lease = timeline.lease();
+    let lease = timeline.lease(None);
     lease.renew(held, tokio::time::Instant::now());
     world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
     world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
     merge_all(&timeline).await;
     assert_eq!(timeline.retained().cutoff_lsn(), held);
     assert!(is_right(&world, main, held).await);
+
+    lease.say_goodbye();
+    drop(lease);
+    let end = world.model.end(main).lsn;
+    world.tenants.retain(&timeline, clock::now()).await.expect("the store works");
+    assert_eq!(timeline.retained().cutoff_lsn(), end);
+    assert!(is_right(&world, main, end).await);
+}
+
+#[tokio::test]
+async fn a_reader_of_a_branch_that_says_goodbye_lets_go_of_its_parents_history_too() {
+    let mut world = World::new(15);
+    world.template("base").await.expect("the store works");
+    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let main = main_of(&tenant);
+    grow(&mut world, main, 6).await;
+    let point = world.model.end(main);
+    let dev = world.tenants.create_branch(tenant.id, "dev", "main", point).await;
+    let dev = dev.expect("the name is free").timeline;
+    world.model.add(dev, Some(main), point);
+    let (parent, child) = (world.timeline(main).await, world.timeline(dev).await);
+    let (parent, child) = (parent.expect("it loads"), child.expect("it loads"));
+    let old = world.model.points(main)[10].lsn;
+    let term = Some(protocol::Term(1));
+    let (one, two) = (child.lease(term), child.lease(term));
+    one.renew(old, tokio::time::Instant::now());
+    world.tenants.set_history(tenant.id, NOTHING).await.expect("the store works");
+    one.say_goodbye();
+    drop(one);
+    world.tenants.retain(&parent, clock::now()).await.expect("the store works");
+    assert_eq!(parent.retained().cutoff_lsn(), old, "the compute has another connection");
+    two.say_goodbye();
+    drop(two);
+    world.tenants.retain(&parent, clock::now()).await.expect("the store works");
+    assert_eq!(parent.retained().cutoff_lsn(), point.lsn);
 }

@@ -60,6 +60,46 @@ async fn a_timeline_that_no_compute_reads_any_more_is_stored_told_of_and_unloade
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_says_goodbye_keeps_no_history() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
+    world.import("stock", &cluster.data()).await?;
+    let timeline = world.tenant("acme", "stock").await?;
+    cluster.start()?;
+    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) n")?;
+    cluster.stop()?;
+    let end = world.serve_wal(timeline, &cluster)?;
+    let mut client = world.connect(timeline, Some(1)).await?;
+    client.range(at(end), PG_CLASS, 0, 1).await??;
+    drop(client);
+    // What was ingested is stored.
+    world.restart().await?;
+    let client = world.connect(timeline, Some(1)).await?;
+    let mut old = world.connect(timeline, Some(1)).await?;
+    old.range(at(old.welcome.origin.point.lsn), PG_CLASS, 0, 1).await??;
+
+    // Each change of the window is followed by a pass.
+    let pass = async |world: &World| {
+        let history = json!({ "history": { "bytes": 0 } });
+        world.ok(Method::PATCH, "/v1/tenants/acme", Some(history)).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let branch = world.ok(Method::GET, "/v1/tenants/acme/branches/main", None).await?;
+        Ok::<_, anyhow::Error>(branch["oldest_lsn"].clone())
+    };
+    ensure!(pass(&world).await?.is_null(), "what a reader reads was given up");
+    drop(old);
+    ensure!(pass(&world).await?.is_null(), "the compute has another connection");
+    drop(client);
+    for _ in 0..100 {
+        if pass(&world).await? == json!(end) {
+            world.stop().await;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("history is kept for a reader that has gone")
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_of_a_timeline_that_no_compute_reads_any_more_is_given_up() -> Result<()> {
     let mut world = World::new().await?;
     world.limits.unload_after = UNLOAD_AFTER;
