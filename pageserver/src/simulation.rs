@@ -6,6 +6,7 @@ mod crashes;
 mod faulty_store;
 mod histories;
 mod isolation;
+mod manifests;
 mod merging;
 mod model;
 mod pressure;

@@ -1,5 +1,7 @@
 //! One sequence of manifests, and this process as one of its writers.
 
+mod earlier;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::earlier::Earlier;
 use crate::{
     error::Error,
     store::{get_whole, unavailable},
@@ -21,6 +24,10 @@ const NAME_PREFIX: &str = "manifest-";
 const CHANGES_MAX: u64 = 256;
 /// How many of them are read at once.
 const READS_AT_ONCE: usize = 16;
+
+/// A writer's first manifest is kept for ever. One that would be longer is preceded by a takeover
+/// that says nothing of its own. Small in tests, whose tenants are.
+const TAKEOVER_BYTES_MAX: usize = if cfg!(test) { 1 << 10 } else { 2 << 10 };
 
 /// What a sequence's manifests say. One that is long may be followed by changes of it, which cost
 /// what they change and not what there is.
@@ -53,13 +60,34 @@ struct Envelope<T> {
     /// one that is whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changes: Option<u64>,
+    /// Of a takeover that says nothing of its own: the number that says what is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    repeats: Option<u64>,
+    /// Below this number only takeovers are left.
+    #[serde(default = "nothing_collected", skip_serializing_if = "is_nothing_collected")]
+    collected_below: u64,
     #[serde(flatten)]
     body: T,
+}
+
+/// The body of a takeover that says nothing of its own.
+#[derive(Serialize)]
+struct Nothing {}
+
+fn nothing_collected() -> u64 {
+    1
+}
+
+fn is_nothing_collected(collected_below: &u64) -> bool {
+    *collected_below <= 1
 }
 
 /// A manifest that is ready to become the newest.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    /// What is written before it, under the number before.
+    takeover: Option<Bytes>,
+    number: u64,
     object: Bytes,
     is_whole: bool,
 }
@@ -71,6 +99,12 @@ pub struct Sequence {
     writer: String,
     /// The highest number known; 0 before the first.
     newest: u64,
+    /// The number that says what the newest says: its own, but for some takeovers.
+    says: u64,
+    /// This writer's first number.
+    takeover: u64,
+    /// What earlier writers have left.
+    earlier: Arc<Earlier>,
     /// Numbers that this writer has created and may remove, oldest first.
     own: VecDeque<u64>,
     has_written: bool,
@@ -91,6 +125,9 @@ impl Sequence {
             folder,
             writer,
             newest: 0,
+            says: 0,
+            takeover: 0,
+            earlier: Arc::default(),
             own: VecDeque::new(),
             has_written: false,
             is_private: true,
@@ -111,9 +148,10 @@ impl Sequence {
             if newest == 0 {
                 return Ok((sequence, None));
             }
-            match sequence.body(newest).await {
-                Ok(body) => {
-                    sequence.newest = newest;
+            match sequence.newest_says(newest).await {
+                Ok((head, body)) => {
+                    (sequence.newest, sequence.says) = (newest, head.repeats.unwrap_or(newest));
+                    sequence.earlier = Arc::new(Earlier::from(head.collected_below));
                     return Ok((sequence, Some(body)));
                 }
                 // Collected between the two requests: a newer one is there now.
@@ -123,18 +161,26 @@ impl Sequence {
         }
     }
 
-    /// What the manifest of this number says, with those that it changes.
-    async fn body<T: Body>(&self, number: u64) -> Result<T, Error> {
-        let path = self.path(number);
+    /// The head of the manifest of this number, and what it says.
+    async fn newest_says<T: Body>(&self, number: u64) -> Result<(Head, T), Error> {
         let object = self.read(number).await?;
+        let head = decode_head(&object, &self.path(number))?;
+        let body = match head.repeats {
+            None => self.body(number, object).await?,
+            Some(says) if says < number => self.body(says, self.read(says).await?).await?,
+            Some(says) => {
+                let expected = "the number of a manifest before".to_owned();
+                return Err(wrong(&self.path(number), expected, format!("number {says}")));
+            }
+        };
+        Ok((head, body))
+    }
+
+    /// What the manifest of this number says, with those that it changes.
+    async fn body<T: Body>(&self, number: u64, object: Bytes) -> Result<T, Error> {
+        let path = self.path(number);
         let Some(whole) = decode_head(&object, &path)?.changes else {
             return Ok(decode_checked::<Envelope<T>>(&object, &path)?.body);
-        };
-        let wrong = |path: &Path, expected: String, found: String| Error::Corrupt {
-            object: path.to_string(),
-            offset: 0,
-            expected,
-            found,
         };
         if whole >= number || number - whole > CHANGES_MAX {
             let expected = format!("changes of one of the {CHANGES_MAX} manifests before");
@@ -179,7 +225,15 @@ impl Sequence {
     /// Prepares the manifest that would be the newest, whole. Publishing the same one again after
     /// a failure is safe.
     pub fn prepare<T: Serialize>(&self, body: &T) -> Result<Prepared, Error> {
-        Ok(Prepared { object: self.encode(body, None)?, is_whole: true })
+        let number = self.newest + 1;
+        let object = self.encode(number, (None, None), body)?;
+        let is_short = object.len() <= TAKEOVER_BYTES_MAX;
+        if self.has_written || self.newest == 0 || is_short {
+            return Ok(Prepared { takeover: None, number, object, is_whole: true });
+        }
+        let takeover = Some(self.encode(number, (None, Some(self.says)), &Nothing {})?);
+        let object = self.encode(number + 1, (None, None), body)?;
+        Ok(Prepared { takeover, number: number + 1, object, is_whole: true })
     }
 
     /// The same, as a change of `before`, which is what the newest says, where that is shorter: all
@@ -191,19 +245,28 @@ impl Sequence {
             && self.change_bytes < whole_bytes;
         match may.then(|| body.since(before)).flatten() {
             Some(change) => {
-                Ok(Prepared { object: self.encode(&change, Some(whole))?, is_whole: false })
+                let number = self.newest + 1;
+                let object = self.encode(number, (Some(whole), None), &change)?;
+                Ok(Prepared { takeover: None, number, object, is_whole: false })
             }
             None => self.prepare(body),
         }
     }
 
-    fn encode<T: Serialize>(&self, body: &T, changes: Option<u64>) -> Result<Bytes, Error> {
+    fn encode<T: Serialize>(
+        &self,
+        number: u64,
+        (changes, repeats): (Option<u64>, Option<u64>),
+        body: &T,
+    ) -> Result<Bytes, Error> {
         encode_checked(&Envelope {
             version: MANIFEST_VERSION,
-            number: self.newest + 1,
+            number,
             writer: self.writer.clone(),
-            takeover: !self.has_written,
+            takeover: !self.has_written && number == self.newest + 1,
             changes,
+            repeats,
+            collected_below: self.earlier.collected_below(),
             body,
         })
     }
@@ -211,7 +274,25 @@ impl Sequence {
     /// Makes a prepared manifest the newest. [`Error::Fenced`] where another writer was there
     /// first; after [`Error::Unavailable`] it may or may not have become the newest.
     pub async fn publish(&mut self, manifest: Prepared) -> Result<(), Error> {
-        let Prepared { object: manifest, is_whole } = manifest;
+        let Prepared { takeover, number, object, is_whole } = manifest;
+        if let Some(takeover) = takeover
+            && self.newest + 1 < number
+        {
+            self.create_next(takeover).await?;
+        }
+        let bytes = object.len();
+        self.create_next(object).await?;
+        self.says = self.newest;
+        if is_whole {
+            (self.whole, self.change_bytes) = ((self.newest, bytes), 0);
+        } else {
+            self.change_bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Creates the next number.
+    async fn create_next(&mut self, manifest: Bytes) -> Result<(), Error> {
         let number = self.newest + 1;
         let path = self.path(number);
         let fenced = || Error::Fenced { object: path.to_string() };
@@ -237,17 +318,12 @@ impl Sequence {
         if self.has_written {
             self.own.push_back(number);
         } else if self.is_private || self.highest().await? == number {
-            self.has_written = true;
+            (self.has_written, self.takeover) = (true, number);
         } else {
             // The number may have been used and collected while this writer slept.
             return Err(fenced());
         }
         self.newest = number;
-        if is_whole {
-            (self.whole, self.change_bytes) = ((number, manifest.len()), 0);
-        } else {
-            self.change_bytes += manifest.len();
-        }
         Ok(())
     }
 
@@ -284,15 +360,22 @@ impl Sequence {
         Ok(false)
     }
 
-    /// Removes this writer's manifests that are no longer among the newest, nor what those change.
-    /// Where a whole one follows many changes they are many: nobody has to wait for it.
+    /// Removes this writer's manifests that are no longer among the newest, nor what those change,
+    /// and once what earlier writers have left. They may be many: nobody has to wait for it.
     pub fn collect(&mut self) -> impl Future<Output = ()> + Send + use<> {
         let (whole, _) = self.whole;
         let too_many = self.own.len().saturating_sub(MANIFESTS_KEPT);
         let old = self.own.iter().take(too_many).take_while(|own| **own < whole).count();
         let paths: Vec<Path> = self.own.drain(..old).map(|own| path(&self.folder, own)).collect();
         let store = self.store.clone();
+        // Since there is a whole one of this writer, nobody reads theirs.
+        let is_whole = whole >= self.takeover && self.has_written;
+        let earlier = is_whole.then(|| self.earlier.clone());
+        let (folder, takeover) = (self.folder.clone(), self.takeover);
         async move {
+            if let Some(earlier) = earlier {
+                earlier.remove(store.as_ref(), &folder, takeover).await;
+            }
             for path in paths {
                 // What fails to be removed stays: it does no harm.
                 if let Err(error) = store.delete(&path).await {
@@ -307,11 +390,20 @@ impl Sequence {
     }
 
     async fn highest(&self) -> Result<u64, Error> {
-        let listed = self.store.list_with_delimiter(Some(&self.folder)).await;
-        let listed = listed.map_err(|error| unavailable(&self.folder, &error))?;
-        let number = |path: &Path| path.filename()?.strip_prefix(NAME_PREFIX)?.parse().ok();
-        Ok(listed.objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
+        Ok(numbers(self.store.as_ref(), &self.folder).await?.into_iter().max().unwrap_or(0))
     }
+}
+
+/// The numbers that are there, in no order.
+async fn numbers(store: &dyn ObjectStore, folder: &Path) -> Result<Vec<u64>, Error> {
+    let listed = store.list_with_delimiter(Some(folder)).await;
+    let listed = listed.map_err(|error| unavailable(folder, &error))?;
+    let number = |path: &Path| path.filename()?.strip_prefix(NAME_PREFIX)?.parse().ok();
+    Ok(listed.objects.iter().filter_map(|object| number(&object.location)).collect())
+}
+
+fn wrong(path: &Path, expected: String, found: String) -> Error {
+    Error::Corrupt { object: path.to_string(), offset: 0, expected, found }
 }
 
 fn path(folder: &Path, number: u64) -> Path {
@@ -331,19 +423,20 @@ async fn read(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Err
 #[derive(Deserialize)]
 struct Head {
     version: u32,
+    takeover: bool,
     #[serde(default)]
     changes: Option<u64>,
+    #[serde(default)]
+    repeats: Option<u64>,
+    #[serde(default = "nothing_collected")]
+    collected_below: u64,
 }
 
 fn decode_head(object: &[u8], path: &Path) -> Result<Head, Error> {
     let head: Head = decode_checked(object, path)?;
     if head.version != MANIFEST_VERSION {
-        return Err(Error::Corrupt {
-            object: path.to_string(),
-            offset: 0,
-            expected: format!("manifest version {MANIFEST_VERSION}"),
-            found: format!("version {}", head.version),
-        });
+        let expected = format!("manifest version {MANIFEST_VERSION}");
+        return Err(wrong(path, expected, format!("version {}", head.version)));
     }
     Ok(head)
 }

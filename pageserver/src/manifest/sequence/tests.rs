@@ -3,12 +3,12 @@ use object_store::memory::InMemory;
 use super::*;
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
-struct Said {
-    text: String,
+pub(super) struct Said {
+    pub text: String,
 }
 
 #[derive(Serialize, Deserialize)]
-struct More {
+pub(super) struct More {
     more: String,
 }
 
@@ -24,24 +24,24 @@ impl Body for Said {
     }
 }
 
-fn body(text: &str) -> Said {
+pub(super) fn body(text: &str) -> Said {
     Said { text: text.to_owned() }
 }
 
-fn folder() -> Path {
+pub(super) fn folder() -> Path {
     Path::from("tenants/t")
 }
 
-async fn open(store: &Arc<dyn ObjectStore>) -> (Sequence, Option<Said>) {
+pub(super) async fn open(store: &Arc<dyn ObjectStore>) -> (Sequence, Option<Said>) {
     Sequence::open(store.clone(), folder()).await.expect("the store works")
 }
 
-async fn publish(sequence: &mut Sequence, text: &str) -> Result<(), Error> {
+pub(super) async fn publish(sequence: &mut Sequence, text: &str) -> Result<(), Error> {
     let manifest = sequence.prepare(&body(text)).expect("a body is JSON");
     sequence.publish(manifest).await
 }
 
-fn store() -> Arc<dyn ObjectStore> {
+pub(super) fn store() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
 }
 
@@ -147,7 +147,7 @@ async fn every_flipped_bit_of_a_manifest_is_found_and_named() {
 }
 
 /// Publishes ever longer texts, one letter more each, and gives the last.
-async fn grow(sequence: &mut Sequence, mut before: Said, letters: usize) -> Said {
+pub(super) async fn grow(sequence: &mut Sequence, mut before: Said, letters: usize) -> Said {
     for _ in 0..letters {
         let next = body(&format!("{}x", before.text));
         let manifest = sequence.prepare_after(&before, &next).expect("a body is JSON");
