@@ -11,6 +11,7 @@
 //! A crash leaves at worst objects that no manifest names.
 
 mod fold;
+mod hidden;
 mod merge;
 mod output;
 mod plan;
@@ -25,7 +26,10 @@ use std::{
 
 use object_store::ObjectStoreExt;
 
-use self::plan::{Job, Run};
+use self::{
+    merge::Older,
+    plan::{Job, Run},
+};
 use super::{State, Timeline, retention::Retained};
 use crate::{
     error::Error,
@@ -127,7 +131,8 @@ impl Timeline {
         let Some(job) = job else { return Ok(false) };
         let inputs = layers[job.clone()].to_vec();
         drop(layers);
-        let merge = merge::Merge::new(Arc::clone(&self), inputs, retained);
+        let older = if job.start == 0 { Older::OfAncestors } else { Older::OfOwn };
+        let merge = merge::Merge::new(Arc::clone(&self), inputs, older, retained);
         let merged = tokio::task::spawn_blocking(move || merge.run()).await;
         let merged = merged.map_err(|error| Error::Unavailable(format!("a merge ended: {error}")));
         let merged = merged.and_then(|merged| merged);

@@ -12,7 +12,7 @@ use wal_format::Lsn;
 
 use super::{
     fold::{Fold, Version},
-    output::{ClearedKeys, Output},
+    output::{ClearedKeys, Output, OutputClear, without_repeated},
     plan,
 };
 use crate::{
@@ -23,10 +23,20 @@ use crate::{
     timeline::{Timeline, retention::Retained},
 };
 
+/// What is older than the runs of a merge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Older {
+    /// Runs of the timeline.
+    OfOwn,
+    /// Only what the timeline came from.
+    OfAncestors,
+}
+
 /// What is merged.
 pub struct Merge {
     timeline: Arc<Timeline>,
     inputs: Vec<Arc<Layer>>,
+    older: Older,
     retained: Retained,
     handle: Handle,
     permit: Option<OwnedSemaphorePermit>,
@@ -35,9 +45,14 @@ pub struct Merge {
 
 impl Merge {
     /// Of these layers, which are whole adjacent runs; in a runtime.
-    pub fn new(timeline: Arc<Timeline>, inputs: Vec<Arc<Layer>>, retained: Retained) -> Merge {
+    pub fn new(
+        timeline: Arc<Timeline>,
+        inputs: Vec<Arc<Layer>>,
+        older: Older,
+        retained: Retained,
+    ) -> Merge {
         let handle = Handle::current();
-        Merge { timeline, inputs, retained, handle, permit: None, stored: Vec::new() }
+        Merge { timeline, inputs, older, retained, handle, permit: None, stored: Vec::new() }
     }
 
     /// Merges; the layers that are stored for it. Where it fails, they are removed again.
@@ -66,6 +81,7 @@ impl Merge {
             .collect();
         let mut cleared = ClearedKeys::new(&clears);
         let retained = self.retained.clone();
+        let clears = self.with_what_they_hide(without_repeated(clears, &retained))?;
         let mut output = Output::new(from, to, clears, &retained);
         for cursor in &mut cursors {
             self.fill(cursor)?;
@@ -103,6 +119,22 @@ impl Merge {
         }
         clears.sort_by_key(|clear: &Clear| clear.lsn);
         Ok(clears)
+    }
+
+    /// The clears, each with whether it hides what is older than the runs.
+    fn with_what_they_hide(&mut self, clears: Vec<Clear>) -> Result<Vec<OutputClear>, Error> {
+        let (timeline, older) = (Arc::clone(&self.timeline), self.older);
+        self.wait(async move {
+            let mut found = Vec::with_capacity(clears.len());
+            for clear in clears {
+                let hides_older = match older {
+                    Older::OfOwn => true,
+                    Older::OfAncestors => timeline.inherits_any(&clear.range).await?,
+                };
+                found.push(OutputClear { clear, hides_older });
+            }
+            Ok(found)
+        })
     }
 
     fn fill(&mut self, cursor: &mut Cursor) -> Result<(), Error> {

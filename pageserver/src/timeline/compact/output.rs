@@ -28,7 +28,10 @@ pub struct Output<'o> {
     to: Lsn,
     retained: &'o Retained,
     /// Of the whole run, by rising LSN.
-    clears: Vec<Clear>,
+    clears: Vec<OutputClear>,
+    /// Which of them hide a version of the layer that is being written.
+    hides: Vec<bool>,
+    hiding: Hiding,
     writer: Option<LayerWriter>,
     /// What is below was written.
     start: Key,
@@ -37,12 +40,14 @@ pub struct Output<'o> {
 
 impl<'o> Output<'o> {
     /// A run without a version, of these LSNs; `clears` are all of its range.
-    pub fn new(from: Lsn, to: Lsn, clears: Vec<Clear>, retained: &'o Retained) -> Output<'o> {
+    pub fn new(from: Lsn, to: Lsn, clears: Vec<OutputClear>, retained: &'o Retained) -> Output<'o> {
         Output {
             from,
             to,
             retained,
-            clears: without_repeated(clears, retained),
+            hides: vec![false; clears.len()],
+            hiding: Hiding::new(&clears),
+            clears,
             writer: None,
             start: Key::MIN,
             latest_commit: i64::MIN,
@@ -65,6 +70,9 @@ impl<'o> Output<'o> {
             None => key,
         };
         let finished = if self.is_cut(key) { self.cut(key)? } else { None };
+        for place in self.hiding.of(key, &self.clears) {
+            self.hides[*place] |= lsn < self.clears[*place].clear.lsn;
+        }
         let mut writer = self.writer.take().unwrap_or_else(|| LayerWriter::new(self.name()));
         writer.add(key, lsn, value)?;
         self.writer = Some(writer);
@@ -93,8 +101,12 @@ impl<'o> Output<'o> {
             range: clear.range.start.max(part.start)..clear.range.end.min(part.end),
             lsn: clear.lsn,
         };
-        let clears = self.clears.iter().filter(|clear| clear.overlaps(&part));
+        // One that hides nothing any more goes with what it hid.
+        let hides = self.clears.iter().zip(&self.hides);
+        let hides = hides.filter(|(clear, hides)| clear.hides_older || **hides);
+        let clears = hides.map(|(clear, _)| &clear.clear).filter(|clear| clear.overlaps(&part));
         let clears: Vec<Clear> = clears.map(clipped).collect();
+        self.hides.fill(false);
         self.start = end;
         let writer = self.writer.take().unwrap_or_else(|| LayerWriter::new(self.name()));
         let mut written = writer.finish(&clears)?;
@@ -113,8 +125,45 @@ impl<'o> Output<'o> {
     }
 }
 
+/// A clear on its way into the output.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutputClear {
+    /// The clear.
+    pub clear: Clear,
+    /// Whether it may hide what is older than the run.
+    pub hides_older: bool,
+}
+
+/// The clears of each key, by their places: asked for by rising keys.
+struct Hiding {
+    /// By falling start.
+    ahead: Vec<usize>,
+    active: Vec<usize>,
+    key: Option<Key>,
+}
+
+impl Hiding {
+    fn new(clears: &[OutputClear]) -> Hiding {
+        let mut ahead: Vec<usize> = (0..clears.len()).collect();
+        ahead.sort_by_key(|place| std::cmp::Reverse(clears[*place].clear.range.start));
+        Hiding { ahead, active: Vec::new(), key: None }
+    }
+
+    fn of(&mut self, key: Key, clears: &[OutputClear]) -> &[usize] {
+        if self.key.replace(key) != Some(key) {
+            while let Some(place) =
+                self.ahead.pop_if(|place| clears[*place].clear.range.start <= key)
+            {
+                self.active.push(place);
+            }
+            self.active.retain(|place| key < clears[*place].clear.range.end);
+        }
+        &self.active
+    }
+}
+
 /// Of clears of one range that the same reads see, the newest.
-fn without_repeated(clears: Vec<Clear>, retained: &Retained) -> Vec<Clear> {
+pub fn without_repeated(clears: Vec<Clear>, retained: &Retained) -> Vec<Clear> {
     let seen = |clear: &Clear| {
         let seen = retained.seen_first_by(clear.lsn).unwrap_or(clear.lsn);
         (clear.range.start, clear.range.end, seen)
@@ -156,7 +205,10 @@ impl ClearedKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
     use wal_format::{Fork, Relation};
 
     use super::*;
@@ -176,6 +228,61 @@ mod tests {
             clears.sort_by_key(|clear| clear.lsn);
             clears
         })
+    }
+
+    fn written(versions: &[(u32, u64)], clears: Vec<OutputClear>) -> Vec<WrittenLayer> {
+        let retained = Retained::default();
+        let mut output = Output::new(Lsn(0), Lsn(100), clears, &retained);
+        let mut layers = Vec::new();
+        for (block, lsn) in versions {
+            // Nothing that could be compressed.
+            let mut image = vec![0; 3000];
+            StdRng::seed_from_u64(u64::from(*block)).fill(&mut image[..]);
+            let image = Value::Image(image.into());
+            let layer = output.add(key(*block), Lsn(*lsn), &image).expect("it is in order");
+            layers.extend(layer);
+        }
+        layers.extend(output.finish().expect("it is whole"));
+        layers
+    }
+
+    fn clear(blocks: Range<u32>, lsn: u64, hides_older: bool) -> OutputClear {
+        let range = key(blocks.start)..key(blocks.end);
+        OutputClear { clear: Clear { range, lsn: Lsn(lsn) }, hides_older }
+    }
+
+    /// The keys that each layer speaks of.
+    fn spans(layers: &[WrittenLayer]) -> Vec<(Key, Key)> {
+        layers.iter().map(|layer| (layer.summary.first_key, layer.summary.last_key)).collect()
+    }
+
+    #[test]
+    fn a_clear_stays_where_it_hides_something_and_goes_where_it_hides_nothing() {
+        let only_this = [(key(5), key(5))];
+        let with_clear = [(key(5), key(9))];
+        // What it hid is given up already.
+        assert_eq!(spans(&written(&[(5, 50)], vec![clear(4..9, 50, false)])), only_this);
+        assert_eq!(spans(&written(&[(5, 50)], vec![clear(6..9, 60, false)])), only_this);
+        // A read between the two LSNs sees the version.
+        assert_eq!(spans(&written(&[(5, 49)], vec![clear(5..9, 50, false)])), with_clear);
+        assert_eq!(spans(&written(&[(5, 50)], vec![clear(5..9, 50, true)])), with_clear);
+        assert_eq!(written(&[], vec![clear(4..9, 50, false)]).len(), 0);
+        assert_eq!(written(&[], vec![clear(4..9, 50, true)]).len(), 1);
+    }
+
+    #[test]
+    fn a_clear_of_many_layers_stays_in_those_of_which_it_hides_something() {
+        let old: Vec<(u32, u64)> = (0..20).map(|block| (block, 10)).collect();
+        let new: Vec<(u32, u64)> = (20..40).map(|block| (block, 90)).collect();
+        let layers = written(&[old, new].concat(), vec![clear(0..60, 50, false)]);
+        assert!(layers.len() > 4, "{} layers", layers.len());
+        // A clear reaches to where the next layer begins, a layer's versions do not.
+        let begins = layers.iter().skip(1).map(|layer| layer.summary.first_key);
+        let ends = layers.iter().map(|layer| layer.summary.last_key);
+        let has_clear: Vec<bool> =
+            ends.zip(begins.chain([key(60)])).map(|(end, next)| end == next).collect();
+        assert_eq!((has_clear.first(), has_clear.last()), (Some(&true), Some(&false)));
+        assert!(has_clear.is_sorted_by(|one, next| one >= next), "{has_clear:?}");
     }
 
     proptest! {
