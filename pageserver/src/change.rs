@@ -23,18 +23,71 @@ pub enum Value {
 }
 
 impl Value {
+    /// A value of this kind.
+    pub fn new(kind: ValueKind, bytes: Bytes) -> Value {
+        match kind {
+            ValueKind::Image => Value::Image(bytes),
+            ValueKind::Record => Value::Record { will_init: false, bytes },
+            ValueKind::InitRecord => Value::Record { will_init: true, bytes },
+        }
+    }
+
+    /// What its bytes are.
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            Value::Image(_) => ValueKind::Image,
+            Value::Record { will_init, .. } => ValueKind::record(*will_init),
+        }
+    }
+
+    /// The kind and the bytes.
+    pub fn as_parts(&self) -> (ValueKind, &[u8]) {
+        (self.kind(), self.bytes())
+    }
+
     /// Whether nothing older is needed to know the value.
     pub fn is_complete(&self) -> bool {
-        match self {
-            Value::Image(_) => true,
-            Value::Record { will_init, .. } => *will_init,
-        }
+        self.kind().is_complete()
     }
 
     /// The image's or the record's bytes.
     pub fn bytes(&self) -> &Bytes {
         match self {
             Value::Image(bytes) | Value::Record { bytes, .. } => bytes,
+        }
+    }
+}
+
+/// What the bytes of a [`Value`] are. The numbers are those of a stored row's flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ValueKind {
+    /// [`Value::Image`].
+    Image = 0,
+    /// [`Value::Record`] that needs the value before.
+    Record = 1,
+    /// [`Value::Record`] that does not.
+    InitRecord = 2,
+}
+
+impl ValueKind {
+    /// A record's.
+    pub fn record(will_init: bool) -> ValueKind {
+        if will_init { ValueKind::InitRecord } else { ValueKind::Record }
+    }
+
+    /// As [`Value::is_complete`].
+    pub fn is_complete(self) -> bool {
+        self != ValueKind::Record
+    }
+
+    /// How many records a page is made from after a version of this kind, where it was so many
+    /// before.
+    pub fn records_since_image(self, before: usize) -> usize {
+        match self {
+            ValueKind::Image => 0,
+            ValueKind::InitRecord => 1,
+            ValueKind::Record => before + 1,
         }
     }
 }
@@ -56,15 +109,20 @@ pub struct Change {
 }
 
 /// What some records in a row do: one [`Change`] behind the other, in memory that serves again.
+///
+/// The bytes of all their records are behind each other too: a put says where its own are.
 #[derive(Debug, Default)]
 pub struct Changes {
     pub(crate) records: Vec<ChangedBy>,
     /// Of all records, in their order.
     pub(crate) clears: Vec<Range<Key>>,
     /// Likewise.
-    pub(crate) puts: Vec<(Key, Value)>,
-    /// Of their values.
-    pub(crate) bytes: usize,
+    pub(crate) puts: Vec<(Key, Put)>,
+    /// The records' bytes, as far as puts need them.
+    pub(crate) bytes: Vec<u8>,
+    /// The whole values, also those that were taken back.
+    pub(crate) images: Vec<Bytes>,
+    image_bytes: usize,
 }
 
 /// One of the records, and where its clears and puts end.
@@ -77,6 +135,22 @@ pub(crate) struct ChangedBy {
     pub puts: usize,
 }
 
+/// A value that a record writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Put {
+    /// The image of this number.
+    Image(u32),
+    /// The record itself.
+    Record { will_init: bool, place: Place },
+}
+
+/// Where a record's bytes are among those of [`Changes`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub at: u32,
+    pub bytes: u32,
+}
+
 impl Changes {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
@@ -85,13 +159,37 @@ impl Changes {
 
     /// Writes a value of a key; of the record that is closed next, as all that follows.
     pub fn put(&mut self, key: Key, value: Value) {
-        self.bytes += value.bytes().len();
-        self.puts.push((key, value));
+        match value {
+            Value::Image(bytes) => self.put_image(key, bytes),
+            Value::Record { will_init, bytes } => {
+                let place = self.keep(&bytes);
+                self.put_record(key, will_init, place);
+            }
+        }
+    }
+
+    /// Writes a whole value.
+    pub(crate) fn put_image(&mut self, key: Key, bytes: Bytes) {
+        self.image_bytes += bytes.len();
+        self.puts.push((key, Put::Image(self.images.len() as u32)));
+        self.images.push(bytes);
+    }
+
+    /// Writes a record that was kept.
+    pub(crate) fn put_record(&mut self, key: Key, will_init: bool, place: Place) {
+        self.puts.push((key, Put::Record { will_init, place }));
+    }
+
+    /// Copies a record's bytes, once for all keys that it is written to.
+    pub(crate) fn keep(&mut self, record: &[u8]) -> Place {
+        let place = Place { at: self.bytes.len() as u32, bytes: record.len() as u32 };
+        self.bytes.extend_from_slice(record);
+        place
     }
 
     /// Bytes of all values, also of those that were taken back.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.image_bytes + self.bytes.len()
     }
 
     /// Empties a range. A change clears first and puts then: what the record put there before is
@@ -102,15 +200,22 @@ impl Changes {
         self.clears.push(range);
     }
 
-    /// What the record has put so far.
-    pub fn own_puts(&self) -> &[(Key, Value)] {
-        &self.puts[self.first_put()..]
-    }
-
     /// Closes a record; `finished` as in [`Change`].
     pub fn close(&mut self, start: Lsn, end: Lsn, finished: Option<i64>) {
         let (clears, puts) = (self.clears.len(), self.puts.len());
         self.records.push(ChangedBy { start, end, finished, clears, puts });
+    }
+
+    /// Forgets everything.
+    pub(crate) fn reset(&mut self) {
+        self.records.clear();
+        self.clears.clear();
+        self.puts.clear();
+        self.bytes.clear();
+        // A large record came by: of many timelines, each would keep its room.
+        self.bytes.shrink_to(BYTES_CAPACITY_KEPT);
+        self.images.clear();
+        self.image_bytes = 0;
     }
 
     fn first_put(&self) -> usize {
@@ -118,12 +223,16 @@ impl Changes {
     }
 }
 
+/// What is kept allocated for the records that come next.
+const BYTES_CAPACITY_KEPT: usize = 128 << 10;
+
 impl From<Change> for Changes {
     fn from(change: Change) -> Changes {
-        let Change { start, end, clears, puts, finished } = change;
-        let bytes = puts.iter().map(|(_, value)| value.bytes().len()).sum();
-        let mut changes = Changes { records: Vec::with_capacity(1), clears, puts, bytes };
-        changes.close(start, end, finished);
+        let mut changes = Changes { clears: change.clears, ..Changes::default() };
+        for (key, value) in change.puts {
+            changes.put(key, value);
+        }
+        changes.close(change.start, change.end, change.finished);
         changes
     }
 }

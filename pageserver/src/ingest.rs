@@ -9,24 +9,25 @@
 
 mod sizes;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use wal_format::{
     BlockRef, Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target,
-    Version, WalError, list_effects, redo, rmid,
+    Version, WalError, list_effects, named_pages, redo, rmid,
 };
 
 use self::sizes::ForkSizes;
 use crate::{
-    change::{Changes, Value},
+    change::{Changes, Place, Value},
     control::Control,
     key::Key,
     replication_origin::OriginProgress,
 };
 
-/// Records are kept in buffers of this size, larger ones in buffers of their own.
-const ARENA_BYTES: usize = 256 << 10;
+/// Where `xl_prev` and `xl_crc` stand in a record (xlogrecord.h: `XLogRecord`).
+const PREVIOUS_RECORD: Range<usize> = 8..16;
+const CHECKSUM: Range<usize> = 20..24;
 /// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 
@@ -85,8 +86,6 @@ pub struct Ingest {
     control: Control,
     sizes: ForkSizes,
     origins: HashMap<u16, Lsn>,
-    /// Records are kept as slices of buffers of this one's size.
-    arena: BytesMut,
     /// Of one record; its room serves the next.
     effects: Vec<Effect>,
 }
@@ -104,7 +103,6 @@ impl Ingest {
             control,
             sizes: ForkSizes::default(),
             origins: origins.collect(),
-            arena: BytesMut::new(),
             effects: Vec::new(),
         }
     }
@@ -126,6 +124,10 @@ impl Ingest {
         let LentRecord { start, end, bytes } = lent;
         let record = Record::parse(self.version, bytes)
             .map_err(|reason| IngestError::Damaged { at: start, reason })?;
+        let mut taken = Taken { record: &record, start, end, bytes, kept: None };
+        if let Some(pages) = named_pages(self.version, &record) {
+            return self.take_named(pages, &mut taken, changes);
+        }
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         list_effects(self.version, &record, &mut effects).map_err(|reason| IngestError::Redo {
@@ -135,18 +137,53 @@ impl Ingest {
         })?;
         let needs = self.needs(&effects, copies.len());
         if needs.is_none() {
-            let taken = Taken { record: &record, start, end, bytes };
-            self.carry_out(&taken, effects.drain(..), copies, changes)?;
+            self.carry_out(&mut taken, effects.drain(..), copies, changes)?;
         }
         self.effects = effects;
         Ok(needs)
+    }
+
+    /// As [`Ingest::take`], for a record that only changes pages that it names: most do.
+    fn take_named(
+        &mut self,
+        pages: &[BlockRef<'_>],
+        taken: &mut Taken<'_, '_>,
+        changes: &mut Changes,
+    ) -> Result<Option<Needs>, IngestError> {
+        let mut needs = Needs::default();
+        let mut extends = false;
+        for page in pages {
+            let fork = page.key.fork;
+            match self.sizes.known(fork) {
+                Some(size) => extends |= size.is_none_or(|blocks| page.key.block >= blocks),
+                None if needs.unknown_sizes.contains(&fork) => {}
+                None => needs.unknown_sizes.push(fork),
+            }
+        }
+        if !needs.unknown_sizes.is_empty() {
+            return Ok(Some(needs));
+        }
+        for page in pages {
+            let target = Target::Page(page.key);
+            if extends {
+                self.extend_to(target, changes);
+            }
+            if page.has_image_to_apply() {
+                self.put_image(taken, target, changes)?;
+            } else {
+                let place = taken.kept(changes);
+                changes.put_record(Key::target(target), page.will_init, place);
+            }
+        }
+        self.close(taken, None, changes)?;
+        Ok(None)
     }
 
     fn needs(&self, effects: &[Effect], copies: usize) -> Option<Needs> {
         let mut needs = Needs::default();
         for effect in effects {
             if let Some(fork) = fork_sized_by(effect)
-                && !self.sizes.is_known(fork)
+                && self.sizes.known(fork).is_none()
                 && !needs.unknown_sizes.contains(&fork)
             {
                 needs.unknown_sizes.push(fork);
@@ -161,7 +198,7 @@ impl Ingest {
 
     fn carry_out(
         &mut self,
-        taken: &Taken<'_, '_>,
+        taken: &mut Taken<'_, '_>,
         effects: impl Iterator<Item = Effect>,
         copies: Copies,
         changes: &mut Changes,
@@ -175,12 +212,27 @@ impl Ingest {
             match self.touched_by(&effect) {
                 Some((target, will_init)) => {
                     self.extend_to(target, changes);
-                    let value = self.touched(taken, target, will_init, changes)?;
-                    changes.put(Key::target(target), value);
+                    let of_target = |block: &&BlockRef| Target::Page(block.key) == target;
+                    let mut blocks = taken.record.blocks.iter().filter(of_target);
+                    if blocks.any(BlockRef::has_image_to_apply) {
+                        self.put_image(taken, target, changes)?;
+                    } else {
+                        let place = taken.kept(changes);
+                        changes.put_record(Key::target(target), will_init, place);
+                    }
                 }
                 None => self.change_state(effect, &mut copies, changes),
             }
         }
+        self.close(taken, finished, changes)
+    }
+
+    fn close(
+        &mut self,
+        taken: &Taken<'_, '_>,
+        finished: Option<i64>,
+        changes: &mut Changes,
+    ) -> Result<(), IngestError> {
         self.track_control(taken, changes)?;
         self.sizes.trim();
         changes.close(taken.start, taken.end, finished);
@@ -204,46 +256,23 @@ impl Ingest {
         }
     }
 
-    /// The value that a record gives a page. A page that the record carries as an image is stored
-    /// as that image: a record of 32 images would otherwise be stored 32 times.
-    fn touched(
-        &mut self,
+    /// A page that the record carries as an image is stored as that image: a record of 32 images
+    /// would otherwise be stored 32 times.
+    fn put_image(
+        &self,
         taken: &Taken<'_, '_>,
         target: Target,
-        will_init: bool,
-        changes: &Changes,
-    ) -> Result<Value, IngestError> {
-        let Taken { record, start, end, bytes } = *taken;
-        let of_target = |block: &&BlockRef| Target::Page(block.key) == target;
-        let carries_image =
-            record.blocks.iter().filter(of_target).any(BlockRef::has_image_to_apply);
-        if !carries_image {
-            let bytes = self.kept(bytes, changes);
-            return Ok(Value::Record { will_init, bytes });
-        }
+        changes: &mut Changes,
+    ) -> Result<(), IngestError> {
+        let Taken { record, start, end, .. } = *taken;
         let mut page = Page::zeroed();
         redo(self.version, record, end, target, &mut page).map_err(|reason| IngestError::Redo {
             at: start,
             record: record.name(),
             reason,
         })?;
-        Ok(Value::Image(page.into_bytes()))
-    }
-
-    /// The record's bytes, copied once.
-    fn kept(&mut self, bytes: &[u8], changes: &Changes) -> Bytes {
-        let is_record = |(_, value): &(Key, Value)| matches!(value, Value::Record { .. });
-        if let Some((_, value)) = changes.own_puts().iter().rfind(|put| is_record(put)) {
-            return value.bytes().clone();
-        }
-        if bytes.len() > ARENA_BYTES / 4 {
-            return Bytes::copy_from_slice(bytes);
-        }
-        if self.arena.capacity() < bytes.len() {
-            self.arena = BytesMut::with_capacity(ARENA_BYTES);
-        }
-        self.arena.extend_from_slice(bytes);
-        self.arena.split().freeze()
+        changes.put_image(Key::target(target), page.into_bytes());
+        Ok(())
     }
 
     /// A page beyond its fork's end extends the fork; what lies between is zeros, whatever was
@@ -386,12 +415,28 @@ impl Ingest {
 }
 
 /// A record that is carried out.
-#[derive(Clone, Copy)]
 struct Taken<'t, 'r> {
     record: &'t Record<'r>,
     start: Lsn,
     end: Lsn,
     bytes: &'r [u8],
+    kept: Option<Place>,
+}
+
+impl Taken<'_, '_> {
+    /// The record's bytes, copied once. Where the record before begins, and the checksum, which was
+    /// checked, are zeros there: redo needs neither, and they would be a good part of what is left
+    /// of a small record by compression.
+    fn kept(&mut self, changes: &mut Changes) -> Place {
+        *self.kept.get_or_insert_with(|| {
+            let place = changes.keep(self.bytes);
+            let kept = &mut changes.bytes[place.at as usize..];
+            for part in [PREVIOUS_RECORD, CHECKSUM] {
+                kept[part].fill(0);
+            }
+            place
+        })
+    }
 }
 
 /// The fork whose size decides what an effect does.

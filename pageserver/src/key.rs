@@ -2,7 +2,11 @@
 //! changes, in one order.
 #![doc = include_str!("../../docs/formats/keys.md")]
 
-use std::{fmt, ops::Range};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Range,
+};
 
 use wal_format::{Fork, Lsn, PageKey, Relation, RelationFork, Slru, Target};
 
@@ -66,7 +70,7 @@ impl KeyKind {
 }
 
 /// One versioned thing of a timeline. Fields that a kind has no use for are 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     kind: u8,
     tablespace: u32,
@@ -325,6 +329,16 @@ impl Key {
         let first = Key { kind: kind as u8, tablespace, database, ..Key::MIN };
         let last = Key { relation: u32::MAX, fork: u8::MAX, block: u32::MAX, ..first };
         first..last.next()
+    }
+}
+
+/// In three words: maps of pages are what ingest is bounded by.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let joined = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        state.write_u64(joined(self.relation, self.block));
+        state.write_u64(joined(self.tablespace, self.database));
+        state.write_u16(u16::from(self.kind) << 8 | u16::from(self.fork));
     }
 }
 

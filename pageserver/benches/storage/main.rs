@@ -33,7 +33,7 @@ const RANGE: u32 = 128;
 struct CopyRedo;
 
 impl Redo for CopyRedo {
-    fn apply(&self, record: &Bytes, end: Lsn, _: Target, page: &mut Page) -> Result<(), String> {
+    fn apply(&self, record: &[u8], end: Lsn, _: Target, page: &mut Page) -> Result<(), String> {
         let bytes = page.bytes_mut();
         let length = record.len().min(bytes.len() - 64);
         bytes[64..64 + length].copy_from_slice(&record[..length]);

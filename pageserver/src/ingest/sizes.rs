@@ -13,8 +13,9 @@ pub(super) struct ForkSizes {
 }
 
 impl ForkSizes {
-    pub fn is_known(&self, fork: RelationFork) -> bool {
-        self.known.contains_key(&fork)
+    /// The fork's size where it is known, as [`ForkSizes::get`] gives it.
+    pub fn known(&self, fork: RelationFork) -> Option<Option<u32>> {
+        self.known.get(&fork).copied()
     }
 
     /// The fork's size in blocks; `None` where there is no such fork.

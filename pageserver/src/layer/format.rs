@@ -1,14 +1,14 @@
 //! The parts of a layer object: blocks, clears, index, footer; the filter is in `filter.rs`.
 #![doc = include_str!("../../../docs/formats/layer.md")]
 
-use std::cell::RefCell;
+use std::{cell::RefCell, io::Cursor};
 
 use bytes::Bytes;
 use wal_format::Lsn;
 
 use super::Clear;
 use crate::{
-    change::Value,
+    change::{Value, ValueKind},
     key::{KEY_BYTES, Key},
 };
 
@@ -133,21 +133,24 @@ pub fn seal(raw: &[u8], level: i32, offset: u64, out: &mut Vec<u8>) -> std::io::
         static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> =
             const { RefCell::new(None) };
     }
-    let stored = COMPRESSOR.with_borrow_mut(|slot| {
+    let start = out.len();
+    out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot.take().filter(|(before, _)| *before == level) {
             Some(compressor) => compressor,
             None => (level, zstd::bulk::Compressor::new(level)?),
         };
-        slot.insert(compressor).1.compress(raw)
+        let mut end = Cursor::new(&mut *out);
+        end.set_position(start as u64);
+        slot.insert(compressor).1.compress_to_buffer(raw, &mut end)
     })?;
-    let locator = Locator {
+    let stored = &out[start..];
+    Ok(Locator {
         offset,
         stored: part_bytes(stored.len())?,
         raw: part_bytes(raw.len())?,
-        crc: crc32fast::hash(&stored),
-    };
-    out.extend_from_slice(&stored);
-    Ok(locator)
+        crc: crc32fast::hash(stored),
+    })
 }
 
 fn part_bytes(bytes: usize) -> std::io::Result<u32> {
@@ -265,19 +268,14 @@ impl BlockBuilder {
     }
 
     /// Adds a version; keys and, within a key, LSNs must rise.
-    pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) {
+    pub fn add(&mut self, key: Key, lsn: Lsn, (kind, bytes): (ValueKind, &[u8])) {
         self.first.get_or_insert((key, lsn));
         self.last = key;
-        let bytes = value.bytes();
         self.values.extend_from_slice(bytes);
         let mut row = [0; ROW_BYTES];
         row[..KEY_BYTES].copy_from_slice(&key.encode());
         row[KEY_BYTES..ROW_ORDER_BYTES].copy_from_slice(&lsn.0.to_be_bytes());
-        row[ROW_ORDER_BYTES] = match value {
-            Value::Image(_) => 0,
-            Value::Record { will_init: false, .. } => 1,
-            Value::Record { will_init: true, .. } => 2,
-        };
+        row[ROW_ORDER_BYTES] = kind as u8;
         let end = self.values.len() as u32;
         row[ROW_ORDER_BYTES + 1..].copy_from_slice(&end.to_le_bytes());
         self.rows.extend_from_slice(&row);
@@ -378,10 +376,11 @@ impl Block {
         let start = if position == 0 { 0 } else { value_end(self.row(position - 1)) };
         let row = self.row(position);
         let bytes = self.raw.slice(values + start..values + value_end(row));
-        match row[ROW_ORDER_BYTES] {
-            0 => Value::Image(bytes),
-            flags => Value::Record { will_init: flags == 2, bytes },
-        }
+        let kind = match row[ROW_ORDER_BYTES] {
+            0 => ValueKind::Image,
+            flags => ValueKind::record(flags == 2),
+        };
+        Value::new(kind, bytes)
     }
 
     fn row(&self, position: usize) -> &[u8] {

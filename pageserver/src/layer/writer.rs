@@ -10,13 +10,14 @@ use super::{
         BLOCK_BYTES, BlockBuilder, FLUSH_ZSTD_LEVEL, FOOTER_BYTES, Footer, IndexRow, LayerKind,
         ZSTD_LEVEL, encode_clears, encode_index, seal,
     },
-    memory::{MemoryLayer, VERSIONS_AHEAD, Versions, look_at},
+    memory::{KeyVersions, MemoryLayer},
     name::{LayerName, LayerSummary},
 };
-use crate::{change::Value, error::Error, key::Key};
-
-/// Keys whose first versions are fetched from memory at once.
-const KEYS_AHEAD: usize = 32;
+use crate::{
+    change::{Value, ValueKind},
+    error::Error,
+    key::Key,
+};
 
 /// A finished layer, not yet stored.
 pub struct WrittenLayer {
@@ -68,6 +69,10 @@ impl LayerWriter {
 
     /// Adds a version; keys and, within a key, LSNs must rise.
     pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) -> Result<(), Error> {
+        self.add_parts(key, lsn, value.as_parts())
+    }
+
+    fn add_parts(&mut self, key: Key, lsn: Lsn, value: (ValueKind, &[u8])) -> Result<(), Error> {
         if self.last_key() != Some(key) {
             self.filter.add(key);
         }
@@ -137,25 +142,24 @@ fn cannot_compress(error: std::io::Error) -> Error {
     Error::Unavailable(format!("a layer cannot be compressed: {error}"))
 }
 
-/// The delta layer of everything in a frozen layer, up to `to`. `shorten` may give other versions
-/// of a key than the layer has, which must make the same values.
+/// The delta layer of everything in a frozen layer, up to `to`. `images` says which of a key's
+/// versions, by rising number, are stored as the page that they make.
 pub fn write_delta(
     layer: &MemoryLayer,
     to: Lsn,
     nonce: u64,
-    shorten: impl Fn(Key, &Versions) -> Option<Versions>,
+    mut images: impl FnMut(&KeyVersions<'_>) -> Vec<(usize, Bytes)>,
 ) -> Result<WrittenLayer, Error> {
     let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
     let mut writer = LayerWriter::with_level(name, FLUSH_ZSTD_LEVEL);
-    for keys in layer.sorted().chunks(KEYS_AHEAD) {
-        look_at(keys.iter().filter_map(|(_, versions)| versions.first()));
-        for (key, versions) in keys {
-            let shorter = shorten(*key, versions);
-            for versions in shorter.as_ref().unwrap_or(versions).chunks(VERSIONS_AHEAD) {
-                look_at(versions);
-                for (lsn, value) in versions {
-                    writer.add(*key, *lsn, value)?;
-                }
+    for versions in layer.sorted().keys() {
+        let key = versions.key();
+        let images = images(&versions);
+        let mut images = images.iter().peekable();
+        for (number, (lsn, kind, bytes)) in versions.iter().enumerate() {
+            match images.next_if(|(at, _)| *at == number) {
+                Some((_, image)) => writer.add_parts(key, lsn, (ValueKind::Image, image))?,
+                None => writer.add_parts(key, lsn, (kind, bytes))?,
             }
         }
     }

@@ -1,6 +1,5 @@
 //! The storage engine's redo is Postgres'.
 
-use bytes::Bytes;
 use wal_format::{Lsn, Page, Record, Target, Version, redo};
 
 use crate::redo::Redo;
@@ -11,7 +10,7 @@ pub(super) struct PostgresRedo;
 impl Redo for PostgresRedo {
     fn apply(
         &self,
-        record: &Bytes,
+        record: &[u8],
         end: Lsn,
         target: Target,
         page: &mut Page,

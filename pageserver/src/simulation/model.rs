@@ -25,7 +25,7 @@ pub struct ModelRedo {
 }
 
 impl Redo for ModelRedo {
-    fn apply(&self, record: &Bytes, end: Lsn, _: Target, page: &mut Page) -> Result<(), String> {
+    fn apply(&self, record: &[u8], end: Lsn, _: Target, page: &mut Page) -> Result<(), String> {
         self.applied.fetch_add(1, Ordering::Relaxed);
         if record.starts_with(b"bad") {
             return Err("the record is bad".to_owned());

@@ -17,17 +17,21 @@ use std::{
 
 use bytes::Bytes;
 use object_store::path::Path;
+use prometheus::HistogramTimer;
 use protocol::{BranchPoint, Term};
 use tokio::{sync::watch, time::Instant};
 use wal_format::Lsn;
 
 use super::{
     FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
-    images::with_images,
+    images::{Bases, images},
 };
 use crate::{
     error::Error,
-    layer::{reader::Layer, writer::write_delta},
+    layer::{
+        reader::Layer,
+        writer::{WrittenLayer, write_delta},
+    },
     manifest::{Prepared, Sequence, TimelineManifest},
     metering::{LogicalSize, Meter},
     metrics::METRICS,
@@ -127,9 +131,23 @@ impl Timeline {
     async fn write_all_frozen(self: &Arc<Self>) -> Result<Option<Instant>, Error> {
         self.freeze_the_old();
         self.want_work();
-        while let Some(frozen) = self.oldest_frozen() {
-            self.write_frozen(frozen).await?;
+        let mut made = None;
+        loop {
+            let mut layer = match (made.take(), self.frozen(0)) {
+                (Some(made), _) => made,
+                (None, Some(frozen)) => self.make_layer(frozen, Bases::default()).await?,
+                (None, None) => break,
+            };
+            // While one layer is on its way, the processor makes the next.
+            let ends = std::mem::take(&mut layer.ends);
+            let next = async {
+                let frozen = self.frozen(1)?;
+                Some(self.make_layer(frozen, ends).await)
+            };
+            let (stored, next) = tokio::join!(self.store_layer(layer), next);
+            stored?;
             self.want_work();
+            made = next.transpose()?;
         }
         let state = self.state.read();
         let is_old = state.open_since.map(|since| since + OPEN_LAYER_AGE_MAX);
@@ -170,11 +188,12 @@ impl Timeline {
         }
     }
 
-    fn oldest_frozen(&self) -> Option<Frozen> {
+    /// The frozen layer that so many others come before.
+    fn frozen(&self, place: usize) -> Option<Frozen> {
         if self.is_warming() {
             return None;
         }
-        self.state.read().frozen.front().cloned()
+        self.state.read().frozen.get(place).cloned()
     }
 
     /// Writes a manifest for the sake of a term alone, unless there is one that has it.
@@ -188,27 +207,39 @@ impl Timeline {
         self.publish(&mut sequence, manifest, |_| ()).await
     }
 
-    /// Fails only where trying again cannot help: fenced, or stopped.
-    async fn write_frozen(&self, frozen: Frozen) -> Result<(), Error> {
+    /// Fails only where trying again cannot help: stopped.
+    async fn make_layer(&self, frozen: Frozen, known: Bases) -> Result<Made, Error> {
         // Also where it is given up: what took long until then took long.
-        let _timer = METRICS.flush_seconds.start_timer();
+        let timer = METRICS.flush_seconds.start_timer();
         let permit = tokio::select! {
             permit = self.engine.flush_permits.acquire() => permit,
             () = self.stop.cancelled() => return Err(Error::ShuttingDown),
         };
         let (layer, redo) = (frozen.layer.clone(), self.engine.redo.clone());
         let (to, nonce) = (frozen.last_record.lsn, rand::random());
-        let bases = self.bases(&layer).await;
+        let bases = self.bases(&layer, known).await;
         let written = tokio::task::spawn_blocking(move || {
-            write_delta(&layer, to, nonce, |key, versions| {
-                with_images(key, versions, layer.clears(), &bases, redo.as_ref())
-            })
+            let mut ends = Bases::default();
+            let written = write_delta(&layer, to, nonce, |versions| {
+                let images = images(versions, layer.clears(), &bases, redo.as_ref());
+                if let Some(end) = images.end {
+                    ends.insert(versions.key(), Some(end));
+                }
+                images.pages
+            });
+            written.map(|written| (written, ends))
         });
-        let written = written.await.map_err(|error| {
+        let (layer, ends) = written.await.map_err(|error| {
             Error::IngestStopped(format!("the layer up to {to} could not be made: {error}"))
         })??;
         drop(permit);
+        Ok(Made { frozen, layer, ends, _timer: timer })
+    }
 
+    /// Fails only where trying again cannot help: fenced, or stopped.
+    async fn store_layer(&self, made: Made) -> Result<(), Error> {
+        let Made { frozen, layer: written, _timer, .. } = made;
+        let to = frozen.last_record.lsn;
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
@@ -353,6 +384,15 @@ impl Timeline {
         self.remote_consistent_lsn.send_replace(last_record.lsn);
         self.room.notify_waiters();
     }
+}
+
+/// A frozen layer as it will be stored, and the time that it takes.
+struct Made {
+    frozen: Frozen,
+    layer: WrittenLayer,
+    /// The pages with the most records, as they are after it.
+    ends: Bases,
+    _timer: HistogramTimer,
 }
 
 /// A timeline's background task. It holds the timeline only while it has something to write: one

@@ -10,11 +10,10 @@ use wal_format::{Lsn, Page};
 
 use super::Timeline;
 use crate::{
-    change::Value,
     key::Key,
     layer::{
         Clear,
-        memory::{MemoryLayer, VERSIONS_AHEAD, Versions, look_at},
+        memory::{KeyVersions, MemoryLayer},
     },
     redo::{Redo, apply_version},
 };
@@ -29,11 +28,16 @@ const PAGES_AT_ONCE: usize = 128;
 pub type Bases = FxHashMap<Key, Option<Bytes>>;
 
 impl Timeline {
-    /// The pages that a layer's longest runs of records begin from.
-    pub(super) async fn bases(&self, layer: &MemoryLayer) -> Bases {
-        let mut keys = layer.keys_with(|versions| needs_images(versions) && needs_base(versions));
+    /// The pages that a layer's longest runs of records begin from; `known` are some that were made
+    /// with the layer before.
+    pub(super) async fn bases(&self, layer: &MemoryLayer, mut known: Bases) -> Bases {
+        let mut keys = layer.keys_upon_others(RECORDS_PER_IMAGE);
         keys.sort_unstable();
         let mut bases = Bases::default();
+        for key in &keys {
+            bases.extend(known.remove_entry(key));
+        }
+        keys.retain(|key| !bases.contains_key(key));
         for keys in keys.chunks(PAGES_AT_ONCE) {
             let chains = match self.collect(keys, layer.from()).await {
                 Ok(chains) => chains,
@@ -52,70 +56,60 @@ impl Timeline {
     }
 }
 
-/// The versions of a key in a layer, some of them as images; `None` where they stay as they are.
-pub fn with_images(
-    key: Key,
-    versions: &Versions,
+/// What becomes of a key's versions in a layer that is stored.
+#[derive(Default)]
+pub struct Images {
+    /// Which of them, by their number, are stored as the page that they make, and that page.
+    pub pages: Vec<(usize, Bytes)>,
+    /// The page as it is after the layer, where it was made.
+    pub end: Option<Bytes>,
+}
+
+/// The images of a key; none where its versions stay as they are.
+pub fn images(
+    versions: &KeyVersions<'_>,
     clears: &[Clear],
     bases: &Bases,
     redo: &dyn Redo,
-) -> Option<Versions> {
-    let target = key.as_target().filter(|_| needs_images(versions))?;
-    let cleared = |after: Lsn, until: Lsn| {
-        let clear_in = |clear: &Clear| after < clear.lsn && clear.lsn <= until;
-        clears.iter().any(|clear| clear_in(clear) && clear.range.contains(&key))
-    };
+) -> Images {
+    if versions.records_max() < RECORDS_PER_IMAGE {
+        return Images::default();
+    }
+    make_images(versions, clears, bases, redo).unwrap_or_default()
+}
+
+fn make_images(
+    versions: &KeyVersions<'_>,
+    clears: &[Clear],
+    bases: &Bases,
+    redo: &dyn Redo,
+) -> Option<Images> {
+    let key = versions.key();
+    let target = key.as_target()?;
+    let clears: Vec<Lsn> =
+        clears.iter().filter(|clear| clear.range.contains(&key)).map(|clear| clear.lsn).collect();
+    let mut clears = clears.into_iter().peekable();
     let mut page = match bases.get(&key) {
         Some(Some(base)) => Page::from_slice(base)?,
         Some(None) => Page::zeroed(),
-        None if needs_base(versions) => return None,
-        None => Page::zeroed(),
+        None if versions.is_complete() => Page::zeroed(),
+        None => return None,
     };
-    let (mut records, mut before) = (0, Lsn::INVALID);
-    let mut made = Versions::with_capacity(versions.len());
-    for (at, (lsn, value)) in versions.iter().enumerate() {
-        if at % VERSIONS_AHEAD == 0 {
-            look_at(&versions[at..versions.len().min(at + VERSIONS_AHEAD)]);
-        }
-        if cleared(before, *lsn) {
+    let (mut records, mut pages) = (0, Vec::new());
+    for (number, (lsn, kind, bytes)) in versions.iter().enumerate() {
+        while clears.next_if(|clear| *clear <= lsn).is_some() {
             page.zero();
             records = 0;
         }
-        before = *lsn;
-        apply_version(redo, target, *lsn, value, &mut page).ok()?;
-        records = records_since(records, value);
-        let value = if records < RECORDS_PER_IMAGE {
-            value.clone()
-        } else {
+        apply_version(redo, target, lsn, (kind, bytes), &mut page).ok()?;
+        records = kind.records_since_image(records);
+        if records >= RECORDS_PER_IMAGE {
             records = 0;
-            Value::Image(Bytes::copy_from_slice(page.bytes()))
-        };
-        made.push((*lsn, value));
+            pages.push((number, Bytes::copy_from_slice(page.bytes())));
+        }
     }
-    Some(made)
-}
-
-fn needs_base(versions: &[(Lsn, Value)]) -> bool {
-    versions.first().is_some_and(|(_, value)| !value.is_complete())
-}
-
-/// Whether there is a run of records as long as [`RECORDS_PER_IMAGE`].
-fn needs_images(versions: &[(Lsn, Value)]) -> bool {
-    if versions.len() < RECORDS_PER_IMAGE {
-        return false;
+    if clears.next().is_some() {
+        page.zero();
     }
-    let mut records = 0;
-    versions.iter().any(|(_, value)| {
-        records = records_since(records, value);
-        records >= RECORDS_PER_IMAGE
-    })
-}
-
-/// How many records a page is made from after this version, where it was so many before.
-fn records_since(before: usize, value: &Value) -> usize {
-    match value {
-        Value::Image(_) => 0,
-        Value::Record { will_init: true, .. } => 1,
-        Value::Record { .. } => before + 1,
-    }
+    Some(Images { pages, end: Some(page.into_bytes()) })
 }

@@ -265,7 +265,7 @@ impl<'a> Wanted<'a> {
         for (key, chain) in self.keys.iter().zip(&mut self.chains) {
             if !chain.is_complete() {
                 let floor = cleared_at(clears.iter().copied(), *key, at);
-                chain.extend(layer.versions(*key), floor, at);
+                chain.extend(layer.versions(*key, at), floor);
             }
         }
     }
@@ -385,7 +385,7 @@ impl Scan {
             let floor = self.floor(key);
             let chain = self.chains.entry(key).or_default();
             if !chain.is_complete() {
-                chain.extend(layer.versions(key), floor, at);
+                chain.extend(layer.versions(key, at), floor);
             }
         }
     }

@@ -26,14 +26,16 @@ impl Chain {
         self.versions.push((lsn, value));
     }
 
-    /// Adds versions in rising order, all older than what is there: those from `floor` to `at`.
-    pub fn extend(&mut self, versions: &[(Lsn, Value)], floor: Option<Lsn>, at: Lsn) {
-        let end = versions.partition_point(|(lsn, _)| *lsn <= at);
-        for (lsn, value) in versions[..end].iter().rev() {
-            if self.is_complete || floor.is_some_and(|floor| *lsn < floor) {
+    /// Adds versions from the newest back, all older than what is there, as far as `floor`.
+    pub fn extend(&mut self, versions: impl Iterator<Item = (Lsn, Value)>, floor: Option<Lsn>) {
+        for (lsn, value) in versions {
+            if floor.is_some_and(|floor| lsn < floor) {
                 break;
             }
-            self.push(*lsn, value.clone());
+            self.push(lsn, value);
+            if self.is_complete {
+                break;
+            }
         }
         self.is_complete |= floor.is_some();
     }
@@ -86,7 +88,7 @@ impl Chain {
             if !is_fresh && !value.is_complete() {
                 page.zero();
             }
-            apply_version(redo, target, *lsn, value, page)
+            apply_version(redo, target, *lsn, value.as_parts(), page)
                 .map_err(|reason| failed(*lsn, reason))?;
             is_fresh = true;
         }

@@ -45,7 +45,7 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Changes are applied when they have so many bytes: one record's more at most.
 const CHANGES_BYTES_MAX: usize = 64 << 10;
 /// Records ingested before other tasks of the same thread get their turn.
-const RECORDS_AT_ONCE: usize = 128;
+const RECORDS_AT_ONCE: usize = 512;
 
 /// Why a session ended.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ const IDLE_AFTER: Duration = Duration::from_millis(200);
 struct NoRedo;
 
 impl Redo for NoRedo {
-    fn apply(&self, _: &Bytes, _: Lsn, _: Target, _: &mut Page) -> Result<(), String> {
+    fn apply(&self, _: &[u8], _: Lsn, _: Target, _: &mut Page) -> Result<(), String> {
         Err("no record was expected".to_owned())
     }
 }

@@ -161,7 +161,7 @@ impl<'f> Fold<'f> {
             page = Page::from_slice(&bytes)?;
         }
         for (lsn, value) in &self.chain {
-            apply_version(self.redo, target, *lsn, value, &mut page).ok()?;
+            apply_version(self.redo, target, *lsn, value.as_parts(), &mut page).ok()?;
         }
         Some(page.into_bytes())
     }

@@ -49,7 +49,8 @@ fn value(
     let redo = ModelRedo::default();
     let mut chain = Chain::default();
     let floor = clears.iter().copied().filter(|clear| *clear <= at).max();
-    chain.extend(versions, floor, at);
+    let seen = versions.iter().rev().filter(|(lsn, _)| *lsn <= at);
+    chain.extend(seen.cloned(), floor);
     if let Some(before) = before.filter(|_| !chain.is_complete()) {
         chain.push(Lsn::INVALID, Value::Image(before.clone()));
     }
