@@ -14,7 +14,7 @@ const SURVEY_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 const MEMORY_BYTES: u64 = 1 << 30;
 
 /// How the memory of the process is divided. What is left, an eighth, is for connections, receivers
-/// and the timelines themselves, some 10 KiB each.
+/// and the timelines themselves, some 10 KiB each; of a timeline with hot pages up to 1 MiB more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
     /// For parts of layers that were read: a half.

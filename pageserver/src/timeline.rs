@@ -14,6 +14,7 @@ mod compact;
 mod due;
 mod flush;
 mod images;
+mod kept;
 mod lease;
 mod past;
 mod read;
@@ -128,6 +129,7 @@ pub struct Timeline {
     /// Taken while the cutoff is moved.
     pub(crate) retaining: tokio::sync::Mutex<()>,
     leases: lease::Leases,
+    kept: Arc<kept::KeptPages>,
     /// Whether it is in the queue for merges, or has its turn.
     is_queued: AtomicBool,
     /// Merged layers that readers may still hold.
@@ -237,6 +239,7 @@ impl Timeline {
             merge_failed: AtomicBool::new(false),
             retaining: tokio::sync::Mutex::default(),
             leases: lease::Leases::default(),
+            kept: Arc::default(),
             is_queued: AtomicBool::new(false),
             retired: Mutex::default(),
             loaded_at: last_record.lsn,

@@ -342,6 +342,40 @@ async fn a_page_that_many_records_changed_is_read_with_few_of_them() {
 }
 
 #[tokio::test]
+async fn a_page_in_memory_is_made_once_of_many_records_and_then_of_what_came_since() {
+    let (world, mains) = world_with(&["one"]).await;
+    let timeline = world.timeline(mains[0]).await.expect("it loads");
+    let fork = forks()[0];
+    let key = Key::page(fork.block(2));
+    let read = async |at| timeline.pages(fork, 2, 1, at).await.expect("the store works");
+    let redone = async |at| {
+        let before = world.redo.applied.load(Ordering::Relaxed);
+        let page = read(at).await;
+        (page, world.redo.applied.load(Ordering::Relaxed) - before)
+    };
+    let mut ends: Vec<Lsn> =
+        (0..40).map(|byte| put(&timeline, vec![(key, record(byte))], vec![])).collect();
+    assert_eq!(redone(ends[39]).await.1, 40);
+    assert_eq!(redone(ends[39]).await.1, 0);
+    for byte in 40..43 {
+        ends.push(put(&timeline, vec![(key, record(byte))], vec![]));
+    }
+    assert_eq!(redone(ends[42]).await.1, 3);
+    // What was before the page that is kept is made as ever; and a clear hides what is kept.
+    assert_eq!(redone(ends[9]).await.1, 10);
+    let cleared = put(&timeline, vec![(Key::page(fork.block(3)), record(1))], vec![key.only()]);
+    assert_eq!(read(cleared).await, Bytes::from(vec![0; PAGE_BYTES]));
+    let mut before = Vec::new();
+    for end in &ends {
+        before.push(read(*end).await);
+    }
+    timeline.flush().await.expect("the store works");
+    for (end, before) in ends.iter().zip(&before) {
+        assert!(read(*end).await == *before, "as of {end}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_that_claims_another_tenants_timeline_as_its_ancestor_is_not_served() {
     let (mut world, mains) = world_with(&["one", "two"]).await;
     let folder = tenant_folder(mains[0].tenant);

@@ -248,7 +248,7 @@ impl Timeline {
         let mut layers = self.state.read().layers.to_vec();
         layers.push(Arc::new(self.layer(written.summary)));
         let manifest = self.manifest(frozen.last_record, &layers);
-        self.publish(&mut sequence, manifest, |_| self.replace_frozen(layers)).await
+        self.publish(&mut sequence, manifest, |_| self.replace_frozen(layers, to)).await
     }
 
     /// The next manifest, with these layers.
@@ -367,7 +367,8 @@ impl Timeline {
         });
     }
 
-    fn replace_frozen(&self, layers: Vec<Arc<Layer>>) {
+    fn replace_frozen(&self, layers: Vec<Arc<Layer>>, to: Lsn) {
+        self.kept.forget_up_to(to);
         let mut state = self.state.write();
         state.set_layers(layers);
         state.frozen.pop_front();

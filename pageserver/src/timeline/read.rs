@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::poll;
 use wal_format::{Lsn, PAGE_BYTES, Page, RelationFork, Target};
 
-use super::{Timeline, reconstruct::Chain};
+use super::{Timeline, kept::KeptPages, reconstruct::Chain};
 use crate::{
     error::Error,
     key::{Key, KeyKind},
@@ -212,10 +212,11 @@ impl Timeline {
         if refuses == Refuses::WhatIsGone {
             state.retained.check(at)?;
         }
-        wanted.collect_memory(&state.open, at);
-        for frozen in state.frozen.iter().rev() {
-            wanted.collect_memory(&frozen.layer, at);
+        let memory = [&state.open].into_iter();
+        for layer in memory.chain(state.frozen.iter().rev().map(|frozen| &*frozen.layer)) {
+            wanted.collect_memory(layer, at, &self.kept);
         }
+        wanted.chains.iter_mut().for_each(|chain| chain.keep_in(&self.kept, at));
         Ok(state.layers.clone())
     }
 
@@ -259,13 +260,13 @@ impl<'a> Wanted<'a> {
         self.chains.iter().all(Chain::is_complete)
     }
 
-    fn collect_memory(&mut self, layer: &MemoryLayer, at: Lsn) {
+    fn collect_memory(&mut self, layer: &MemoryLayer, at: Lsn, kept: &KeptPages) {
         let clears: Vec<&Clear> =
             layer.clears().iter().filter(|clear| clear.overlaps(&self.hull)).collect();
         for (key, chain) in self.keys.iter().zip(&mut self.chains) {
             if !chain.is_complete() {
                 let floor = cleared_at(clears.iter().copied(), *key, at);
-                chain.extend(layer.versions(*key, at), floor);
+                chain.extend(layer.versions(*key, at), floor, kept.get(*key));
             }
         }
     }
@@ -385,7 +386,7 @@ impl Scan {
             let floor = self.floor(key);
             let chain = self.chains.entry(key).or_default();
             if !chain.is_complete() {
-                chain.extend(layer.versions(key, at), floor);
+                chain.extend(layer.versions(key, at), floor, None);
             }
         }
     }

@@ -1,8 +1,11 @@
 //! From the versions of a key to its value.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use wal_format::{Lsn, Page, Target};
 
+use super::{images::RECORDS_PER_IMAGE, kept::KeptPages};
 use crate::{
     change::Value,
     error::Error,
@@ -15,6 +18,8 @@ use crate::{
 pub struct Chain {
     versions: Vec<(Lsn, Value)>,
     is_complete: bool,
+    /// Where the page is kept that is made of them: they are many.
+    keeper: Option<Arc<KeptPages>>,
 }
 
 impl Chain {
@@ -26,18 +31,36 @@ impl Chain {
         self.versions.push((lsn, value));
     }
 
-    /// Adds versions from the newest back, all older than what is there, as far as `floor`.
-    pub fn extend(&mut self, versions: impl Iterator<Item = (Lsn, Value)>, floor: Option<Lsn>) {
+    /// Adds versions from the newest back, all older than what is there, as far as `floor`, or
+    /// `kept`: the page that a read has made of one of them and all before.
+    pub fn extend(
+        &mut self,
+        versions: impl Iterator<Item = (Lsn, Value)>,
+        floor: Option<Lsn>,
+        kept: Option<(Lsn, Bytes)>,
+    ) {
         for (lsn, value) in versions {
             if floor.is_some_and(|floor| lsn < floor) {
                 break;
             }
-            self.push(lsn, value);
+            match &kept {
+                Some((last, page)) if *last == lsn => self.push(lsn, Value::Image(page.clone())),
+                _ => self.push(lsn, value),
+            }
             if self.is_complete {
                 break;
             }
         }
         self.is_complete |= floor.is_some();
+    }
+
+    /// All versions of a timeline's memory up to `at` are there. Where they are many, and none is a
+    /// younger timeline's, the page that will be made of them is kept.
+    pub fn keep_in(&mut self, kept: &Arc<KeptPages>, at: Lsn) {
+        let is_own = self.versions.first().is_some_and(|(newest, _)| *newest <= at);
+        if is_own && self.versions.len() >= RECORDS_PER_IMAGE {
+            self.keeper = Some(Arc::clone(kept));
+        }
     }
 
     /// Nothing older matters: the key was emptied there, or a version needs nothing older.
@@ -91,6 +114,9 @@ impl Chain {
             apply_version(redo, target, *lsn, value.as_parts(), page)
                 .map_err(|reason| failed(*lsn, reason))?;
             is_fresh = true;
+        }
+        if let (Some(keeper), Some((newest, _))) = (&self.keeper, self.versions.first()) {
+            keeper.put(Key::target(target), *newest, Bytes::copy_from_slice(page.bytes()));
         }
         Ok(is_fresh)
     }

@@ -50,7 +50,7 @@ fn value(
     let mut chain = Chain::default();
     let floor = clears.iter().copied().filter(|clear| *clear <= at).max();
     let seen = versions.iter().rev().filter(|(lsn, _)| *lsn <= at);
-    chain.extend(seen.cloned(), floor);
+    chain.extend(seen.cloned(), floor, None);
     if let Some(before) = before.filter(|_| !chain.is_complete()) {
         chain.push(Lsn::INVALID, Value::Image(before.clone()));
     }
