@@ -252,7 +252,7 @@ fn fetch_some(wanted: &mut Wanted, pages: &Pages) {
     let from = range.end.saturating_sub(FETCHED_AT_ONCE).max(range.start);
     fetch_bytes(pages.page(*slot), from..range.end.max(from));
     range.end = from;
-    if range.is_empty() {
+    if range.start >= range.end {
         wanted.pop_front();
     }
 }
