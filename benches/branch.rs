@@ -2,7 +2,8 @@
 //!
 //! Branches are created one after the other over HTTP, at an LSN of a parent that pgbench filled, on a local store whose every object is
 //! fsynced. Printed too: what the disk takes for the least that a durable object needs, how the time grows with the number of branches,
-//! the CPU of all processes and the pageserver's memory for each, and what all of them do afterwards while nobody asks for anything.
+//! the CPU of all processes and the pageserver's memory for each, what all of them do afterwards while nobody asks for anything, and
+//! how long the usage of all of them takes to list.
 //! `--quick` creates a tenth.
 
 #[path = "../tests/harness/mod.rs"]
@@ -21,6 +22,7 @@ use std::{
 use anyhow::{Context, ensure};
 use figures::{percentile, round, say, say_yardstick};
 use harness::{Cluster, Role, pgbench_init};
+use reqwest::Method;
 use serde_json::json;
 
 const BRANCHES: usize = 10_000;
@@ -84,6 +86,7 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
         })
     );
 
+    let listing_ms = list_usage(&cluster, branches).await?;
     // A branch is what it says, also for a pageserver that reads them all anew.
     cluster.stop_role(Role::Pageserver)?;
     let began = Instant::now();
@@ -96,6 +99,15 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
         "{}",
         json!({ "what": "pageserver started anew, a compute on the last branch", "ms": first_row_ms })
     );
+    let first_listing_ms = list_usage(&cluster, branches).await?;
+    println!(
+        "{}",
+        json!({
+            "what": "the usage of all tenants, and for the first time after a start of the pageserver",
+            "ms": listing_ms,
+            "first_ms": first_listing_ms,
+        })
+    );
 
     println!(
         "{}",
@@ -106,6 +118,17 @@ async fn measure(branches: usize) -> anyhow::Result<()> {
         })
     );
     Ok(())
+}
+
+/// How long the usage of all tenants takes, in milliseconds.
+async fn list_usage(cluster: &Cluster, branches: usize) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let all = cluster.api.storage(Method::GET, "usage", None).await?;
+    let took_ms = began.elapsed().as_secs_f64() * 1e3;
+    let of_parent = all["tenants"].as_array().context("a list")?.iter();
+    let listed = of_parent.filter_map(|tenant| tenant["branches"].as_array()).map(Vec::len).max();
+    ensure!(listed.is_some_and(|listed| listed > branches), "{listed:?} branches are listed");
+    Ok(round(took_ms))
 }
 
 fn usages(pids: &[u32]) -> anyhow::Result<Vec<Usage>> {

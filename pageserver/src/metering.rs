@@ -1,7 +1,14 @@
 //! What each timeline takes and gives, kept where it changes: it is read for all tenants at once,
 //! and no timeline is loaded for it.
 
-use std::{collections::HashMap, ops::Add, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Add,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use protocol::TenantTimeline;
@@ -25,6 +32,92 @@ pub fn fork_bytes(size: &[u8]) -> u64 {
     u64::from(blocks) * PAGE_BYTES as u64
 }
 
+/// What computes were given of a timeline, since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Given {
+    /// Pages.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pages_read: u64,
+    /// Bytes of pages and of base backups.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_sent: u64,
+}
+
+impl Given {
+    fn max(self, other: Given) -> Given {
+        Given {
+            pages_read: self.pages_read.max(other.pages_read),
+            bytes_sent: self.bytes_sent.max(other.bytes_sent),
+        }
+    }
+}
+
+/// Counts what computes are given.
+#[derive(Default)]
+pub struct GivenCounter {
+    pages_read: AtomicU64,
+    bytes_sent: AtomicU64,
+}
+
+impl GivenCounter {
+    /// Goes on from there.
+    pub fn from(given: Given) -> GivenCounter {
+        let counter = GivenCounter::default();
+        counter.add(given);
+        counter
+    }
+
+    /// More was given.
+    pub fn add(&self, more: Given) {
+        self.pages_read.fetch_add(more.pages_read, Ordering::Relaxed);
+        self.bytes_sent.fetch_add(more.bytes_sent, Ordering::Relaxed);
+    }
+
+    /// All that was given.
+    pub fn get(&self) -> Given {
+        Given {
+            pages_read: self.pages_read.load(Ordering::Relaxed),
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a timeline has used since it began; of a tenant's deleted branches, all of them together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// Bytes of WAL from where it begins to its last record.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wal_written_bytes: u64,
+    /// What computes were given.
+    #[serde(flatten)]
+    pub given: Given,
+}
+
+impl Spent {
+    /// Whether nothing was used.
+    pub fn is_nothing(&self) -> bool {
+        *self == Spent::default()
+    }
+}
+
+impl Add for Spent {
+    type Output = Spent;
+
+    fn add(self, other: Spent) -> Spent {
+        Spent {
+            wal_written_bytes: self.wal_written_bytes + other.wal_written_bytes,
+            given: Given {
+                pages_read: self.given.pages_read + other.given.pages_read,
+                bytes_sent: self.given.bytes_sent + other.given.bytes_sent,
+            },
+        }
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// What the newest manifest of a timeline says, as far as it is metered.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Meter {
@@ -32,8 +125,8 @@ pub struct Meter {
     pub last_record_lsn: Option<Lsn>,
     /// The size that was last measured.
     pub logical_size: Option<LogicalSize>,
-    /// Pages that computes have read.
-    pub pages_read: u64,
+    /// What computes were given.
+    pub given: Given,
     layers: Arc<[(LayerName, u64)]>,
 }
 
@@ -43,7 +136,7 @@ impl Meter {
         Meter {
             last_record_lsn: Some(manifest.last_record.lsn),
             logical_size: manifest.logical_size,
-            pages_read: manifest.pages_read,
+            given: manifest.given,
             layers: manifest.layers.iter().map(|layer| (layer.name, layer.bytes)).collect(),
         }
     }
@@ -65,19 +158,20 @@ impl Meter {
 pub struct Meters(Mutex<HashMap<TenantTimeline, Meter>>);
 
 impl Meters {
-    /// Takes note of a timeline's newest manifest. Reads that were counted and are in no manifest
-    /// yet stay counted.
+    /// Takes note of a timeline's newest manifest. What was counted and is in no manifest yet stays
+    /// counted.
     pub fn note(&self, id: TenantTimeline, newest: Meter) {
         let mut meters = self.0.lock();
-        let pages_read = meters.get(&id).map_or(0, |known| known.pages_read).max(newest.pages_read);
-        meters.insert(id, Meter { pages_read, ..newest });
+        let known = meters.get(&id).map(|known| known.given).unwrap_or_default();
+        let given = known.max(newest.given);
+        meters.insert(id, Meter { given, ..newest });
     }
 
-    /// Takes note of pages that were read of a timeline, all since it began.
-    pub fn note_pages_read(&self, id: TenantTimeline, pages_read: u64) {
+    /// Takes note of what was given of a timeline, all since it began.
+    pub fn note_given(&self, id: TenantTimeline, given: Given) {
         let mut meters = self.0.lock();
         let meter = meters.entry(id).or_default();
-        meter.pages_read = meter.pages_read.max(pages_read);
+        meter.given = meter.given.max(given);
     }
 
     /// Takes note of the size of a timeline of which no manifest says it.
@@ -124,6 +218,19 @@ pub struct Usage {
     pub wal_written_bytes: u64,
     /// Pages that computes have read.
     pub pages_read: u64,
+    /// Bytes of pages and of base backups that computes were sent.
+    pub bytes_sent: u64,
+}
+
+impl From<Spent> for Usage {
+    fn from(spent: Spent) -> Usage {
+        Usage {
+            wal_written_bytes: spent.wal_written_bytes,
+            pages_read: spent.given.pages_read,
+            bytes_sent: spent.given.bytes_sent,
+            ..Usage::default()
+        }
+    }
 }
 
 impl Add for Usage {
@@ -138,6 +245,7 @@ impl Add for Usage {
             inherited_bytes: self.inherited_bytes + other.inherited_bytes,
             wal_written_bytes: self.wal_written_bytes + other.wal_written_bytes,
             pages_read: self.pages_read + other.pages_read,
+            bytes_sent: self.bytes_sent + other.bytes_sent,
         }
     }
 }

@@ -215,7 +215,7 @@ impl Tenants {
             .for_each_concurrent(LIST_CONCURRENCY, async |timeline| {
                 let flushed = async {
                     timeline.flush().await?;
-                    timeline.keep_pages_read().await
+                    timeline.keep_given().await
                 };
                 if let Err(error) = flushed.await {
                     let id = timeline.id();

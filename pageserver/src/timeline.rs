@@ -62,7 +62,7 @@ use crate::{
         reader::Layer,
     },
     manifest::{Sequence, TimelineManifest},
-    metering::{LogicalSize, Meter, fork_bytes},
+    metering::{Given, GivenCounter, LogicalSize, Meter, fork_bytes},
     metrics::METRICS,
     open_layers::Charge,
 };
@@ -146,9 +146,9 @@ pub struct Timeline {
     /// The last logical size for a manifest.
     measured: Mutex<Option<LogicalSize>>,
     /// Since the timeline began.
-    pages_read: AtomicU64,
+    given: GivenCounter,
     /// What of that the newest manifest has.
-    pages_kept: AtomicU64,
+    given_kept: Mutex<Given>,
     /// A compute that writes it reads here: what it reads is this process' to count.
     has_compute: AtomicBool,
 }
@@ -205,8 +205,8 @@ impl Timeline {
             None => Arc::new(tokio::sync::Mutex::new(sequence)),
         };
         engine.meters.note(facts.id, manifest.as_ref().map(Meter::of).unwrap_or_default());
-        let pages_read = engine.meters.get(facts.id).map_or(0, |meter| meter.pages_read);
-        let pages_kept = manifest.as_ref().map_or(0, |manifest| manifest.pages_read);
+        let given = engine.meters.get(facts.id).map(|meter| meter.given).unwrap_or_default();
+        let given_kept = manifest.as_ref().map(|manifest| manifest.given).unwrap_or_default();
         let manifest = manifest.unwrap_or_else(|| TimelineManifest::begin(facts.origin.point));
         let layer = |summary| Arc::new(open_layer(&engine, facts.id, summary));
         let layers: Vec<Arc<Layer>> = manifest.layers.into_iter().map(layer).collect();
@@ -254,8 +254,8 @@ impl Timeline {
             last_used: Mutex::new(Instant::now()),
             logical_size: Mutex::new(None),
             measured: Mutex::new(manifest.logical_size),
-            pages_read: AtomicU64::new(pages_read),
-            pages_kept: AtomicU64::new(pages_kept),
+            given: GivenCounter::from(given),
+            given_kept: Mutex::new(given_kept),
             has_compute: AtomicBool::new(false),
             facts,
             engine,
@@ -468,14 +468,14 @@ impl Timeline {
         Ok(bytes)
     }
 
-    /// Pages that computes have read of it, since it began.
-    pub fn pages_read(&self) -> u64 {
-        self.pages_read.load(Ordering::Relaxed)
+    /// What computes were given of it, since it began.
+    pub(crate) fn given(&self) -> Given {
+        self.given.get()
     }
 
-    /// Takes note that a compute was given so many pages.
-    pub(crate) fn note_pages_read(&self, pages: u64) {
-        self.pages_read.fetch_add(pages, Ordering::Relaxed);
+    /// Takes note that a compute was given this.
+    pub(crate) fn note_given(&self, more: Given) {
+        self.given.add(more);
     }
 
     /// Memory of the layers that are not in the object store.

@@ -152,10 +152,10 @@ async fn usage_of_all(api: &Api, voice: Voice) -> Result<(), Failure> {
     Ok(())
 }
 
-const USAGE_TITLES: [&str; 8] =
-    ["name", "size", "stored", "unique", "shared", "inherits", "wal", "reads"];
+const USAGE_TITLES: [&str; 9] =
+    ["name", "size", "stored", "unique", "shared", "inherits", "wal", "reads", "sent"];
 
-fn usage_row(named: &Value, usage: &Value) -> [String; 8] {
+fn usage_row(named: &Value, usage: &Value) -> [String; 9] {
     let bytes = |field: &str| output::size(usage[field].as_u64().unwrap_or(0));
     [
         text(named, "/name"),
@@ -166,6 +166,7 @@ fn usage_row(named: &Value, usage: &Value) -> [String; 8] {
         bytes("inherited_bytes"),
         bytes("wal_written_bytes"),
         text(usage, "/pages_read"),
+        bytes("bytes_sent"),
     ]
 }
 

@@ -56,6 +56,11 @@ fn show_tenant(tenant: &TenantUsage) -> Value {
         "id": tenant.id,
         "name": tenant.name,
         "total": tenant.total(),
+        "deleted_branches": {
+            "wal_written_bytes": tenant.deleted_branches.wal_written_bytes,
+            "pages_read": tenant.deleted_branches.given.pages_read,
+            "bytes_sent": tenant.deleted_branches.given.bytes_sent,
+        },
         "branches": branches.collect::<Vec<Value>>(),
     })
 }

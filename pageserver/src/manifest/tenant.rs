@@ -6,7 +6,7 @@ use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Owner};
-use crate::timeline::Window;
+use crate::{metering::Spent, timeline::Window};
 
 /// Whether a tenant has a customer, or is what others are made from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct TenantManifest {
     /// Its objects are being removed: it exists no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// What branches used that are deleted.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub deleted_branches: Spent,
     /// Its branches, in the order in which their timelines were made.
     pub branches: Vec<Arc<BranchEntry>>,
     /// Its snapshots, in the order in which they were made.
@@ -164,6 +167,7 @@ impl Body for TenantManifest {
             closed,
             marks_children,
             deleted,
+            deleted_branches,
             branches,
             snapshots,
         } = before;
@@ -171,6 +175,7 @@ impl Body for TenantManifest {
             && (&self.created_at, &self.checksums) == (created_at, checksums)
             && (&self.history, &self.owner, &self.deleted) == (history, owner, deleted)
             && (&self.closed, &self.marks_children) == (closed, marks_children)
+            && &self.deleted_branches == deleted_branches
             && (old, old_snapshots) == (branches, snapshots);
         let additions =
             || Additions { new_branches: new.to_vec(), new_snapshots: new_snapshots.to_vec() };

@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use wal_format::Lsn;
 
 use super::{Body, NoChange};
-use crate::{layer::name::LayerSummary, metering::LogicalSize, timeline::Retained};
+use crate::{
+    layer::name::LayerSummary,
+    metering::{Given, LogicalSize},
+    timeline::Retained,
+};
 
 /// A timeline's layers. A timeline without a manifest has none of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,9 +30,9 @@ pub struct TimelineManifest {
     /// How large it was when that was last measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_size: Option<LogicalSize>,
-    /// Pages that computes have read of it.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub pages_read: u64,
+    /// What computes were given of it.
+    #[serde(flatten)]
+    pub given: Given,
     /// The layers, by rising LSN, those of one range of LSNs by rising key.
     pub layers: Vec<LayerSummary>,
 }
@@ -43,7 +47,7 @@ impl TimelineManifest {
             retained: Retained::default(),
             announced: None,
             logical_size: None,
-            pages_read: 0,
+            given: Given::default(),
             layers: Vec::new(),
         }
     }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
+    metering::Given,
     metrics::METRICS,
     tenants::Tenants,
     timeline::{Lease, Timeline},
@@ -77,7 +78,8 @@ impl Reader {
         timer.observe_duration();
         if matches!(answer.frame.response, Response::Pages { .. }) {
             METRICS.pages_read.inc_by(pages as u64);
-            self.timeline().note_pages_read(pages as u64);
+            let bytes_sent = answer.payload.iter().map(Bytes::len).sum::<usize>() as u64;
+            self.timeline().note_given(Given { pages_read: pages as u64, bytes_sent });
         }
         answer
     }
@@ -222,22 +224,24 @@ impl Reader {
             let files = files;
             backup.send_files(self.timeline(), &files).await
         };
-        let (read, ()) = tokio::join!(read, send_files(id, received, answers));
+        let (read, ()) = tokio::join!(read, self.send_files(id, received, answers));
         Ok(read?)
     }
-}
 
-async fn send_files(id: u64, mut files: mpsc::Receiver<BackupFile>, answers: &Answers) {
-    while let Some(BackupFile { path, mut contents }) = files.recv().await {
-        loop {
-            let chunk = contents.split_to(contents.len().min(BACKUP_CHUNK_BYTES_MAX));
-            let response = Response::BackupFile { path: path.clone() };
-            let frame = ResponseFrame { id, response };
-            if answers.send((Answer { frame, payload: vec![chunk] }, false)).await.is_err() {
-                return;
-            }
-            if contents.is_empty() {
-                break;
+    async fn send_files(&self, id: u64, mut files: mpsc::Receiver<BackupFile>, answers: &Answers) {
+        while let Some(BackupFile { path, mut contents }) = files.recv().await {
+            loop {
+                let chunk = contents.split_to(contents.len().min(BACKUP_CHUNK_BYTES_MAX));
+                let given = Given { pages_read: 0, bytes_sent: chunk.len() as u64 };
+                let response = Response::BackupFile { path: path.clone() };
+                let frame = ResponseFrame { id, response };
+                if answers.send((Answer { frame, payload: vec![chunk] }, false)).await.is_err() {
+                    return;
+                }
+                self.timeline().note_given(given);
+                if contents.is_empty() {
+                    break;
+                }
             }
         }
     }

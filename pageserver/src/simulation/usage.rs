@@ -7,7 +7,11 @@ use object_store::memory::InMemory;
 use protocol::{TenantTimeline, Term};
 
 use super::{FaultyStore, World, world::main_of};
-use crate::{engine::layers_folder, metering::Usage, tenants::TenantUsage};
+use crate::{
+    engine::layers_folder,
+    metering::{Given, Usage},
+    tenants::TenantUsage,
+};
 
 /// The bytes of a timeline's layers, as the store lists them.
 async fn listed_bytes(world: &World, id: TenantTimeline) -> u64 {
@@ -58,7 +62,11 @@ async fn usage_is_what_the_store_lists_and_the_model_has_in_memory_or_not() {
     let at_branch_point = size.expect("the store works");
     let shared = listed_bytes(&world, main).await;
     write_and_flush(&mut world, main).await;
-    world.timeline(main).await.expect("it loads").note_pages_read(7);
+    world
+        .timeline(main)
+        .await
+        .expect("it loads")
+        .note_given(Given { pages_read: 7, bytes_sent: 70 });
 
     let check = async |world: &World| {
         let now = usage(world, "one").await;
@@ -68,7 +76,7 @@ async fn usage_is_what_the_store_lists_and_the_model_has_in_memory_or_not() {
         assert_eq!(main_usage.unique_bytes, main_usage.stored_bytes - shared);
         assert_eq!(main_usage.inherited_bytes, base);
         assert_eq!(main_usage.wal_written_bytes, world.model.end(main).lsn.0 - begin.0);
-        assert_eq!(main_usage.pages_read, 7);
+        assert_eq!((main_usage.pages_read, main_usage.bytes_sent), (7, 70));
         let expected = Usage {
             logical_size_bytes: at_branch_point,
             inherited_bytes: base + shared,
@@ -97,7 +105,11 @@ async fn pages_read_survive_a_stop_and_a_crash_loses_what_no_manifest_has() {
     let main = main_of(&tenant);
     write_and_flush(&mut world, main).await;
     let read = async |world: &World, pages| {
-        world.timeline(main).await.expect("it loads").note_pages_read(pages);
+        world
+            .timeline(main)
+            .await
+            .expect("it loads")
+            .note_given(Given { pages_read: pages, bytes_sent: pages * 10 });
     };
     read(&world, 5).await;
     world.tenants.shutdown().await;
@@ -144,7 +156,7 @@ async fn what_a_compute_has_read_survives_each_stop_though_nothing_was_written_m
     for start in 1..4 {
         let timeline = world.timeline(main).await.expect("it loads");
         timeline.keep_term(Term(3)).await.expect("the store works");
-        timeline.note_pages_read(10);
+        timeline.note_given(Given { pages_read: 10, bytes_sent: 0 });
         drop(timeline);
         world.tenants.shutdown().await;
         world.restart();
@@ -160,7 +172,11 @@ async fn a_stop_does_not_wait_for_a_store_that_is_gone_to_count_what_was_read() 
     let tenant = world.tenant("one", "base").await.expect("the store works");
     let main = main_of(&tenant);
     write_and_flush(&mut world, main).await;
-    world.timeline(main).await.expect("it loads").note_pages_read(5);
+    world
+        .timeline(main)
+        .await
+        .expect("it loads")
+        .note_given(Given { pages_read: 5, bytes_sent: 50 });
     store.set_up(false);
     let stopped = tokio::time::timeout(Duration::from_secs(60), world.tenants.shutdown()).await;
     assert!(stopped.is_ok(), "the stop waits for the store");
@@ -212,4 +228,43 @@ async fn branches_that_have_nothing_of_their_own_cost_no_requests_each() {
     assert_eq!(store.operations(), between + 1, "what was met is in memory");
     assert_eq!(asked.branches.len() as i64, BRANCHES + 1);
     assert_eq!(world.tenants.loaded().len(), 0);
+}
+
+#[tokio::test]
+async fn what_a_deleted_branch_has_used_stays_in_the_tenants_account() {
+    for is_loaded in [true, false] {
+        let mut world = World::new(14);
+        world.template("base").await.expect("the store works");
+        let tenant = world.tenant("one", "base").await.expect("the store works");
+        let main = main_of(&tenant);
+        let mut expected = 0;
+        for round in 1..=2 {
+            let point = world.model.end(main);
+            let child = world.tenants.create_branch(tenant.id, "child", "main", point).await;
+            let child = child.expect("the name is free").timeline;
+            world.model.add(child, Some(main), point);
+            write_and_flush(&mut world, child).await;
+            let timeline = world.timeline(child).await.expect("it loads");
+            timeline.note_given(Given { pages_read: 3, bytes_sent: 30 });
+            drop(timeline);
+            expected += world.model.end(child).lsn.0 - point.lsn.0;
+            if !is_loaded {
+                world.idle().await;
+                world.restart();
+            }
+            let before = usage(&world, "one").await.total();
+            world.tenants.delete_branch(tenant.id, "child").await.expect("it has no children");
+            let after = usage(&world, "one").await;
+            let deleted = after.deleted_branches;
+            assert_eq!(deleted.wal_written_bytes, expected);
+            let given = Given { pages_read: 3 * round, bytes_sent: 30 * round };
+            assert_eq!(deleted.given, given);
+            let counts =
+                |usage: Usage| (usage.wal_written_bytes, usage.pages_read, usage.bytes_sent);
+            assert_eq!(counts(after.total()), counts(before), "nothing of the account is lost");
+            assert!(after.total().stored_bytes < before.stored_bytes);
+            world.restart();
+            assert_eq!(usage(&world, "one").await, after);
+        }
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     engine::tenant_folder,
     error::Error,
     manifest::{AncestorEntry, BranchEntry, Sequence, TenantKind, TenantManifest},
+    metering::Spent,
     timeline::Window,
 };
 
@@ -69,6 +70,7 @@ impl Tenants {
             closed: false,
             marks_children: false,
             deleted: false,
+            deleted_branches: Spent::default(),
             branches: vec![Arc::new(main)],
             snapshots: Vec::new(),
         };

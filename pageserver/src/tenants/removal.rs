@@ -12,11 +12,25 @@ use crate::{
     engine::{tenant_folder, timeline_folder},
     error::Error,
     manifest::TenantManifest,
+    metering::Meter,
 };
 
 impl Tenants {
     /// Deletes a branch that has neither children nor snapshots and is not `main`, and its objects.
     pub async fn delete_branch(&self, tenant: TenantId, branch: &str) -> Result<(), Error> {
+        // What it has used stays in the tenant's account.
+        let manifest = self.manifest(tenant).await?;
+        let metered = manifest.timeline(find_branch(&manifest, branch)?.timeline);
+        // From the store: another pageserver may have served it since it was met here.
+        match self.stored_timeline(metered).await {
+            Ok(Some(newest)) => self.engine.meters.note(metered, Meter::of(&newest)),
+            Ok(None) => {}
+            Err(error @ Error::Unavailable(_)) => return Err(error),
+            // A branch that is damaged can be deleted all the same.
+            Err(error) => {
+                tracing::warn!(timeline = %metered, %error, "what it has used is not known");
+            }
+        }
         let mut deleted = None;
         self.change(tenant, |manifest| {
             refuse_template(manifest)?;
@@ -44,6 +58,13 @@ impl Tenants {
                 )));
             }
             let timeline = entry.timeline;
+            if timeline != metered.timeline {
+                return Err(Error::Unavailable(format!(
+                    "branch {branch:?} became another one meanwhile: try again"
+                )));
+            }
+            let spent = self.known_spent(metered, entry.origin.point.lsn);
+            manifest.deleted_branches = manifest.deleted_branches + spent;
             deleted = Some(timeline);
             manifest.branches.retain(|entry| entry.timeline != timeline);
             Ok(())

@@ -21,7 +21,7 @@ use crate::{
         writer::LayerWriter,
     },
     manifest::{BranchEntry, Sequence, TenantKind, TenantManifest, TimelineManifest},
-    metering::{LogicalSize, fork_bytes},
+    metering::{LogicalSize, Spent, fork_bytes},
     store::unavailable,
     timeline::Window,
 };
@@ -124,6 +124,7 @@ impl TemplateWriter<'_> {
             closed: false,
             marks_children: true,
             deleted: false,
+            deleted_branches: Spent::default(),
             branches: vec![Arc::new(main)],
             snapshots: Vec::new(),
         };

@@ -86,7 +86,7 @@ impl Tenants {
         if let Some(sequence) = timeline.written_sequence() {
             self.written.lock().insert(id, sequence);
         }
-        self.engine.meters.note_pages_read(id, timeline.pages_read());
+        self.engine.meters.note_given(id, timeline.given());
         timelines.remove(&id);
         timeline.stop();
         METRICS.unloaded_timelines.inc();

@@ -15,7 +15,7 @@ use crate::{
     engine::tenant_folder,
     error::Error,
     manifest::{AncestorEntry, BranchEntry, TenantKind, TenantManifest},
-    metering::{LogicalSize, Meter, Usage},
+    metering::{LogicalSize, Meter, Spent, Usage},
     store::unavailable,
 };
 
@@ -31,13 +31,16 @@ pub struct TenantUsage {
     pub name: String,
     /// Its branches, in the order in which their timelines were made.
     pub branches: Vec<BranchUsage>,
+    /// What branches used that are deleted.
+    pub deleted_branches: Spent,
 }
 
 impl TenantUsage {
-    /// All of its branches together. What one branch has written and another reads is counted once
+    /// All of its branches together, and what deleted ones have used. What one branch has written and another reads is counted once
     /// as stored, and again as inherited.
     pub fn total(&self) -> Usage {
-        self.branches.iter().fold(Usage::default(), |total, branch| total + branch.usage)
+        let deleted = Usage::from(self.deleted_branches);
+        self.branches.iter().fold(deleted, |total, branch| total + branch.usage)
     }
 }
 
@@ -86,7 +89,12 @@ impl Tenants {
                 usage,
             });
         }
-        Ok(TenantUsage { id: manifest.tenant, name: manifest.name.clone(), branches })
+        Ok(TenantUsage {
+            id: manifest.tenant,
+            name: manifest.name.clone(),
+            branches,
+            deleted_branches: manifest.deleted_branches,
+        })
     }
 
     /// The size of a timeline at an LSN, where that is known without reading anything.
@@ -109,13 +117,8 @@ impl Tenants {
     ) -> Result<Usage, Error> {
         let id = manifest.timeline(branch.timeline);
         let begin = branch.origin.point.lsn;
-        let loaded = self.if_loaded(id);
         let meter = self.meter(id).await?;
-        let last_record_lsn = match &loaded {
-            Some(timeline) => timeline.last_record_lsn(),
-            None => meter.last_record_lsn.unwrap_or(begin),
-        };
-        let pages_read = loaded.map_or(meter.pages_read, |timeline| timeline.pages_read());
+        let Spent { wal_written_bytes, given } = self.spent(id, begin, &meter);
         let size = match (meter.logical_size, branch.logical_size) {
             (Some(measured), _) => measured.bytes,
             (None, Some(bytes)) => bytes,
@@ -130,9 +133,25 @@ impl Tenants {
             unique_bytes: stored_bytes - shared_bytes,
             shared_bytes,
             inherited_bytes: self.inherited_bytes(manifest, branch.ancestor).await?,
-            wal_written_bytes: last_record_lsn.0.saturating_sub(begin.0),
-            pages_read,
+            wal_written_bytes,
+            pages_read: given.pages_read,
+            bytes_sent: given.bytes_sent,
         })
+    }
+
+    /// What a timeline has used, of which this is the meter: what is in memory is newer.
+    fn spent(&self, id: TenantTimeline, begin: Lsn, meter: &Meter) -> Spent {
+        let (last_record_lsn, given) = match self.if_loaded(id) {
+            Some(timeline) => (timeline.last_record_lsn(), timeline.given()),
+            None => (meter.last_record_lsn.unwrap_or(begin), meter.given),
+        };
+        Spent { wal_written_bytes: last_record_lsn.0.saturating_sub(begin.0), given }
+    }
+
+    /// What a branch has used that is about to be deleted; nothing where its meter is not known.
+    pub(super) fn known_spent(&self, id: TenantTimeline, begin: Lsn) -> Spent {
+        let meter = self.engine.meters.get(id).unwrap_or_default();
+        self.spent(id, begin, &meter)
     }
 
     async fn measure(&self, id: TenantTimeline, at: Lsn) -> Result<u64, Error> {

@@ -100,8 +100,8 @@ impl Tenants {
                     }
                 }
                 timeline.remove_retired().await;
-                if let Err(error) = timeline.keep_pages_read().await {
-                    tracing::debug!(timeline = %id, %error, "pages read are written down later");
+                if let Err(error) = timeline.keep_given().await {
+                    tracing::debug!(timeline = %id, %error, "what was given is written down later");
                 }
             }
         }

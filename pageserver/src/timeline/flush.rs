@@ -269,7 +269,7 @@ impl Timeline {
             retained,
             announced,
             logical_size: *self.measured.lock(),
-            pages_read: self.pages_read(),
+            given: self.given(),
             layers,
         }
     }
@@ -283,11 +283,11 @@ impl Timeline {
         }
     }
 
-    /// Writes a manifest for the sake of the pages that were read since the last one, where this
+    /// Writes a manifest for the sake of what was given since the last one, where this
     /// process writes the timeline, or serves the compute that does: what others count is theirs.
     /// Fails at the first failure: a stop does not wait for a store that is gone.
-    pub(crate) async fn keep_pages_read(self: &Arc<Self>) -> Result<(), Error> {
-        if self.writes_nothing() || self.pages_read() == self.pages_kept.load(Ordering::Relaxed) {
+    pub(crate) async fn keep_given(self: &Arc<Self>) -> Result<(), Error> {
+        if self.writes_nothing() || self.given() == *self.given_kept.lock() {
             return Ok(());
         }
         let is_ours =
@@ -323,7 +323,7 @@ impl Timeline {
         let (last_record, term) = (manifest.last_record, manifest.term);
         self.engine.meters.note(self.id(), Meter::of(&manifest));
         self.engine.surveyed.forget(self.id().tenant);
-        self.pages_kept.store(manifest.pages_read, Ordering::Relaxed);
+        *self.given_kept.lock() = manifest.given;
         take_over(manifest);
         self.note_success(last_record, term);
         sequence.collect().await;

@@ -39,7 +39,7 @@ impl Timeline {
             self.flush().await?;
         }
         self.remove_retired().await;
-        self.keep_pages_read().await
+        self.keep_given().await
     }
 
     /// Whether it can be dropped: asked while nobody else can get hold of it. Where it can, nobody
