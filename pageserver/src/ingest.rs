@@ -168,12 +168,8 @@ impl Ingest {
             if extends {
                 self.extend_to(target, changes);
             }
-            if page.has_image_to_apply() {
-                self.put_image(taken, target, changes)?;
-            } else {
-                let place = taken.kept(changes);
-                changes.put_record(Key::target(target), page.will_init, place);
-            }
+            let carries_image = page.has_image_to_apply();
+            self.put_touched(taken, target, carries_image, page.will_init, changes)?;
         }
         self.close(taken, None, changes)?;
         Ok(None)
@@ -214,12 +210,8 @@ impl Ingest {
                     self.extend_to(target, changes);
                     let of_target = |block: &&BlockRef| Target::Page(block.key) == target;
                     let mut blocks = taken.record.blocks.iter().filter(of_target);
-                    if blocks.any(BlockRef::has_image_to_apply) {
-                        self.put_image(taken, target, changes)?;
-                    } else {
-                        let place = taken.kept(changes);
-                        changes.put_record(Key::target(target), will_init, place);
-                    }
+                    let carries_image = blocks.any(BlockRef::has_image_to_apply);
+                    self.put_touched(taken, target, carries_image, will_init, changes)?;
                 }
                 None => self.change_state(effect, &mut copies, changes),
             }
@@ -256,14 +248,21 @@ impl Ingest {
         }
     }
 
-    /// A page that the record carries as an image is stored as that image: a record of 32 images
-    /// would otherwise be stored 32 times.
-    fn put_image(
+    /// What the record makes of a page. One that it carries as an image is stored as that image: a
+    /// record of 32 images would otherwise be stored 32 times.
+    fn put_touched(
         &self,
-        taken: &Taken<'_, '_>,
+        taken: &mut Taken<'_, '_>,
         target: Target,
+        carries_image: bool,
+        will_init: bool,
         changes: &mut Changes,
     ) -> Result<(), IngestError> {
+        if !carries_image {
+            let place = taken.kept(changes);
+            changes.put_record(Key::target(target), will_init, place);
+            return Ok(());
+        }
         let Taken { record, start, end, .. } = *taken;
         let mut page = Page::zeroed();
         redo(self.version, record, end, target, &mut page).map_err(|reason| IngestError::Redo {

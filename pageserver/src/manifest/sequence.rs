@@ -163,11 +163,13 @@ impl Sequence {
 
     /// The head of the manifest of this number, and what it says.
     async fn newest_says<T: Body>(&self, number: u64) -> Result<(Head, T), Error> {
-        let object = self.read(number).await?;
-        let head = decode_head(&object, &self.path(number))?;
+        let (head, object) = self.read_head(number).await?;
         let body = match head.repeats {
-            None => self.body(number, object).await?,
-            Some(says) if says < number => self.body(says, self.read(says).await?).await?,
+            None => self.body(number, &head, object).await?,
+            Some(says) if says < number => {
+                let (repeated, object) = self.read_head(says).await?;
+                self.body(says, &repeated, object).await?
+            }
             Some(says) => {
                 let expected = "the number of a manifest before".to_owned();
                 return Err(wrong(&self.path(number), expected, format!("number {says}")));
@@ -177,9 +179,9 @@ impl Sequence {
     }
 
     /// What the manifest of this number says, with those that it changes.
-    async fn body<T: Body>(&self, number: u64, object: Bytes) -> Result<T, Error> {
+    async fn body<T: Body>(&self, number: u64, head: &Head, object: Bytes) -> Result<T, Error> {
         let path = self.path(number);
-        let Some(whole) = decode_head(&object, &path)?.changes else {
+        let Some(whole) = head.changes else {
             return Ok(decode_checked::<Envelope<T>>(&object, &path)?.body);
         };
         if whole >= number || number - whole > CHANGES_MAX {
@@ -204,6 +206,11 @@ impl Sequence {
             }
         }
         body.ok_or_else(|| Error::Missing { object: self.path(whole).to_string() })
+    }
+
+    async fn read_head(&self, number: u64) -> Result<(Head, Bytes), Error> {
+        let object = self.read(number).await?;
+        Ok((decode_head(&object, &self.path(number))?, object))
     }
 
     async fn read(&self, number: u64) -> Result<Bytes, Error> {
