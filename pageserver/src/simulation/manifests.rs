@@ -21,9 +21,7 @@ async fn manifests(world: &World, folder: &Path) -> (usize, u64) {
 
 #[tokio::test]
 async fn a_restart_leaves_one_short_manifest_of_what_is_used_afterwards() {
-    let mut world = World::new(31);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(31).await;
     let main = main_of(&tenant);
     for branch in 0..100 {
         world.write(main).await.expect("the store works");

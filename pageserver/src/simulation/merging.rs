@@ -25,9 +25,8 @@ use crate::{
 
 #[tokio::test]
 async fn merging_bounds_the_runs_and_what_a_read_redoes_however_long_the_history_is() {
-    let mut world = World::new(11);
-    world.template("base").await.expect("the store works");
-    let main = main_of(&world.tenant("one", "base").await.expect("the name is free"));
+    let (mut world, tenant) = World::with_tenant(11).await;
+    let main = main_of(&tenant);
     for _ in 0..12 {
         grow(&mut world, main, 5).await;
         let timeline = world.timeline(main).await.expect("it loads");
@@ -49,9 +48,8 @@ async fn merging_bounds_the_runs_and_what_a_read_redoes_however_long_the_history
 
 #[tokio::test]
 async fn ingest_waits_while_merges_do_not_keep_up_and_goes_on_afterwards() {
-    let mut world = World::new(14);
-    world.template("base").await.expect("the store works");
-    let main = main_of(&world.tenant("one", "base").await.expect("the name is free"));
+    let (mut world, tenant) = World::with_tenant(14).await;
+    let main = main_of(&tenant);
     grow(&mut world, main, 60).await;
     let timeline = world.timeline(main).await.expect("it loads");
     assert_eq!(timeline.runs(), 60);
@@ -106,9 +104,8 @@ async fn a_tenant_with_much_to_merge_does_not_keep_another_waiting() {
 
 #[tokio::test]
 async fn a_timeline_that_catches_up_merges_afterwards() {
-    let mut world = World::new(16);
-    world.template("base").await.expect("the store works");
-    let main = main_of(&world.tenant("one", "base").await.expect("the name is free"));
+    let (mut world, tenant) = World::with_tenant(16).await;
+    let main = main_of(&tenant);
     grow(&mut world, main, 5).await;
     let timeline = world.timeline(main).await.expect("it loads");
     assert!(timeline.merge_due().is_some());
@@ -161,9 +158,7 @@ async fn stored_clears(world: &World, id: TenantTimeline) -> Vec<Clear> {
 
 #[tokio::test]
 async fn a_clear_goes_with_what_it_hid_where_no_ancestor_has_its_keys() {
-    let mut world = World::new(17);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(17).await;
     let main = main_of(&tenant);
     let own = |number| Relation { tablespace: 1663, database: 5, number }.fork(Fork::Main);
     let (of_parent, of_child) = (own(500), own(501));

@@ -40,9 +40,7 @@ pub async fn is_right(world: &World, id: TenantTimeline, at: Lsn) -> bool {
 
 #[tokio::test]
 async fn what_a_window_leaves_behind_is_removed_but_for_where_branches_begin() {
-    let mut world = World::new(12);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(12).await;
     let main = main_of(&tenant);
     grow(&mut world, main, 20).await;
     let point = world.model.points(main)[70];
@@ -86,9 +84,7 @@ async fn what_a_window_leaves_behind_is_removed_but_for_where_branches_begin() {
 
 #[tokio::test]
 async fn a_snapshot_keeps_its_point_until_it_is_deleted_and_no_longer() {
-    let mut world = World::new(14);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(14).await;
     let main = main_of(&tenant);
     grow(&mut world, main, 20).await;
     let point = world.model.points(main)[70];
@@ -199,9 +195,7 @@ async fn a_branch_made_while_the_cutoff_passes_has_its_whole_history_or_is_refus
 
 #[tokio::test]
 async fn what_a_reader_holds_a_lease_of_stays_readable() {
-    let mut world = World::new(13);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(13).await;
     let main = main_of(&tenant);
     grow(&mut world, main, 6).await;
     let timeline = world.timeline(main).await.expect("it loads");
@@ -224,9 +218,7 @@ async fn what_a_reader_holds_a_lease_of_stays_readable() {
 
 #[tokio::test]
 async fn a_reader_of_a_branch_that_says_goodbye_lets_go_of_its_parents_history_too() {
-    let mut world = World::new(15);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(15).await;
     let main = main_of(&tenant);
     grow(&mut world, main, 6).await;
     let point = world.model.end(main);

@@ -124,9 +124,7 @@ async fn a_tenant_with_nothing_to_do_is_not_looked_at_again_before_it_may_have()
 
 #[tokio::test]
 async fn merges_that_a_restart_left_undone_are_made_though_nobody_loads_the_timeline() {
-    let mut world = World::new(24);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the name is free");
+    let (mut world, tenant) = World::with_tenant(24).await;
     let main = main_of(&tenant);
     grow(&mut world, main, 6).await;
     let runs = world.timeline(main).await.expect("it loads").runs();

@@ -13,9 +13,7 @@ async fn pages(world: &World, timeline: &Timeline) -> Result<bytes::Bytes, Error
 
 #[tokio::test]
 async fn a_timeline_that_nobody_uses_is_written_leaves_memory_and_is_loaded_again() {
-    let mut world = World::new(1);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(1).await;
     let id = main_of(&tenant);
     for _ in 0..20 {
         world.write(id).await.expect("the store works");
@@ -35,9 +33,7 @@ async fn a_timeline_that_nobody_uses_is_written_leaves_memory_and_is_loaded_agai
 
 #[tokio::test]
 async fn an_ancestor_stays_for_as_long_as_a_branch_of_it_is_used() {
-    let mut world = World::new(2);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(2).await;
     let main = main_of(&tenant);
     world.write(main).await.expect("the store works");
     let point = world.model.end(main);
@@ -51,9 +47,7 @@ async fn an_ancestor_stays_for_as_long_as_a_branch_of_it_is_used() {
 
 #[tokio::test]
 async fn one_process_stays_one_writer_however_often_it_unloads_a_timeline() {
-    let mut world = World::new(3);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(3).await;
     let id = main_of(&tenant);
     for _ in 0..20 {
         world.write(id).await.expect("the store works");

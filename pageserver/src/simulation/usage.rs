@@ -99,9 +99,7 @@ async fn usage_is_what_the_store_lists_and_the_model_has_in_memory_or_not() {
 
 #[tokio::test]
 async fn pages_read_survive_a_stop_and_a_crash_loses_what_no_manifest_has() {
-    let mut world = World::new(12);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(12).await;
     let main = main_of(&tenant);
     write_and_flush(&mut world, main).await;
     let read = async |world: &World, pages| {
@@ -149,9 +147,7 @@ async fn tenants_are_listed_by_name_a_page_at_a_time() {
 
 #[tokio::test]
 async fn what_a_compute_has_read_survives_each_stop_though_nothing_was_written_meanwhile() {
-    let mut world = World::new(14);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
+    let (mut world, tenant) = World::with_tenant(14).await;
     let main = main_of(&tenant);
     for start in 1..4 {
         let timeline = world.timeline(main).await.expect("it loads");
@@ -233,9 +229,7 @@ async fn branches_that_have_nothing_of_their_own_cost_no_requests_each() {
 #[tokio::test]
 async fn what_a_deleted_branch_has_used_stays_in_the_tenants_account() {
     for is_loaded in [true, false] {
-        let mut world = World::new(14);
-        world.template("base").await.expect("the store works");
-        let tenant = world.tenant("one", "base").await.expect("the store works");
+        let (mut world, tenant) = World::with_tenant(14).await;
         let main = main_of(&tenant);
         let mut expected = 0;
         for round in 1..=2 {

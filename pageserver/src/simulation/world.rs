@@ -52,6 +52,14 @@ impl World {
         World::on(Arc::new(InMemory::new()), seed)
     }
 
+    /// A world with the template `base`, and the tenant `one` that was made from it.
+    pub async fn with_tenant(seed: u64) -> (World, Tenant) {
+        let mut world = World::new(seed);
+        world.template("base").await.expect("nothing fails yet");
+        let tenant = world.tenant("one", "base").await.expect("nothing fails yet");
+        (world, tenant)
+    }
+
     pub fn on(store: Arc<dyn ObjectStore>, seed: u64) -> World {
         World::with_limits(store, seed, Limits::default())
     }

@@ -7,6 +7,7 @@ use protocol::TenantTimeline;
 use redo_oracle::cluster::Cluster;
 use reqwest::Method;
 use serde_json::{Value, json};
+use wal_format::Lsn;
 
 use crate::{
     page_client::at,
@@ -27,18 +28,29 @@ fn is_loaded(status: &Value, timeline: TenantTimeline) -> bool {
     any_timeline(status, |one| one["timeline_id"] == id)
 }
 
+const FEW_ROWS: &str = "CREATE TABLE t AS SELECT generate_series(1, 1000) n";
+
+/// A timeline of the tenant `acme`, and the WAL of these statements, which a safekeeper has: up to
+/// where. The server that wrote it is stopped.
+async fn write(world: &mut World, sql: &[&str]) -> Result<(Cluster, TenantTimeline, Lsn)> {
+    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
+    world.import("stock", &cluster.data()).await?;
+    let timeline = world.tenant("acme", "stock").await?;
+    cluster.start()?;
+    for statement in sql {
+        cluster.sql("postgres", statement)?;
+    }
+    cluster.stop()?;
+    let end = world.serve_wal(timeline, &cluster)?;
+    Ok((cluster, timeline, end))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeline_that_no_compute_reads_any_more_is_stored_told_of_and_unloaded() -> Result<()> {
     let mut world = World::new().await?;
     world.limits.unload_after = UNLOAD_AFTER;
     world.restart().await?;
-    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
-    world.import("stock", &cluster.data()).await?;
-    let timeline = world.tenant("acme", "stock").await?;
-    cluster.start()?;
-    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) n")?;
-    cluster.stop()?;
-    let end = world.serve_wal(timeline, &cluster)?;
+    let (_cluster, timeline, end) = write(&mut world, &[FEW_ROWS]).await?;
 
     let mut client = world.connect(timeline, Some(1)).await?;
     let pages = client.range(at(end), PG_CLASS, 0, 4).await??;
@@ -62,13 +74,7 @@ async fn a_timeline_that_no_compute_reads_any_more_is_stored_told_of_and_unloade
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_says_goodbye_keeps_no_history() -> Result<()> {
     let mut world = World::new().await?;
-    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
-    world.import("stock", &cluster.data()).await?;
-    let timeline = world.tenant("acme", "stock").await?;
-    cluster.start()?;
-    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) n")?;
-    cluster.stop()?;
-    let end = world.serve_wal(timeline, &cluster)?;
+    let (_cluster, timeline, end) = write(&mut world, &[FEW_ROWS]).await?;
     let mut client = world.connect(timeline, Some(1)).await?;
     client.range(at(end), PG_CLASS, 0, 1).await??;
     drop(client);
@@ -105,16 +111,9 @@ async fn history_of_a_timeline_that_no_compute_reads_any_more_is_given_up() -> R
     world.limits.unload_after = UNLOAD_AFTER;
     world.limits.survey_interval = Duration::from_millis(500);
     world.restart().await?;
-    let mut cluster = Cluster::create("wal_keep_size = 1GB\n")?;
-    world.import("stock", &cluster.data()).await?;
-    let timeline = world.tenant("acme", "stock").await?;
-    cluster.start()?;
-    for _ in 0..3 {
-        cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 20000) n")?;
-        cluster.sql("postgres", "DROP TABLE t")?;
-    }
-    cluster.stop()?;
-    let end = world.serve_wal(timeline, &cluster)?;
+    let many_rows = "CREATE TABLE t AS SELECT generate_series(1, 20000) n";
+    let (_cluster, timeline, end) =
+        write(&mut world, &[many_rows, "DROP TABLE t"].repeat(3)).await?;
     let mut client = world.connect(timeline, Some(1)).await?;
     let pages = client.range(at(end), PG_CLASS, 0, 4).await??;
     drop(client);
