@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     names::{self, Branch, Project},
-    progress,
-    say::{fields, list, yes_or_no},
+    progress::{self, done},
+    say::{answer, fields, list, set, yes_or_no},
 };
 use crate::{
     ask::confirm,
     cli::{BranchArgs, BranchVerb, ExpiryArgs, MomentArgs},
     failure::Failure,
-    output::{self, say},
+    output::say,
     verbs::{Voice, bytes, text},
 };
 
@@ -26,10 +26,10 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
             let parent = names::branch(client, &project, parent.as_deref()).await?;
             let mut new = json!({ "parent_id": parent.id, "protected": protected });
             let said = [
-                ("name", name),
-                ("parent_lsn", moment.lsn),
-                ("parent_timestamp", moment.timestamp),
-                ("expires_at", expires_in.map(from_now)),
+                ("name", name.map(Value::from)),
+                ("parent_lsn", moment.lsn.map(Value::from)),
+                ("parent_timestamp", moment.timestamp.map(Value::from)),
+                ("expires_at", expires_in.map(from_now).map(Value::from)),
             ];
             set(&mut new, said);
             let endpoints = if no_compute { json!([]) } else { json!([{ "type": "read_write" }]) };
@@ -47,7 +47,7 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
         BranchVerb::Show(of) => {
             let (project, branch) = find(client, &of).await?;
             let shown = client.get(&project.path(&["branches", &branch.id]), &[]).await?;
-            show(voice, &shown);
+            answer(voice, &shown, show);
             Ok(())
         }
         BranchVerb::Rename { of, name } => {
@@ -65,7 +65,7 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
             let (project, branch) = find(client, &of).await?;
             let path = project.path(&["branches", &branch.id, "set_as_default"]);
             let changed = client.post(&path, json!({})).await?;
-            done(client, voice, &project, changed).await
+            done(client, voice, &project, changed, show).await
         }
         BranchVerb::Reset { of, keep_as } => {
             let (project, branch) = find(client, &of).await?;
@@ -97,31 +97,17 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
             }
             let path = project.path(&["branches", &branch.id]);
             let work = client.delete(&path);
-            let mut deleted = progress::during("deleting the branch", work).await?;
-            progress::finish(client, &project, &mut deleted).await?;
-            if voice.json {
-                output::json(&deleted);
-            } else {
+            let deleted = progress::during("deleting the branch", work).await?;
+            done(client, voice, &project, deleted, |_| {
                 say!("branch {} of {} is deleted", branch.name, project.name);
-            }
-            Ok(())
+            })
+            .await
         }
     }
 }
 
 async fn find(client: &Client, of: &BranchArgs) -> Result<(Project, Branch), Failure> {
-    let project = names::project(client, &of.project).await?;
-    let branch = names::branch(client, &project, Some(&of.branch)).await?;
-    Ok((project, branch))
-}
-
-/// Adds what was said.
-fn set<const FIELDS: usize>(body: &mut Value, said: [(&str, Option<String>); FIELDS]) {
-    for (field, value) in said {
-        if let Some(value) = value {
-            body[field] = value.into();
-        }
-    }
+    names::project_and_branch(client, &of.project, Some(&of.branch)).await
 }
 
 /// The moment after this time, as the API reads it.
@@ -137,14 +123,13 @@ async fn create(
 ) -> Result<(), Failure> {
     let path = project.path(&["branches"]);
     let work = client.post(&path, body);
-    let mut created = progress::during("making the branch", work).await?;
-    progress::finish(client, project, &mut created).await?;
-    if voice.json {
-        output::json(&created);
-        return Ok(());
-    }
+    let created = progress::during("making the branch", work).await?;
+    done(client, voice, project, created, |created| show_created(project, created)).await
+}
+
+fn show_created(project: &Project, created: &Value) {
     fields(
-        &created,
+        created,
         &[
             ("branch", "/branch/name"),
             ("id", "/branch/id"),
@@ -155,12 +140,11 @@ async fn create(
             ("connect", "/connection_uris/0/connection_uri"),
         ],
     );
-    let name = text(&created, "/branch/name");
+    let name = text(created, "/branch/name");
     match created.pointer("/endpoints/0") {
         Some(_) => say!("next: offshoot psql {} {name}", project.name),
         None => say!("next: offshoot endpoint create {} {name}", project.name),
     }
-    Ok(())
 }
 
 async fn change(
@@ -172,7 +156,7 @@ async fn change(
     let (project, branch) = find(client, of).await?;
     let path = project.path(&["branches", &branch.id]);
     let changed = client.patch(&path, json!({ "branch": change })).await?;
-    done(client, voice, &project, changed).await
+    done(client, voice, &project, changed, show).await
 }
 
 async fn restore(
@@ -185,34 +169,18 @@ async fn restore(
 ) -> Result<(), Failure> {
     let mut body = json!({ "source_branch_id": source });
     let said = [
-        ("source_lsn", moment.lsn),
-        ("source_timestamp", moment.timestamp),
-        ("preserve_under_name", keep_as),
+        ("source_lsn", moment.lsn.map(Value::from)),
+        ("source_timestamp", moment.timestamp.map(Value::from)),
+        ("preserve_under_name", keep_as.map(Value::from)),
     ];
     set(&mut body, said);
     let path = project.path(&["branches", &branch.id, "restore"]);
     let work = client.post(&path, body);
     let restored = progress::during("putting the branch back", work).await?;
-    done(client, voice, project, restored).await
+    done(client, voice, project, restored, show).await
 }
 
-/// Waits for what is under way, and shows the branch.
-async fn done(
-    client: &Client,
-    voice: Voice,
-    project: &Project,
-    mut answer: Value,
-) -> Result<(), Failure> {
-    progress::finish(client, project, &mut answer).await?;
-    show(voice, &answer);
-    Ok(())
-}
-
-fn show(voice: Voice, shown: &Value) {
-    if voice.json {
-        output::json(shown);
-        return;
-    }
+fn show(shown: &Value) {
     let mut branch = shown["branch"].clone();
     branch["size"] = bytes(&branch, "/logical_size").into();
     for flag in ["default", "protected"] {

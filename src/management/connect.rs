@@ -10,11 +10,12 @@ use super::{
     client::Client,
     contents::databases,
     names::{self, Branch, Project},
+    say::answer,
 };
 use crate::{
     cli::{ConnectArgs, ConnectionStringArgs, PsqlArgs},
     failure::Failure,
-    output::{self, say},
+    output::say,
     programs,
     verbs::{Voice, text},
 };
@@ -29,11 +30,7 @@ pub async fn connection_string(
     args: ConnectionStringArgs,
 ) -> Result<(), Failure> {
     let uri = uri(client, args.to, args.pooled).await?;
-    if voice.json {
-        output::json(&json!({ "uri": uri }));
-    } else {
-        say!("{uri}");
-    }
+    answer(voice, &json!({ "uri": uri }), |_| say!("{uri}"));
     Ok(())
 }
 
@@ -54,8 +51,7 @@ pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
 
 async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, Failure> {
     let ConnectArgs { project, branch, role, database } = to;
-    let project = names::project(client, &project).await?;
-    let branch = names::branch(client, &project, branch.as_deref()).await?;
+    let (project, branch) = names::project_and_branch(client, &project, branch.as_deref()).await?;
     let (database, role) = match (database, role) {
         (Some(database), Some(role)) => (database, role),
         (database, role) => {

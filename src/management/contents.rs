@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     names::{self, Branch, Project},
-    progress,
-    say::{fields, list},
+    progress::{self, done},
+    say::{answer, fields, list},
 };
 use crate::{
     ask::confirm,
     cli::{DatabaseVerb, RoleVerb, WhereArgs},
     failure::Failure,
-    output::{self, say},
+    output::say,
     verbs::{Voice, text},
 };
 
@@ -54,11 +54,7 @@ pub async fn role(client: &Client, voice: Voice, verb: RoleVerb) -> Result<(), F
             let (project, branch) = find(client, at).await?;
             let path = project.path(&["branches", &branch.id, "roles", &name, "reveal_password"]);
             let revealed = client.get(&path, &[]).await?;
-            if voice.json {
-                output::json(&revealed);
-            } else {
-                say!("{}", text(&revealed, "/password"));
-            }
+            answer(voice, &revealed, |revealed| say!("{}", text(revealed, "/password")));
             Ok(())
         }
     }
@@ -114,9 +110,7 @@ pub async fn database(client: &Client, voice: Voice, verb: DatabaseVerb) -> Resu
 }
 
 async fn find(client: &Client, at: WhereArgs) -> Result<(Project, Branch), Failure> {
-    let project = names::project(client, &at.project).await?;
-    let branch = names::branch(client, &project, at.branch.as_deref()).await?;
-    Ok((project, branch))
+    names::project_and_branch(client, &at.project, at.branch.as_deref()).await
 }
 
 /// A branch's roles.
@@ -125,8 +119,7 @@ pub async fn roles(
     project: &Project,
     branch: &Branch,
 ) -> Result<Vec<Value>, Failure> {
-    let mut all = client.get(&project.path(&["branches", &branch.id, "roles"]), &[]).await?;
-    Ok(all["roles"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    client.all(&project.path(&["branches", &branch.id, "roles"]), "roles", &[], None).await
 }
 
 /// A branch's databases.
@@ -135,8 +128,7 @@ pub async fn databases(
     project: &Project,
     branch: &Branch,
 ) -> Result<Vec<Value>, Failure> {
-    let mut all = client.get(&project.path(&["branches", &branch.id, "databases"]), &[]).await?;
-    Ok(all["databases"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    client.all(&project.path(&["branches", &branch.id, "databases"]), "databases", &[], None).await
 }
 
 fn only_role(branch: &Branch, roles: &[Value]) -> Result<String, Failure> {
@@ -155,22 +147,6 @@ fn only_role(branch: &Branch, roles: &[Value]) -> Result<String, Failure> {
             )))
         }
     }
-}
-
-/// Waits for what is under way, and shows what it was about.
-async fn done(
-    client: &Client,
-    voice: Voice,
-    project: &Project,
-    mut answer: Value,
-    show: impl FnOnce(&Value),
-) -> Result<(), Failure> {
-    progress::finish(client, project, &mut answer).await?;
-    match voice.json {
-        true => output::json(&answer),
-        false => show(&answer),
-    }
-    Ok(())
 }
 
 fn show_role(answer: &Value) {

@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::{
     client::Client,
     names::{self, Project},
-    progress,
-    say::{fields, list, suspend_after, yes_or_no},
+    progress::{self, done},
+    say::{answer, fields, list, set, suspend_after, yes_or_no},
 };
 use crate::{
     cli::{EndpointArgs, EndpointOptions, EndpointVerb},
     failure::Failure,
-    output::{self, say},
+    output::say,
     verbs::{Voice, text},
 };
 
@@ -24,22 +24,19 @@ pub async fn endpoint(client: &Client, voice: Voice, verb: EndpointVerb) -> Resu
             let mut new = json!({ "branch_id": branch.id, "type": "read_write" });
             say_options(&mut new, options, &Value::Null);
             let path = project.path(&["endpoints"]);
-            let mut created = client.post(&path, json!({ "endpoint": new })).await?;
-            progress::finish(client, &project, &mut created).await?;
-            show(voice, &created);
-            Ok(())
+            let created = client.post(&path, json!({ "endpoint": new })).await?;
+            done(client, voice, &project, created, show).await
         }
         EndpointVerb::List { project } => {
             let project = names::project(client, &project).await?;
-            let mut all = client.get(&project.path(&["endpoints"]), &[]).await?;
-            let all = all["endpoints"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            let all = names::endpoints(client, &project).await?;
             list(voice, "endpoints", all, TITLES, row);
             Ok(())
         }
         EndpointVerb::Show(of) => {
             let (project, id) = find(client, &of).await?;
             let shown = client.get(&project.path(&["endpoints", &id]), &[]).await?;
-            show(voice, &shown);
+            answer(voice, &shown, show);
             Ok(())
         }
         EndpointVerb::Start(of) => ask(client, voice, of, "start").await,
@@ -59,23 +56,18 @@ pub async fn endpoint(client: &Client, voice: Voice, verb: EndpointVerb) -> Resu
                     "say what is to be changed: `offshoot endpoint update --help` has it all",
                 ));
             }
-            let mut changed = client.patch(&path, json!({ "endpoint": change })).await?;
-            progress::finish(client, &project, &mut changed).await?;
-            show(voice, &changed);
-            Ok(())
+            let changed = client.patch(&path, json!({ "endpoint": change })).await?;
+            done(client, voice, &project, changed, show).await
         }
         EndpointVerb::Delete(of) => {
             let (project, id) = find(client, &of).await?;
             let path = project.path(&["endpoints", &id]);
             let what = format!("suspending the compute of {id}");
-            let mut deleted = progress::during(&what, client.delete(&path)).await?;
-            progress::finish(client, &project, &mut deleted).await?;
-            if voice.json {
-                output::json(&deleted);
-            } else {
+            let deleted = progress::during(&what, client.delete(&path)).await?;
+            done(client, voice, &project, deleted, |_| {
                 say!("endpoint {id} of {} is deleted; its branch stays", project.name);
-            }
-            Ok(())
+            })
+            .await
         }
     }
 }
@@ -95,11 +87,7 @@ fn say_options(endpoint: &mut Value, options: EndpointOptions, settings: &Value)
         ("autoscaling_limit_max_cu", max_cu.map(Value::from)),
         ("suspend_timeout_seconds", suspend_after.map(Value::from)),
     ];
-    for (field, value) in fields {
-        if let Some(value) = value {
-            endpoint[field] = value;
-        }
-    }
+    set(endpoint, fields);
     if said.is_empty() {
         return;
     }
@@ -114,19 +102,15 @@ fn say_options(endpoint: &mut Value, options: EndpointOptions, settings: &Value)
 /// Has a compute started or suspended, waits for that, and shows what the endpoint is then.
 async fn ask(client: &Client, voice: Voice, of: EndpointArgs, verb: &str) -> Result<(), Failure> {
     let (project, id) = find(client, &of).await?;
-    let mut answer = client.post(&project.path(&["endpoints", &id, verb]), json!({})).await?;
-    progress::finish(client, &project, &mut answer).await?;
+    let mut asked = client.post(&project.path(&["endpoints", &id, verb]), json!({})).await?;
+    progress::finish(client, &project, &mut asked).await?;
     let mut shown = client.get(&project.path(&["endpoints", &id]), &[]).await?;
-    answer["endpoint"] = shown["endpoint"].take();
-    show(voice, &answer);
+    asked["endpoint"] = shown["endpoint"].take();
+    answer(voice, &asked, show);
     Ok(())
 }
 
-fn show(voice: Voice, shown: &Value) {
-    if voice.json {
-        output::json(shown);
-        return;
-    }
+fn show(shown: &Value) {
     let mut endpoint = shown["endpoint"].clone();
     endpoint["suspend"] = suspend_after(&endpoint).into();
     endpoint["disabled"] = yes_or_no(&endpoint, "/disabled").into();

@@ -2,13 +2,8 @@
 
 use serde_json::json;
 
-use super::{client::Client, names};
-use crate::{
-    cli::LogsArgs,
-    failure::Failure,
-    output::{self, say},
-    verbs::Voice,
-};
+use super::{client::Client, names, say::answer};
+use crate::{cli::LogsArgs, failure::Failure, output::say, verbs::Voice};
 
 /// Prints the end of what an endpoint's Postgres logged.
 pub async fn logs(client: &Client, voice: Voice, args: LogsArgs) -> Result<(), Failure> {
@@ -18,12 +13,10 @@ pub async fn logs(client: &Client, voice: Voice, args: LogsArgs) -> Result<(), F
     // The newest come first.
     let mut lines = client.all(&path, "lines", &[], Some(args.tail)).await?;
     lines.reverse();
-    if voice.json {
-        output::json(&json!({ "lines": lines }));
-        return Ok(());
-    }
-    for line in &lines {
-        say!("{}", line.as_str().unwrap_or_default());
-    }
+    answer(voice, &json!({ "lines": &lines }), |_| {
+        for line in &lines {
+            say!("{}", line.as_str().unwrap_or_default());
+        }
+    });
     Ok(())
 }

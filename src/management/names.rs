@@ -86,6 +86,22 @@ pub async fn branch(
     Ok(Branch { name: name.map(|branch| text(branch, "/name")).unwrap_or_default(), id })
 }
 
+/// Finds a project, and a branch of it as [`branch`] does.
+pub async fn project_and_branch(
+    client: &Client,
+    said: &str,
+    branch_said: Option<&str>,
+) -> Result<(Project, Branch), Failure> {
+    let project = project(client, said).await?;
+    let branch = branch(client, &project, branch_said).await?;
+    Ok((project, branch))
+}
+
+/// A project's endpoints.
+pub async fn endpoints(client: &Client, project: &Project) -> Result<Vec<Value>, Failure> {
+    client.all(&project.path(&["endpoints"]), "endpoints", &[], None).await
+}
+
 /// Finds an endpoint of a project by its id or name or by its branch's; the default branch's where
 /// none was said. Its id.
 pub async fn endpoint(
@@ -93,9 +109,7 @@ pub async fn endpoint(
     project: &Project,
     said: Option<&str>,
 ) -> Result<String, Failure> {
-    let path = project.path(&["endpoints"]);
-    let all = client.get(&path, &[]).await?;
-    let all = all["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let all = endpoints(client, project).await?;
     if let Some(said) = said {
         let named: Vec<Value> = all.iter().filter(|it| is(it, said)).cloned().collect();
         if !named.is_empty() {

@@ -4,14 +4,12 @@ use serde_json::{Value, json};
 
 use super::{
     client::Client,
-    names::{self},
-    progress,
-    say::{fields, list},
+    names, progress,
+    say::{answer, fields, list},
 };
 use crate::{
     cli::OperationVerb,
     failure::Failure,
-    output,
     verbs::{Voice, text},
 };
 
@@ -34,11 +32,7 @@ pub async fn operation(client: &Client, voice: Voice, verb: OperationVerb) -> Re
                 let ended = progress::ended(client, &project, &operation);
                 shown = json!({ "operation": progress::during(&what, ended).await? });
             }
-            if voice.json {
-                output::json(&shown);
-            } else {
-                show(&shown["operation"]);
-            }
+            answer(voice, &shown, |shown| show(&shown["operation"]));
             match wait {
                 true => progress::failed(&shown["operation"]).map_or(Ok(()), Err),
                 false => Ok(()),

@@ -8,8 +8,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{client::Client, names::Project};
-use crate::{failure::Failure, verbs::text};
+use super::{client::Client, names::Project, say};
+use crate::{
+    failure::Failure,
+    verbs::{Voice, text},
+};
 
 /// What is over before this is not worth a line.
 const SAID_AFTER: Duration = Duration::from_millis(300);
@@ -60,6 +63,19 @@ pub async fn finish(client: &Client, project: &Project, answer: &mut Value) -> R
             return Err(failure);
         }
     }
+    Ok(())
+}
+
+/// Waits for what is under way, and shows what the answer was about.
+pub async fn done(
+    client: &Client,
+    voice: Voice,
+    project: &Project,
+    mut answer: Value,
+    show: impl FnOnce(&Value),
+) -> Result<(), Failure> {
+    finish(client, project, &mut answer).await?;
+    say::answer(voice, &answer, show);
     Ok(())
 }
 

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::{
     client::Client,
     names::{self, Project},
-    progress,
-    say::{fields, list, suspend_after, time},
+    progress::{self, done},
+    say::{answer, fields, list, set, suspend_after, time},
 };
 use crate::{
     ask::confirm,
     cli::{CreateProjectArgs, ProjectOptions, ProjectVerb},
     failure::Failure,
-    output::{self, say},
+    output::say,
     verbs::{Voice, text},
 };
 
@@ -34,7 +34,7 @@ pub async fn project(client: &Client, voice: Voice, verb: ProjectVerb) -> Result
         ProjectVerb::Show { project } => {
             let project = names::project(client, &project).await?;
             let shown = client.get(&project.path(&[]), &[]).await?;
-            show(voice, &shown);
+            answer(voice, &shown, show);
             Ok(())
         }
         ProjectVerb::Update { project, name, options } => {
@@ -46,11 +46,8 @@ pub async fn project(client: &Client, voice: Voice, verb: ProjectVerb) -> Result
                     "say what is to be changed: --name, --history or --suspend-after",
                 ));
             }
-            let mut changed =
-                client.patch(&project.path(&[]), json!({ "project": change })).await?;
-            progress::finish(client, &project, &mut changed).await?;
-            show(voice, &changed);
-            Ok(())
+            let changed = client.patch(&project.path(&[]), json!({ "project": change })).await?;
+            done(client, voice, &project, changed, show).await
         }
         ProjectVerb::Delete { project, yes } => {
             let project = names::project(client, &project).await?;
@@ -61,19 +58,17 @@ pub async fn project(client: &Client, voice: Voice, verb: ProjectVerb) -> Result
             let path = project.path(&[]);
             let work = client.delete(&path);
             let deleted = progress::during("ending the project's computes", work).await?;
-            if voice.json {
-                output::json(&deleted);
-                return Ok(());
-            }
-            let until = text(&deleted, "/project/recoverable_until");
-            say!("project {} is deleted; until {until} it can be restored:", project.name);
-            say!("  offshoot project restore {}", project.id);
+            answer(voice, &deleted, |deleted| {
+                let until = text(deleted, "/project/recoverable_until");
+                say!("project {} is deleted; until {until} it can be restored:", project.name);
+                say!("  offshoot project restore {}", project.id);
+            });
             Ok(())
         }
         ProjectVerb::Restore { project } => {
             let id = names::deleted_project(client, &project).await?;
             let restored = client.post(&["projects", &id, "recover"], json!({})).await?;
-            show(voice, &restored);
+            answer(voice, &restored, show);
             Ok(())
         }
     }
@@ -82,33 +77,29 @@ pub async fn project(client: &Client, voice: Voice, verb: ProjectVerb) -> Result
 async fn create(client: &Client, voice: Voice, args: CreateProjectArgs) -> Result<(), Failure> {
     let mut new = json!({});
     say_options(&mut new, args.name, &args.options);
-    let texts = [
-        ("/template", args.template),
-        ("/region_id", args.region),
-        ("/branch/name", args.branch),
-        ("/branch/role_name", args.role),
-        ("/branch/database_name", args.database),
+    let of_project = [
+        ("template", args.template.map(Value::from)),
+        ("region_id", args.region.map(Value::from)),
+        ("pg_version", args.pg_version.map(Value::from)),
     ];
-    new["branch"] = json!({});
-    for (at, said) in texts {
-        let (object, field) = at.rsplit_once('/').unwrap_or_default();
-        if let (Some(said), Some(object)) = (said, new.pointer_mut(object)) {
-            object[field] = said.into();
-        }
-    }
-    if let Some(version) = args.pg_version {
-        new["pg_version"] = version.into();
-    }
-    let mut created = client.post(&["projects"], json!({ "project": new })).await?;
+    set(&mut new, of_project);
+    let of_branch = [
+        ("name", args.branch.map(Value::from)),
+        ("role_name", args.role.map(Value::from)),
+        ("database_name", args.database.map(Value::from)),
+    ];
+    let mut branch = json!({});
+    set(&mut branch, of_branch);
+    new["branch"] = branch;
+    let created = client.post(&["projects"], json!({ "project": new })).await?;
     let made = Project::of(&created)
         .ok_or_else(|| Failure::new("the control plane does not say which project it made"))?;
-    progress::finish(client, &made, &mut created).await?;
-    if voice.json {
-        output::json(&created);
-        return Ok(());
-    }
+    done(client, voice, &made, created, |created| show_created(&made, created)).await
+}
+
+fn show_created(made: &Project, created: &Value) {
     fields(
-        &created,
+        created,
         &[
             ("project", "/project/name"),
             ("id", "/project/id"),
@@ -121,20 +112,17 @@ async fn create(client: &Client, voice: Voice, args: CreateProjectArgs) -> Resul
         ],
     );
     say!("next: offshoot psql {}", made.name);
-    Ok(())
 }
 
 /// What was said of a project, as the API takes it.
 fn say_options(project: &mut Value, name: Option<String>, options: &ProjectOptions) {
-    if let Some(name) = name {
-        project["name"] = name.into();
-    }
-    if let Some(history) = options.history {
-        project["history_retention_seconds"] = history.as_secs().into();
-    }
-    if let Some(seconds) = options.suspend_after {
-        project["default_endpoint_settings"] = json!({ "suspend_timeout_seconds": seconds });
-    }
+    let settings = |seconds| json!({ "suspend_timeout_seconds": seconds });
+    let said = [
+        ("name", name.map(Value::from)),
+        ("history_retention_seconds", options.history.map(|history| history.as_secs().into())),
+        ("default_endpoint_settings", options.suspend_after.map(settings)),
+    ];
+    set(project, said);
 }
 
 const TITLES: [&str; 5] = ["name", "id", "region", "history", "created"];
@@ -155,11 +143,7 @@ fn history(project: &Value) -> String {
     time(project["history_retention_seconds"].as_u64().unwrap_or_default())
 }
 
-fn show(voice: Voice, shown: &Value) {
-    if voice.json {
-        output::json(shown);
-        return;
-    }
+fn show(shown: &Value) {
     let mut shown = shown["project"].clone();
     shown["history"] = history(&shown).into();
     shown["suspend"] = suspend_after(&shown["default_endpoint_settings"]).into();

@@ -23,6 +23,23 @@ pub fn list<const COLUMNS: usize>(
     output::text(&output::table(titles, &rows));
 }
 
+/// An answer of the API: for programs as it is, for people as `show` has it.
+pub fn answer(voice: Voice, answer: &Value, show: impl FnOnce(&Value)) {
+    match voice.json {
+        true => output::json(answer),
+        false => show(answer),
+    }
+}
+
+/// Adds to a request what was said.
+pub fn set<const FIELDS: usize>(body: &mut Value, said: [(&str, Option<Value>); FIELDS]) {
+    for (field, value) in said {
+        if let Some(value) = value {
+            body[field] = value;
+        }
+    }
+}
+
 /// The fields of one thing, each on a line of its own, but for what it does not have.
 pub fn fields(thing: &Value, fields: &[(&str, &str)]) {
     let said = fields.iter().map(|(title, at)| (*title, text(thing, at)));
