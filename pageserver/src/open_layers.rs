@@ -1,5 +1,5 @@
-//! The memory of all layers that are not in the object store yet: the open ones, and the frozen ones
-//! that wait to be written.
+//! The memory of all layers that are not in the object store yet: the open ones, the frozen ones
+//! that wait to be written, and beside a frozen one its finished object.
 //!
 //! Above the soft bound, which is half of it all, the largest open layers are frozen and written.
 //! Above the bound ingest waits. Each layer counts its bytes in here with a [`Charge`], which ends

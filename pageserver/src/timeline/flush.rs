@@ -20,7 +20,7 @@ use object_store::path::Path;
 use prometheus::HistogramTimer;
 use protocol::{BranchPoint, Term};
 use tokio::{sync::watch, time::Instant};
-use wal_format::Lsn;
+use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
     FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
@@ -35,6 +35,7 @@ use crate::{
     manifest::{Prepared, Sequence, TimelineManifest},
     metering::{LogicalSize, Meter},
     metrics::METRICS,
+    open_layers::Charge,
     store::unavailable,
 };
 
@@ -135,11 +136,11 @@ impl Timeline {
         loop {
             let mut layer = match (made.take(), self.frozen(0)) {
                 (Some(made), _) => made,
-                (None, Some(frozen)) => self.make_layer(frozen, Bases::default()).await?,
+                (None, Some(frozen)) => self.make_layer(frozen, None).await?,
                 (None, None) => break,
             };
             // While one layer is on its way, the processor makes the next.
-            let ends = std::mem::take(&mut layer.ends);
+            let ends = layer.ends.take();
             let next = async {
                 let frozen = self.frozen(1)?;
                 Some(self.make_layer(frozen, ends).await)
@@ -208,7 +209,7 @@ impl Timeline {
     }
 
     /// Fails only where trying again cannot help: stopped.
-    async fn make_layer(&self, frozen: Frozen, known: Bases) -> Result<Made, Error> {
+    async fn make_layer(&self, frozen: Frozen, known: Option<Ends>) -> Result<Made, Error> {
         // Also where it is given up: what took long until then took long.
         let timer = METRICS.flush_seconds.start_timer();
         let permit = tokio::select! {
@@ -217,7 +218,8 @@ impl Timeline {
         };
         let (layer, redo) = (frozen.layer.clone(), self.engine.redo.clone());
         let (to, nonce) = (frozen.last_record.lsn, rand::random());
-        let bases = self.bases(&layer, known).await;
+        let (known, charge) = known.map(|Ends { pages, charge }| (pages, charge)).unzip();
+        let bases = self.bases(&layer, known.unwrap_or_default()).await;
         let written = tokio::task::spawn_blocking(move || {
             let mut ends = Bases::default();
             let written = write_delta(&layer, to, nonce, |versions| {
@@ -232,16 +234,26 @@ impl Timeline {
         let (layer, ends) = written.await.map_err(|error| {
             Error::IngestStopped(format!("the layer up to {to} could not be made: {error}"))
         })??;
-        drop(permit);
-        Ok(Made { frozen, layer, ends, _timer: timer })
+        drop((permit, charge));
+        let ends = Ends { charge: self.charge(ends.len() * PAGE_BYTES), pages: ends };
+        let charge = self.charge(layer.object.len());
+        Ok(Made { frozen, layer, ends: Some(ends), charge, _timer: timer })
+    }
+
+    /// Counts so many bytes among those that are not in the object store yet.
+    fn charge(&self, bytes: usize) -> Charge {
+        let mut charge = Charge::new(self.engine.open_layers.clone());
+        charge.grow_to(bytes);
+        charge
     }
 
     /// Fails only where trying again cannot help: fenced, or stopped.
     async fn store_layer(&self, made: Made) -> Result<(), Error> {
-        let Made { frozen, layer: written, _timer, .. } = made;
+        let Made { frozen, layer: written, charge, _timer, .. } = made;
         let to = frozen.last_record.lsn;
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
+        drop((written.object, charge));
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
         self.measure(to).await;
         let mut sequence = self.sequence.lock().await;
@@ -391,9 +403,16 @@ impl Timeline {
 struct Made {
     frozen: Frozen,
     layer: WrittenLayer,
-    /// The pages with the most records, as they are after it.
-    ends: Bases,
+    ends: Option<Ends>,
+    /// Of the object.
+    charge: Charge,
     _timer: HistogramTimer,
+}
+
+/// The pages with the most records, as they are after a layer: the next one begins from them.
+struct Ends {
+    pages: Bases,
+    charge: Charge,
 }
 
 /// A timeline's background task. It holds the timeline only while it has something to write: one
