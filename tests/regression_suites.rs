@@ -18,7 +18,7 @@ use postgres_suites::{Postgres, Report, Server, Suite, Suites};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use harness::{Cluster, Database, amcheck, program};
+use harness::{Cluster, Database, amcheck, host, program};
 
 /// 2,048 pages: the suites' databases are some ten times that.
 const SHARED_BUFFERS: &str = "16MB";
@@ -201,7 +201,7 @@ fn server(compute: &Compute) -> anyhow::Result<Server> {
     let user = User::from_name("postgres")?.context("there is no user postgres")?;
     Ok(Server {
         postgres: Postgres::of_the_suites()?,
-        host: "127.0.0.1".to_owned(),
+        host: host(compute.port)?,
         port: compute.port,
         user: "postgres".to_owned(),
         owner: Some((user.uid.as_raw(), user.gid.as_raw())),
@@ -211,7 +211,7 @@ fn server(compute: &Compute) -> anyhow::Result<Server> {
 /// All databases and roles, but for the rows of unlogged tables, which a loss empties.
 fn dump(port: u16) -> anyhow::Result<String> {
     let mut command = program("pg_dumpall");
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+    command.args(["-h", &host(port)?, "-U", "postgres", "-p", &port.to_string()]);
     command.args(["--no-unlogged-table-data", "--restrict-key=offshoot"]);
     let output = command.output()?;
     let complained = String::from_utf8_lossy(&output.stderr);

@@ -26,7 +26,7 @@ pub async fn measure(up: &Up, settings: Settings) -> anyhow::Result<Overhead> {
     pgbench_init(compute.port, settings.scale)?;
     let database = super::harness::Database::connect(compute.port).await?;
     database.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO app").await?;
-    let direct = format!("postgresql://app@127.0.0.1:{}/app", compute.port);
+    let direct = compute.connection;
     let ways = [direct, up.url("busy", "disable"), up.url("busy", "require")];
     let mut rates = [const { Vec::new() }; 3];
     for _ in 0..settings.rounds {

@@ -115,9 +115,8 @@ impl Folder {
             own(&folder, owner)?;
         }
         own(&self.data(), owner)?;
-        own(&self.sockets(), owner)?;
-        // Clients of other users come through it.
-        set_mode(&self.sockets(), 0o755)
+        // It stays closed to all others: Postgres trusts whoever comes through it.
+        own(&self.sockets(), owner)
     }
 
     /// Writes a file of the data directory.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 use protocol::{TenantId, TimelineId};
@@ -63,11 +64,13 @@ pub struct Compute {
     pub timeline_id: TimelineId,
     /// Where it is in its life.
     pub state: State,
-    /// The address on which Postgres listens.
+    /// The address on which Postgres listens, and asks for a password by SCRAM.
     pub host: IpAddr,
     /// The port.
     pub port: u16,
-    /// How to connect, as the template's default role to its default database.
+    /// The folder of its Unix socket, which trusts whoever may enter it: root, and who runs Postgres.
+    pub sockets: PathBuf,
+    /// How they connect, as the template's default role to its default database.
     pub connection: String,
     /// The process of `offshoot compute run`, while it lives.
     pub pid: Option<u32>,

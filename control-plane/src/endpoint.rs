@@ -1,7 +1,7 @@
 //! One endpoint: a branch, its port, and the compute that it has or had.
 
 use std::{
-    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use protocol::{TenantId, TimelineId};
 use crate::{
     Compute, EndpointRef, Settings, State,
     child::{Child, Phase},
+    v2::encode,
 };
 
 /// A branch that has or had a compute. At most one start or stop of it is under way at a time:
@@ -26,6 +27,7 @@ struct Now {
     branch: String,
     tenant_id: TenantId,
     timeline_id: TimelineId,
+    computes: PathBuf,
     host: std::net::IpAddr,
     port: u16,
     settings: Settings,
@@ -56,6 +58,8 @@ pub(crate) struct Place {
     pub branch: String,
     pub tenant_id: TenantId,
     pub timeline_id: TimelineId,
+    /// The folder of all computes' folders.
+    pub computes: PathBuf,
     pub host: std::net::IpAddr,
     pub port: u16,
 }
@@ -70,12 +74,13 @@ pub(crate) struct Plan {
 impl Endpoint {
     /// An endpoint without a compute.
     pub(crate) fn new(place: Place) -> Endpoint {
-        let Place { tenant, branch, tenant_id, timeline_id, host, port } = place;
+        let Place { tenant, branch, tenant_id, timeline_id, computes, host, port } = place;
         let now = Now {
             tenant,
             branch,
             tenant_id,
             timeline_id,
+            computes,
             host,
             port,
             settings: Settings::new(),
@@ -145,16 +150,15 @@ impl Endpoint {
             && (now.branch == branch || now.timeline_id.to_string() == branch)
     }
 
-    /// Lets a client in, where the compute accepts connections and is not about to be stopped; where
-    /// it listens, and on which timeline.
-    pub(crate) fn enter(self: &Arc<Endpoint>) -> Option<(SocketAddr, TimelineId, Stay)> {
+    /// Lets a client in, where the compute accepts connections and is not about to be stopped; its
+    /// port, and its timeline.
+    pub(crate) fn enter(self: &Arc<Endpoint>) -> Option<(u16, TimelineId, Stay)> {
         let mut now = self.now.lock();
         if !now.is_ready() {
             return None;
         }
         now.clients += 1;
-        let address = SocketAddr::new(now.host, now.port);
-        Some((address, now.timeline_id, Stay(self.clone())))
+        Some((now.port, now.timeline_id, Stay(self.clone())))
     }
 
     /// The tenant and branch that it is of.
@@ -163,11 +167,10 @@ impl Endpoint {
         EndpointRef { tenant: now.tenant.clone(), branch: now.branch.clone() }
     }
 
-    /// Where it listens and on which timeline, where its compute has no client.
-    pub(crate) fn unused(&self) -> Option<(SocketAddr, TimelineId)> {
+    /// Its port and its timeline, where its compute has no client.
+    pub(crate) fn unused(&self) -> Option<(u16, TimelineId)> {
         let now = self.now.lock();
-        let place = (SocketAddr::new(now.host, now.port), now.timeline_id);
-        now.is_quiet(Duration::ZERO).then_some(place)
+        now.is_quiet(Duration::ZERO).then_some((now.port, now.timeline_id))
     }
 
     /// Whether its compute has had no client and no other work for so long, as far as is known.
@@ -212,6 +215,7 @@ impl Endpoint {
                 (State::Stopped, None, Default::default())
             }
         };
+        let sockets = sockets(&now.computes, now.timeline_id);
         let lives = matches!(state, State::Starting | State::Running | State::Stopping);
         Compute {
             tenant: now.tenant.clone(),
@@ -221,7 +225,8 @@ impl Endpoint {
             state,
             host: now.host,
             port: now.port,
-            connection: format!("postgresql://app@{}:{}/app", now.host, now.port),
+            connection: connection(&sockets, now.port),
+            sockets,
             pid: now.child.as_ref().filter(|_| lives).map(|child| child.pid),
             start_ms: now.start_ms.filter(|_| lives),
             stages_ms,
@@ -241,6 +246,24 @@ impl Now {
     }
 }
 
+/// A compute's folder, called after half of its timeline's id: the path of the Unix socket in it must
+/// fit 107 bytes, and 64 random bits are unique enough on one machine.
+pub(crate) fn folder(computes: &Path, timeline: TimelineId) -> PathBuf {
+    computes.join(timeline.to_string().chars().take(16).collect::<String>())
+}
+
+/// The folder of a compute's Unix socket.
+pub(crate) fn sockets(computes: &Path, timeline: TimelineId) -> PathBuf {
+    folder(computes, timeline).join("socket")
+}
+
+/// How whoever may enter the folder of its socket connects to a compute, as the template's role to
+/// its database.
+fn connection(sockets: &Path, port: u16) -> String {
+    let host = encode(&sockets.display().to_string());
+    format!("postgresql://app@/app?host={host}&port={port}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,7 +276,8 @@ mod tests {
         let host = "127.0.0.1".parse()?;
         let (tenant_id, timeline_id) = ("1".repeat(32).parse()?, "2".repeat(32).parse()?);
         let (tenant, branch) = ("acme".to_owned(), "main".to_owned());
-        let place = Place { tenant, branch, tenant_id, timeline_id, host, port: 1 };
+        let computes = folder.path().to_owned();
+        let place = Place { tenant, branch, tenant_id, timeline_id, computes, host, port: 1 };
         let endpoint = Arc::new(Endpoint::new(place));
         assert!(endpoint.enter().is_none(), "there is no compute");
 

@@ -1,7 +1,7 @@
 //! All endpoints of this control plane, and what can be done to them.
 
 use std::{
-    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
+    any::Any, collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
     time::Instant,
 };
 
@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 
 use crate::{
-    Addresses, Awake, Compute, Config, Error, StartRequest, Status,
+    Addresses, Awake, Compute, Config, Error, StartRequest, Status, Way,
     child::{self, Child, Phase, Spec},
-    endpoint::{Endpoint, Place, Plan},
+    endpoint::{self, Endpoint, Place, Plan},
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
@@ -145,8 +145,8 @@ impl Endpoints {
     /// Lets a client of the proxy in to a branch's compute, where that accepts connections.
     pub(crate) fn enter(&self, tenant: &str, branch: &str) -> Option<Awake> {
         let (_, endpoint) = self.known(tenant, branch).ok()?;
-        let (address, timeline, stay) = endpoint.enter()?;
-        Some(Awake { address, sockets: self.sockets(timeline), stay: Box::new(stay) })
+        let (port, timeline, stay) = endpoint.enter()?;
+        Some(self.awake(port, timeline, Box::new(stay)))
     }
 
     /// The endpoints whose computes have no client, and how to ask each compute whether there is other
@@ -154,27 +154,32 @@ impl Endpoints {
     pub(crate) fn unused(&self) -> Vec<(Arc<Endpoint>, Awake)> {
         let all: Vec<_> = self.all.lock().values().cloned().collect();
         let unused = all.into_iter().filter_map(|endpoint| {
-            let (address, timeline) = endpoint.unused()?;
-            let sockets = self.sockets(timeline);
-            Some((endpoint, Awake { address, sockets, stay: Box::new(()) }))
+            let (port, timeline) = endpoint.unused()?;
+            Some((endpoint, self.awake(port, timeline, Box::new(()))))
         });
         unused.collect()
     }
 
+    /// A running compute: all of them are on this machine.
+    fn awake(&self, port: u16, timeline: TimelineId, stay: Box<dyn Any + Send + Sync>) -> Awake {
+        let sockets = self.sockets(timeline);
+        Awake { way: Way::socket(&sockets, port), sockets, port, stay }
+    }
+
     /// The folder of a compute's Unix socket.
     pub(crate) fn sockets(&self, timeline: TimelineId) -> PathBuf {
-        self.config.folder.join(short_name(timeline)).join("socket")
+        endpoint::sockets(&self.config.folder, timeline)
     }
 
     /// Where a timeline's Postgres logs, and where its log is after the compute's end.
     pub(crate) fn postgres_logs(&self, timeline: TimelineId) -> [PathBuf; 2] {
-        let folder = self.config.folder.join(short_name(timeline));
+        let folder = endpoint::folder(&self.config.folder, timeline);
         [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(timeline))]
     }
 
     /// Where a timeline's compute logs.
     fn log(&self, timeline: TimelineId) -> PathBuf {
-        self.config.folder.join(format!("{}.log", short_name(timeline)))
+        endpoint::folder(&self.config.folder, timeline).with_extension("log")
     }
 
     /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
@@ -210,6 +215,7 @@ impl Endpoints {
             branch: branch.name.clone(),
             tenant_id: branch.tenant_id,
             timeline_id: branch.timeline_id,
+            computes: self.config.folder.clone(),
             host,
             port,
         }));
@@ -250,7 +256,7 @@ impl Endpoints {
     fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
         let config = &self.config;
         let (timeline, port) = (plan.timeline_id, plan.port);
-        let folder = config.folder.join(short_name(timeline));
+        let folder = endpoint::folder(&config.folder, timeline);
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
         let pageservers: Vec<String> =
@@ -277,12 +283,6 @@ impl Endpoints {
         let log = self.log(timeline);
         Spec { executable: config.executable.clone(), arguments, folder, log }
     }
-}
-
-/// What a compute's folder is called: half of the timeline's id. The path of the Unix socket in it
-/// must fit 107 bytes, and 64 random bits are unique enough on one machine.
-fn short_name(timeline: TimelineId) -> String {
-    timeline.to_string().chars().take(16).collect()
 }
 
 fn running_already(endpoint: &Endpoint, port: Option<u16>) -> Result<Compute, Error> {

@@ -42,7 +42,7 @@ pub use moves::{Move, MoveRequest};
 pub use ports::PortRange;
 pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
-    Verifier,
+    Verifier, Way,
 };
 pub use users::Users;
 pub use v2::{ConnectAt, ManagementConfig};

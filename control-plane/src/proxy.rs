@@ -19,6 +19,7 @@ mod scram;
 mod startup;
 mod stream;
 mod tls;
+mod way;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,6 +37,7 @@ pub use self::{
     pg_authid::PgAuthid,
     scram::{NotScram, Verifier},
     tls::CertificateFiles,
+    way::Way,
 };
 use crate::{Error, metrics::METRICS};
 

@@ -49,6 +49,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use connection::encode;
 pub(crate) use context::Context;
 pub use context::{ConnectAt, ManagementConfig};
 pub(crate) use directory::Projects;

@@ -308,7 +308,8 @@ Examples:
   offshoot tenant psql acme try -- -c 'select count(*) from orders'
   offshoot tenant psql acme -- -U postgres -d postgres     as the superuser
 
-The role and the database are app, unless psql is told otherwise after --.")]
+The role and the database are app, unless psql is told otherwise after --. It goes by the compute's
+Unix socket, whose folder only root may enter: as another user, run it with sudo.")]
 pub struct TenantPsqlArgs {
     /// The tenant, by name or id.
     pub tenant: String,

@@ -21,7 +21,7 @@ pub use bad_network::{BadNetwork, Network};
 pub use ceph::Ceph;
 pub use cluster::{Cluster, Role, folder, mounts_below, turn};
 pub use ports::free_port;
-pub use postgres::{Database, amcheck, pgbench, pgbench_balances, pgbench_init, program};
+pub use postgres::{Database, amcheck, host, pgbench, pgbench_balances, pgbench_init, program};
 pub use process::Process;
 pub use safekeeper_status::safekeeper_status;
 pub use seed::up_arguments;

@@ -1,6 +1,6 @@
 //! Postgres' own programs against a compute, and connections to it.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, ensure};
 use tokio_postgres::{Client, NoTls, Row, types::FromSqlOwned};
@@ -18,7 +18,8 @@ impl Database {
 
     /// Connects as the superuser.
     pub async fn connect_to(port: u16, database: &str) -> anyhow::Result<Database> {
-        let config = format!("host=127.0.0.1 port={port} user=postgres dbname={database}");
+        let host = host(port)?;
+        let config = format!("host={host} port={port} user=postgres dbname={database}");
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
         tokio::spawn(connection);
         Ok(Database { client })
@@ -46,6 +47,17 @@ fn first_line(statements: &str) -> String {
     statements.trim().lines().next().unwrap_or_default().to_owned()
 }
 
+/// Where the Postgres with this port lets the superuser in without a password: the folder of its Unix
+/// socket, which the kernel knows, and the loopback address where it has none, as the stock ones here.
+pub fn host(port: u16) -> anyhow::Result<String> {
+    let name = format!("/.s.PGSQL.{port}");
+    let sockets = fs::read_to_string("/proc/net/unix")?;
+    let mut folders = sockets.lines().filter_map(|line| {
+        line.split_ascii_whitespace().next_back()?.strip_suffix(&name).map(str::to_owned)
+    });
+    Ok(folders.next_back().unwrap_or_else(|| "127.0.0.1".to_owned()))
+}
+
 /// A program of Postgres.
 pub fn program(name: &str) -> Command {
     let debian = Path::new("/usr/lib/postgresql/15/bin").join(name);
@@ -68,7 +80,7 @@ pub fn pgbench_init(port: u16, scale: u32) -> anyhow::Result<String> {
 /// Runs pgbench against the database `app`; fails where it reports an error.
 pub fn pgbench(port: u16, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = program("pgbench");
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+    command.args(["-h", &host(port)?, "-U", "postgres", "-p", &port.to_string()]);
     succeeds(command.args(arguments).arg("app"))
 }
 
@@ -90,7 +102,7 @@ pub async fn pgbench_balances(database: &Database) -> anyhow::Result<i64> {
 /// Checks every heap and every B-tree of every database against each other.
 pub fn amcheck(port: u16) -> anyhow::Result<()> {
     let mut command = program("pg_amcheck");
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+    command.args(["-h", &host(port)?, "-U", "postgres", "-p", &port.to_string()]);
     succeeds(command.args(["--all", "--install-missing", "--heapallindexed"]))?;
     Ok(())
 }

@@ -55,9 +55,11 @@ impl Up {
             }
         };
         let compute = computes.as_array().into_iter().flatten().find(runs);
-        let port = compute.context("its first branch does not run")?["port"].to_string();
+        let compute = compute.context("its first branch does not run")?;
+        let (sockets, port) = (&compute["sockets"], compute["port"].to_string());
+        let sockets = sockets.as_str().context("the folder of its socket")?;
         let output = Command::new("psql")
-            .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "app", "-qAtc", query])
+            .args(["-h", sockets, "-p", &port, "-U", "postgres", "-d", "app", "-qAtc", query])
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "{query}: {said}");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use control_plane::Compute;
 use serde_json::{Map, Value};
 
-use crate::harness::{Cluster, Database, Role, eventually, pgbench, program};
+use crate::harness::{Cluster, Database, Role, eventually, host, pgbench, program};
 
 /// The tenant of the workload.
 pub const TENANT: &str = "acme";
@@ -135,7 +135,16 @@ impl Round<'_> {
         let mut command = program("psql");
         let port = self.compute.port.to_string();
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port, "-d", database]);
+        command.args([
+            "-h",
+            &host(self.compute.port)?,
+            "-U",
+            "postgres",
+            "-p",
+            &port,
+            "-d",
+            database,
+        ]);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("psql does not run")?;
         let mut input = child.stdin.take().context("psql's input")?;

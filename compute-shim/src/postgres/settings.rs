@@ -7,15 +7,14 @@ use crate::ShimError;
 /// The role that owns every cluster, as Debian's package names it.
 const SUPERUSER: &str = "postgres";
 
-/// Who may connect: this machine, without a password. Others come through the proxy.
+/// Who may connect: by the Unix socket whoever may enter its folder, which is closed to all but root and the
+/// user that runs Postgres; by the network, this machine's own included, whoever proves a password.
 pub const HBA: &str = "\
-# TYPE  DATABASE     USER  ADDRESS       METHOD
-local   all          all                 trust
-local   replication  all                 trust
-host    all          all   127.0.0.1/32  trust
-host    all          all   ::1/128       trust
-host    replication  all   127.0.0.1/32  trust
-host    replication  all   ::1/128       trust
+# TYPE  DATABASE     USER  ADDRESS  METHOD
+local   all          all            trust
+local   replication  all            trust
+host    all          all   all      scram-sha-256
+host    replication  all   all      scram-sha-256
 ";
 
 /// The settings that the engine rests on, on the command line: above `ALTER SYSTEM` and any file.

@@ -162,7 +162,8 @@ impl Compute {
     fn sql(&self, sql: &str) -> String {
         let psql = self.machine.postgres.with_file_name("psql");
         let output = Command::new(psql)
-            .args(["-X", "-A", "-t", "-q", "-U", "postgres", "-d", "postgres", "-h", "127.0.0.1"])
+            .args(["-X", "-A", "-t", "-q", "-U", "postgres", "-d", "postgres", "-h"])
+            .arg(self.folder.sockets())
             .args(["-p", &self.machine.listen.port().to_string(), "-c", sql])
             .output()
             .expect("psql is there");

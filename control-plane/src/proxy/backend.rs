@@ -2,16 +2,14 @@
 
 use std::io;
 
-use tokio::{
-    io::{AsyncWriteExt, BufReader},
-    net::TcpStream,
-};
+use tokio::io::{AsyncWriteExt, BufReader};
 
 use super::{
     Refusal,
     message::{BACKEND_BYTES_MAX, Message, OK, SASL, SASL_CONTINUE, SASL_FINAL, encode},
     scram::{self, ClientFirst, Keys, NotTheSame},
     startup::{CancelKey, Startup},
+    way::BackendStream,
 };
 
 /// The most that a backend says before it is ready for a query.
@@ -19,7 +17,7 @@ const GREETING_BYTES_MAX: usize = 4 << 20;
 
 /// A session that is ready for its first query.
 pub(crate) struct Backend {
-    pub stream: TcpStream,
+    pub stream: BackendStream,
     /// What is for the client: settings, notices, `ReadyForQuery`; all but the key.
     pub greeting: Vec<u8>,
     /// What cancels its queries.
@@ -53,9 +51,9 @@ impl From<NotTheSame> for Failed {
     }
 }
 
-/// Logs in. `nonce` is used where the backend wants SCRAM; it may trust the proxy's address instead.
+/// Logs in. `nonce` is used where the backend wants SCRAM; over its Unix socket it wants nothing.
 pub(crate) async fn login(
-    stream: TcpStream,
+    stream: BackendStream,
     startup: &Startup,
     keys: &Keys,
     nonce: &str,
@@ -88,7 +86,7 @@ pub(crate) async fn login(
 }
 
 async fn authenticate(
-    stream: &mut BufReader<TcpStream>,
+    stream: &mut BufReader<BackendStream>,
     request: &Message,
     keys: &Keys,
     nonce: &str,
@@ -114,7 +112,7 @@ async fn authenticate(
 
 /// Reads the authentication request of this code; what it carries.
 async fn authentication_message(
-    stream: &mut BufReader<TcpStream>,
+    stream: &mut BufReader<BackendStream>,
     expected: u32,
 ) -> Result<Vec<u8>, Failed> {
     let message = Message::read(stream, BACKEND_BYTES_MAX).await?;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -10,11 +9,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
-use super::startup::CancelKey;
+use super::{startup::CancelKey, way::Way};
 
 /// How long a backend may take to accept a cancel request.
 const FORWARD_MAX: Duration = Duration::from_secs(10);
@@ -32,7 +30,7 @@ pub(crate) struct Cancels {
 
 #[derive(Clone)]
 struct Target {
-    address: SocketAddr,
+    way: Way,
     key: CancelKey,
 }
 
@@ -47,11 +45,11 @@ impl Cancels {
     /// Takes a session up. `random` gives another secret, where the backend's is taken.
     pub(crate) fn register(
         &self,
-        address: SocketAddr,
+        way: Way,
         key: CancelKey,
         mut random: impl FnMut() -> [u8; SECRET_BYTES],
     ) -> Registered {
-        let target = Target { address, key: key.clone() };
+        let target = Target { way, key: key.clone() };
         let mut shown = key;
         let mut sessions = self.sessions.lock();
         loop {
@@ -70,7 +68,7 @@ impl Cancels {
         let target = self.sessions.lock().get(key).cloned();
         let Some(target) = target else { return Ok(()) };
         let forwarded = async {
-            let mut backend = TcpStream::connect(target.address).await?;
+            let mut backend = target.way.connect().await?;
             backend.write_all(&target.key.request()).await?;
             // The backend says nothing.
             backend.read_u8().await.map(drop).or(Ok(()))
@@ -93,15 +91,15 @@ mod tests {
     fn two_computes_that_gave_out_the_same_key_are_told_apart() {
         let cancels = Cancels::default();
         let key = CancelKey { process: 7, secret: vec![1; 4] };
-        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let first = cancels.register(address(1), key.clone(), || [2; 4]);
+        let way = |port| Way::socket("/socket".as_ref(), port);
+        let first = cancels.register(way(1), key.clone(), || [2; 4]);
         let mut secrets = [[1; 4], [3; 4]].into_iter();
-        let second =
-            cancels.register(address(2), key.clone(), || secrets.next().unwrap_or_default());
+        let second = cancels.register(way(2), key.clone(), || secrets.next().unwrap_or_default());
         assert_eq!((&first.key, second.key.process), (&key, 7));
         assert_eq!(second.key.secret, [3; 4]);
-        let to = |key: &CancelKey| cancels.sessions.lock().get(key).map(|target| target.address);
-        assert_eq!((to(&first.key), to(&second.key)), (Some(address(1)), Some(address(2))));
+        let to =
+            |key: &CancelKey| cancels.sessions.lock().get(key).map(|target| target.way.clone());
+        assert_eq!((to(&first.key), to(&second.key)), (Some(way(1)), Some(way(2))));
         drop(first);
         assert_eq!(to(&key), None, "a session that is over can be cancelled");
     }

@@ -147,8 +147,7 @@ async fn connect(
         let woken = shared.directory.wake(endpoint).await;
         let awake = woken.map_err(|error| Refusal::from_error(&error, name))?;
         let logged_in = async {
-            let backend = TcpStream::connect(awake.address).await?;
-            backend.set_nodelay(true)?;
+            let backend = awake.way.connect().await?;
             backend::login(backend, startup, keys, &new_nonce()).await
         };
         match logged_in.await {
@@ -169,7 +168,7 @@ async fn hand_over(shared: &Shared, mut stream: ClientStream, session: Session) 
     let Session { backend, awake } = session;
     let Backend { stream: mut compute, greeting, key } = backend;
     let random = || rand::random::<[u8; 4]>();
-    let registered = key.map(|key| shared.cancels.register(awake.address, key, random));
+    let registered = key.map(|key| shared.cancels.register(awake.way.clone(), key, random));
     let shown = registered.as_ref().map(|session| encode(b'K', &session.key.encode()));
     let passed = async {
         // The key may stand anywhere before the greeting's end, `ReadyForQuery`.

@@ -1,10 +1,10 @@
 //! What the proxy asks of whoever knows the endpoints and the roles.
 
-use std::{any::Any, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{any::Any, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::Verifier;
+use super::{Verifier, Way};
 use crate::Error;
 
 /// Which branch an endpoint's name stands for.
@@ -19,10 +19,12 @@ pub struct EndpointRef {
 /// A compute that accepts connections, and goes on doing so, unless it is told to stop or fails, for
 /// as long as this value lives: it is not suspended meanwhile.
 pub struct Awake {
-    /// Where Postgres listens.
-    pub address: SocketAddr,
+    /// The way that clients' sessions take to Postgres.
+    pub way: Way,
     /// The folder of its Unix socket, over which the superuser needs no password.
     pub sockets: PathBuf,
+    /// Its port, after which the socket is called.
+    pub port: u16,
     /// Dropped when nobody needs the compute any more.
     pub stay: Box<dyn Any + Send + Sync>,
 }

@@ -163,7 +163,7 @@ pub(crate) async fn connect_as_superuser(awake: &Awake) -> Result<Client, tokio_
     let mut config = tokio_postgres::Config::new();
     config
         .host_path(&awake.sockets)
-        .port(awake.address.port())
+        .port(awake.port)
         .user(SUPERUSER)
         .dbname("postgres")
         .application_name(APPLICATION);

@@ -130,7 +130,7 @@ fn pooler(endpoint: &str) -> String {
 }
 
 /// Text as a part of a URI (RFC 3986, section 2.3: what is unreserved stays).
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(byte).to_string()

@@ -63,7 +63,11 @@ async fn psql_wakes_its_database_and_logs_in_with_channel_binding() -> anyhow::R
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_password_that_postgres_has_now_lets_a_role_in() -> anyhow::Result<()> {
-    let fixture = Fixture::new().await?;
+    only_the_password_lets_a_role_in(Fixture::new().await?).await?;
+    only_the_password_lets_a_role_in(Fixture::by_socket().await?).await
+}
+
+async fn only_the_password_lets_a_role_in(fixture: Fixture) -> anyhow::Result<()> {
     let app = fixture.by_options(STRICT);
     let failed = "password authentication failed for user \"app\"";
     let wrong = complaint(&app, "wrong").await?;
@@ -126,7 +130,11 @@ async fn who_is_not_let_in_hears_why() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_from_psql_reaches_its_query() -> anyhow::Result<()> {
-    let fixture = Fixture::new().await?;
+    a_cancel_reaches_its_query(Fixture::new().await?).await?;
+    a_cancel_reaches_its_query(Fixture::by_socket().await?).await
+}
+
+async fn a_cancel_reaches_its_query(fixture: Fixture) -> anyhow::Result<()> {
     let connection = fixture.by_options(STRICT);
     let process = psql(&connection, "secret", "SELECT pg_backend_pid(), pg_sleep(1000)").spawn()?;
     let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1000)%' \
@@ -150,7 +158,7 @@ async fn a_cancel_from_psql_reaches_its_query() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_clients_of_a_sleeping_database_make_one_start_and_all_get_in()
 -> anyhow::Result<()> {
-    let fixture = Fixture::new().await?;
+    let fixture = Fixture::by_socket().await?;
     let connection = fixture.by_options(STRICT);
     // Each stays until all are in.
     let statement = "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'go') \

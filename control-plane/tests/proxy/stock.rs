@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::ensure;
 use async_trait::async_trait;
-use control_plane::{Awake, Directory, EndpointRef, Error, PgAuthid, Proxy, ProxyConfig};
+use control_plane::{Awake, Directory, EndpointRef, Error, PgAuthid, Proxy, ProxyConfig, Way};
 
 /// The one endpoint that there is.
 pub const NAME: &str = "acme";
@@ -109,8 +109,8 @@ impl Drop for Stock {
     }
 }
 
-/// The directory of one endpoint.
-struct OnlyOne(Arc<Stock>);
+/// The directory of one endpoint, and the way that sessions take to it.
+struct OnlyOne(Arc<Stock>, Way);
 
 #[async_trait]
 impl Directory for OnlyOne {
@@ -130,7 +130,8 @@ impl Directory for OnlyOne {
                 .map_err(|error| failed(error.to_string()))?;
         }
         let sockets = self.0.folder.path().to_owned();
-        Ok(Awake { address: self.0.address, sockets, stay: Box::new(()) })
+        let port = self.0.address.port();
+        Ok(Awake { way: self.1.clone(), sockets, port, stay: Box::new(()) })
     }
 }
 
@@ -146,8 +147,21 @@ impl Fixture {
         Fixture::with(false).await
     }
 
+    /// Sessions reach the server by its address, where it asks for SCRAM.
     pub async fn with(plain_allowed: bool) -> anyhow::Result<Fixture> {
         let stock = Stock::asleep()?;
+        let way = Way::Address(stock.address);
+        Fixture::before(stock, way, plain_allowed).await
+    }
+
+    /// Sessions reach the server by its Unix socket, which trusts the proxy.
+    pub async fn by_socket() -> anyhow::Result<Fixture> {
+        let stock = Stock::asleep()?;
+        let way = Way::socket(stock.folder.path(), stock.address.port());
+        Fixture::before(stock, way, false).await
+    }
+
+    async fn before(stock: Arc<Stock>, way: Way, plain_allowed: bool) -> anyhow::Result<Fixture> {
         let folder = tempfile::tempdir()?;
         let config = ProxyConfig {
             listen: "127.0.0.1:0".parse()?,
@@ -156,7 +170,7 @@ impl Fixture {
             folder: folder.path().to_owned(),
             plain_allowed,
         };
-        let directory = Arc::new(OnlyOne(stock.clone()));
+        let directory = Arc::new(OnlyOne(stock.clone(), way));
         let roles = Arc::new(PgAuthid::new(directory.clone()));
         let proxy = Proxy::start(config, directory, roles).await?;
         Ok(Fixture { stock, proxy, folder })
