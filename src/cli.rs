@@ -9,6 +9,7 @@ mod limits;
 mod projects;
 mod proxy;
 mod roles;
+mod usage;
 mod verbs;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,7 @@ pub use roles::{
     ComputeRunArgs, ControlPlaneArgs, ManagementArgs, PageserverArgs, PostgresArgs, SafekeeperArgs,
     UpArgs,
 };
+pub use usage::{QuotaArgs, UsageArgs};
 pub use verbs::{
     ComputeVerb, HistoryArgs, ScrubArgs, SnapshotVerb, TemplateVerb, TenantBranchVerb,
     TenantPsqlArgs, TenantVerb,

@@ -12,6 +12,7 @@ mod operation;
 mod progress;
 mod project;
 mod say;
+mod usage;
 
 pub use branch::branch;
 pub use client::Client;

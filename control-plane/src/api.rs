@@ -9,7 +9,7 @@ use std::{
 use protocol::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::Stages;
+use crate::{Stages, endpoints::MILLI_CU_DEFAULT};
 
 /// `POST /v1/computes`: start the compute of a branch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +26,20 @@ pub struct StartRequest {
     /// Settings for Postgres; the branch's last ones where none are said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
+    /// How large it is, in thousandths of a compute unit: what its time costs.
+    #[serde(skip, default = "default_size")]
+    pub milli_cu: u32,
+}
+
+impl StartRequest {
+    /// The compute of a branch, of which nothing else is said.
+    pub fn of(tenant: String, branch: String) -> StartRequest {
+        StartRequest { tenant, branch, port: None, settings: None, milli_cu: MILLI_CU_DEFAULT }
+    }
+}
+
+fn default_size() -> u32 {
+    MILLI_CU_DEFAULT
 }
 
 /// Settings of Postgres by name, as in `postgresql.conf`.

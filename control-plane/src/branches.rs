@@ -44,7 +44,7 @@ impl Branches {
             (self.endpoints.clone(), self.starts.clone(), endpoint.clone());
         let task = tokio::spawn(async move {
             let EndpointRef { tenant, branch } = key.clone();
-            let request = StartRequest { tenant, branch, port: None, settings: None };
+            let request = StartRequest::of(tenant, branch);
             let started = endpoints.start(&request).await;
             under_way.lock().remove(&key);
             started.map(drop).map_err(Arc::new)

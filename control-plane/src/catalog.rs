@@ -12,6 +12,7 @@
 pub mod api_keys;
 pub mod branches;
 mod commit;
+pub mod consumption;
 pub mod databases;
 pub mod endpoints;
 mod error;

@@ -5,7 +5,8 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -67,6 +68,7 @@ pub(crate) struct Child {
     pub pid: u32,
     stop: CancellationToken,
     phase: watch::Receiver<Phase>,
+    ended_at: Arc<OnceLock<Instant>>,
 }
 
 impl Child {
@@ -95,6 +97,8 @@ impl Child {
         let stop = CancellationToken::new();
         let (report, phase) = watch::channel(Phase::Starting);
         let stopped = stop.clone();
+        let ended_at = Arc::new(OnceLock::new());
+        let ended = ended_at.clone();
         tokio::spawn(async move {
             let lines = stdout.map(|stdout| BufReader::new(stdout).lines());
             let listening = tokio::spawn(listen(lines, report.clone()));
@@ -108,6 +112,7 @@ impl Child {
                 status = process.wait() => status.ok(),
                 () = asked => None,
             };
+            ended.get_or_init(Instant::now);
             report.send_replace(Phase::Ending);
             // Whatever the compute left is ended: without it, Postgres serves a dead mount.
             end_group(pid);
@@ -122,12 +127,17 @@ impl Child {
             let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
             report.send_replace(Phase::Ended { reason });
         });
-        Ok(Child { pid, stop, phase })
+        Ok(Child { pid, stop, phase, ended_at })
     }
 
     /// Where it is now.
     pub(crate) fn phase(&self) -> Phase {
         self.phase.borrow().clone()
+    }
+
+    /// When its process ended, if it has.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at.get().copied()
     }
 
     /// Waits until it is ready or has ended.

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,6 +14,7 @@ use protocol::{TenantId, TimelineId};
 
 use crate::{
     Compute, EndpointRef, Settings, State,
+    activity::{Activity, Spell},
     child::{Child, Phase},
     v2::encode,
 };
@@ -19,6 +23,8 @@ use crate::{
 /// whoever holds `turn` may replace the child.
 pub(crate) struct Endpoint {
     pub turn: tokio::sync::Mutex<()>,
+    /// Bytes that clients were sent and nobody took note of yet.
+    pub sent: Arc<AtomicU64>,
     now: Mutex<Now>,
 }
 
@@ -32,6 +38,7 @@ struct Now {
     port: u16,
     settings: Settings,
     child: Option<Arc<Child>>,
+    activity: Activity,
     /// While a stop is under way.
     stopping: bool,
     start_ms: Option<f64>,
@@ -69,6 +76,7 @@ pub(crate) struct Plan {
     pub timeline_id: TimelineId,
     pub port: u16,
     pub settings: Settings,
+    pub milli_cu: u32,
 }
 
 impl Endpoint {
@@ -85,12 +93,13 @@ impl Endpoint {
             port,
             settings: Settings::new(),
             child: None,
+            activity: Activity::default(),
             stopping: false,
             start_ms: None,
             clients: 0,
             quiet_since: Instant::now(),
         };
-        Endpoint { turn: tokio::sync::Mutex::new(()), now: Mutex::new(now) }
+        Endpoint { turn: tokio::sync::Mutex::new(()), sent: Arc::default(), now: Mutex::new(now) }
     }
 
     /// The port that it has.
@@ -119,6 +128,7 @@ impl Endpoint {
         let child = Arc::new(child);
         {
             let mut now = self.now.lock();
+            now.settle();
             now.timeline_id = plan.timeline_id;
             now.port = plan.port;
             now.settings = plan.settings;
@@ -130,6 +140,7 @@ impl Endpoint {
             let mut now = self.now.lock();
             now.start_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
             now.quiet_since = Instant::now();
+            now.activity.begin(Instant::now(), plan.milli_cu);
         }
         phase
     }
@@ -197,6 +208,18 @@ impl Endpoint {
         true
     }
 
+    /// Its compute has another size from now on.
+    pub(crate) fn resize(&self, milli_cu: u32) {
+        self.now.lock().activity.resize(Instant::now(), milli_cu);
+    }
+
+    /// When its compute ran and what its clients were sent, as far as nobody took note of it yet.
+    pub(crate) fn take_activity(&self, at: Instant) -> (Vec<Spell>, u64) {
+        let mut now = self.now.lock();
+        now.settle();
+        (now.activity.take(at), self.sent.swap(0, Ordering::Relaxed))
+    }
+
     /// What there is to say about it.
     pub(crate) fn view(&self) -> Compute {
         let now = self.now.lock();
@@ -236,6 +259,13 @@ impl Endpoint {
 }
 
 impl Now {
+    /// A compute that ended by itself ran until then.
+    fn settle(&mut self) {
+        if let Some(at) = self.child.as_ref().and_then(|child| child.ended_at()) {
+            self.activity.end(at);
+        }
+    }
+
     fn is_ready(&self) -> bool {
         let phase = self.child.as_ref().map(|child| child.phase());
         !self.stopping && matches!(phase, Some(Phase::Ready { .. }))
@@ -288,7 +318,7 @@ mod tests {
             folder: folder.path().join("compute"),
             log: folder.path().join("log"),
         })?;
-        let plan = Plan { timeline_id, port: 1, settings: Settings::new() };
+        let plan = Plan { timeline_id, port: 1, settings: Settings::new(), milli_cu: 250 };
         let phase = endpoint.begin(plan, child, Instant::now()).await;
         assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
         assert!(endpoint.unused().is_some() && endpoint.is_quiet(Duration::ZERO));

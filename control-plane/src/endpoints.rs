@@ -11,6 +11,7 @@ use protocol::{TenantId, TimelineId};
 
 use crate::{
     Addresses, Awake, Compute, Config, Error, StartRequest, Status, Way,
+    activity::Spell,
     child::{self, Child, Phase, Spec},
     endpoint::{self, Endpoint, Place, Plan},
     metrics::METRICS,
@@ -21,12 +22,28 @@ use crate::{
 /// The folder is passed through by the user that runs Postgres, and listed by root alone.
 const FOLDER_MODE: u32 = 0o711;
 
+/// The size of a compute of which nothing else is said: a quarter of a compute unit.
+pub(crate) const MILLI_CU_DEFAULT: u32 = 250;
+
 /// The endpoints, by tenant and branch. One is made by the first start of a compute, and is kept
 /// with its port until the process ends.
 pub struct Endpoints {
     config: Config,
     pageserver: PageserverClient,
     all: Mutex<BTreeMap<Key, Arc<Endpoint>>>,
+    /// Those that were forgotten, and of whose activity nobody took note yet; `None` where nobody
+    /// takes note of any.
+    forgotten: Mutex<Option<Vec<Arc<Endpoint>>>>,
+}
+
+/// What a tenant's endpoint did since somebody took note of it.
+pub(crate) struct Taken {
+    /// The tenant's name.
+    pub tenant: String,
+    /// When its compute ran.
+    pub spells: Vec<Spell>,
+    /// What the proxy sent to its clients.
+    pub sent_bytes: u64,
 }
 
 /// A tenant, and the name of one of its branches: a restore changes the timeline behind it.
@@ -40,7 +57,7 @@ impl Endpoints {
             .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
             .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
         let pageserver = PageserverClient::new(config.pageservers());
-        Ok(Endpoints { config, pageserver, all: Mutex::default() })
+        Ok(Endpoints { config, pageserver, all: Mutex::default(), forgotten: Mutex::default() })
     }
 
     /// Where everything is, and every endpoint.
@@ -85,6 +102,7 @@ impl Endpoints {
             timeline_id: branch.timeline_id,
             port: request.port.unwrap_or_else(|| endpoint.port()),
             settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
+            milli_cu: request.milli_cu,
         };
         self.begin(&endpoint, &tenant, &branch, plan, asked).await
     }
@@ -104,6 +122,9 @@ impl Endpoints {
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
         self.all.lock().remove(&key);
+        if let Some(forgotten) = &mut *self.forgotten.lock() {
+            forgotten.push(endpoint.clone());
+        }
         let log = self.log(endpoint.timeline_id());
         for log in [child::kept_log(&log), log] {
             // There may be none.
@@ -132,8 +153,27 @@ impl Endpoints {
             timeline_id: branch.timeline_id,
             port: endpoint.port(),
             settings: endpoint.settings(),
+            milli_cu: MILLI_CU_DEFAULT,
         };
         self.begin(&endpoint, &tenant, &branch, plan, asked).await.map(Some)
+    }
+
+    /// A branch's compute, where it has one, has another size from now on.
+    pub(crate) fn resize(&self, tenant: &str, branch: &str, milli_cu: u32) {
+        if let Ok((_, endpoint)) = self.known(tenant, branch) {
+            endpoint.resize(milli_cu);
+        }
+    }
+
+    /// What endpoints did since this was last asked, but for those that did nothing.
+    pub(crate) fn take_activity(&self, at: Instant) -> Vec<Taken> {
+        let forgotten = self.forgotten.lock().replace(Vec::new()).unwrap_or_default();
+        let all: Vec<_> = self.all.lock().values().cloned().chain(forgotten).collect();
+        let taken = all.into_iter().map(|endpoint| {
+            let (spells, sent_bytes) = endpoint.take_activity(at);
+            Taken { tenant: endpoint.name().tenant, spells, sent_bytes }
+        });
+        taken.filter(|taken| !taken.spells.is_empty() || taken.sent_bytes > 0).collect()
     }
 
     /// Stops every compute.
@@ -146,7 +186,7 @@ impl Endpoints {
     pub(crate) fn enter(&self, tenant: &str, branch: &str) -> Option<Awake> {
         let (_, endpoint) = self.known(tenant, branch).ok()?;
         let (port, timeline, stay) = endpoint.enter()?;
-        Some(self.awake(port, timeline, Box::new(stay)))
+        Some(self.awake(&endpoint, port, timeline, Box::new(stay)))
     }
 
     /// The endpoints whose computes have no client, and how to ask each compute whether there is other
@@ -155,15 +195,23 @@ impl Endpoints {
         let all: Vec<_> = self.all.lock().values().cloned().collect();
         let unused = all.into_iter().filter_map(|endpoint| {
             let (port, timeline) = endpoint.unused()?;
-            Some((endpoint, self.awake(port, timeline, Box::new(()))))
+            let awake = self.awake(&endpoint, port, timeline, Box::new(()));
+            Some((endpoint, awake))
         });
         unused.collect()
     }
 
     /// A running compute: all of them are on this machine.
-    fn awake(&self, port: u16, timeline: TimelineId, stay: Box<dyn Any + Send + Sync>) -> Awake {
+    fn awake(
+        &self,
+        endpoint: &Endpoint,
+        port: u16,
+        timeline: TimelineId,
+        stay: Box<dyn Any + Send + Sync>,
+    ) -> Awake {
         let sockets = self.sockets(timeline);
-        Awake { way: Way::socket(&sockets, port), sockets, port, stay }
+        let sent = endpoint.sent.clone();
+        Awake { way: Way::socket(&sockets, port), sockets, port, sent, stay }
     }
 
     /// The folder of a compute's Unix socket.

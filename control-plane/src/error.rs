@@ -14,6 +14,9 @@ pub enum Error {
     /// The request clashes with what is there: a port that is taken, a stop under way.
     #[error("{0}")]
     Conflict(String),
+    /// The project used up what it may.
+    #[error("{0}")]
+    Quota(String),
     /// The compute did not come up.
     #[error("the compute of {tenant}/{branch} did not start: {reason} (its log: {})", log.display())]
     ComputeFailed {
@@ -80,6 +83,7 @@ impl Error {
             Error::NotFound(_) => "not_found",
             Error::Invalid(_) => "invalid",
             Error::Conflict(_) => "conflict",
+            Error::Quota(_) => "quota",
             Error::ComputeFailed { .. } => "compute_failed",
             Error::Compute { .. } | Error::Unavailable { .. } => "unavailable",
             Error::Listen { .. } | Error::Folder { .. } | Error::Catalog { .. } => "internal",

@@ -119,6 +119,7 @@ impl IntoResponse for Error {
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::Invalid(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::Quota(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Compute { .. } | Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::ComputeFailed { .. }
             | Error::Listen { .. }

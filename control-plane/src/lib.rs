@@ -11,6 +11,7 @@
 //! This crate knows no layer and no WAL record; of a branch it knows the name and the timeline that
 //! the pageserver tells it.
 
+mod activity;
 mod api;
 mod branches;
 pub mod catalog;
@@ -20,6 +21,7 @@ mod endpoints;
 mod error;
 mod http;
 mod leftovers;
+mod metering;
 mod metrics;
 mod moves;
 mod pageserver_client;
@@ -164,8 +166,9 @@ impl ControlPlane {
     /// Stops every compute, then the proxy and the HTTP server. A client that still waits for a start
     /// hears why; clients with a session hear of its end from Postgres.
     pub async fn shutdown(self) {
-        if let Some(management) = self.management {
-            management.shutdown().await;
+        let mut management = self.management;
+        if let Some(management) = &mut management {
+            management.end_work().await;
         }
         if let Some(suspender) = self.suspender {
             suspender.abort();
@@ -176,6 +179,10 @@ impl ControlPlane {
         self.endpoints.stop_all().await;
         if let Some(proxy) = self.proxy {
             proxy.shutdown().await;
+        }
+        if let Some(management) = management {
+            // What the last computes used is known now.
+            management.shutdown().await;
         }
         self.stop.cancel();
         // A client that keeps its connection open must not hold the process up.

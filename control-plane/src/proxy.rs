@@ -9,6 +9,7 @@ mod authentication;
 mod backend;
 mod cancel;
 mod connection;
+mod counted;
 mod directory;
 mod greeting;
 mod message;

@@ -9,8 +9,10 @@ mod account;
 mod auth;
 mod branch_views;
 mod branches;
+mod collect;
 mod computes;
 mod connection;
+mod consumption;
 mod contents;
 mod context;
 mod databases;
@@ -24,13 +26,14 @@ mod page;
 mod postgres;
 mod project_views;
 mod projects;
+mod quotas;
 mod request;
 mod restore;
 mod roles;
 mod schema_dump;
 mod secrets;
 mod storage;
-mod time;
+pub(crate) mod time;
 mod work;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -86,7 +89,10 @@ impl Modify for BearerKey {
 pub(crate) struct Service {
     pub context: Arc<Context>,
     stop: CancellationToken,
-    work: JoinHandle<()>,
+    work: Vec<JoinHandle<()>>,
+    collecting: JoinHandle<()>,
+    /// Ends the collecting, which goes on until all computes have ended.
+    last: CancellationToken,
 }
 
 impl Service {
@@ -114,15 +120,30 @@ impl Service {
         let context = Arc::new(Context::new(catalog, storage, endpoints, keys, &config));
         work::recover(&context).await.map_err(failed)?;
         let stop = CancellationToken::new();
-        let work = tokio::spawn(work::run(context.clone(), stop.clone()));
-        Ok(Service { context, stop, work })
+        let work = vec![
+            tokio::spawn(work::run(context.clone(), stop.clone())),
+            tokio::spawn(quotas::enforce(context.clone(), stop.clone())),
+        ];
+        let last = CancellationToken::new();
+        let collecting = tokio::spawn(collect::run(context.clone(), last.clone()));
+        Ok(Service { context, stop, work, collecting, last })
     }
 
     /// Ends the work in the background; what is not done is done after the next start.
-    pub(crate) async fn shutdown(self) {
+    pub(crate) async fn end_work(&mut self) {
         self.stop.cancel();
-        if self.work.await.is_err() {
-            tracing::error!("the work in the background panicked");
+        for work in self.work.drain(..) {
+            if work.await.is_err() {
+                tracing::error!("the work in the background panicked");
+            }
+        }
+    }
+
+    /// Writes down what was used last, when no compute runs any more.
+    pub(crate) async fn shutdown(self) {
+        self.last.cancel();
+        if self.collecting.await.is_err() {
+            tracing::error!("the collecting of what projects use panicked");
         }
     }
 }
@@ -181,6 +202,8 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .routes(routes!(projects::show, projects::update, projects::delete))
         .routes(routes!(projects::recover))
         .routes(routes!(connection::show))
+        .routes(routes!(consumption::projects))
+        .routes(routes!(consumption::account))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
         .routes(routes!(branches::list, branches::create))

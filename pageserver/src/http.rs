@@ -62,7 +62,7 @@ fn router(api: Api) -> Router {
         .route(branch, get(branches::show).delete(branches::delete))
         .route(&format!("{branch}/restore"), post(branches::restore))
         .route("/v1/tenants/{tenant}/usage", get(usage::show))
-        .route("/v1/usage", get(usage::list))
+        .route("/v1/usage", get(usage::list).post(usage::some))
         .route(&format!("{branch}/snapshots"), get(snapshots::list).post(snapshots::create))
         .route(
             &format!("{branch}/snapshots/{{snapshot}}"),

@@ -179,6 +179,14 @@ impl Meters {
         self.0.lock().entry(id).or_default().logical_size.get_or_insert(size);
     }
 
+    /// Takes note of the size that a timeline has now, of which more is known: no manifest may say it
+    /// yet.
+    pub fn note_measured(&self, id: TenantTimeline, size: LogicalSize) {
+        if let Some(meter) = self.0.lock().get_mut(&id) {
+            meter.logical_size = Some(size);
+        }
+    }
+
     /// Whether anything is known of a timeline.
     pub fn has(&self, id: TenantTimeline) -> bool {
         self.0.lock().contains_key(&id)

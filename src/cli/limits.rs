@@ -32,7 +32,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `512M`, `4G`, `65536`: powers of 1,024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?} is not a size; write it like 512M, 4G or 65536");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {

@@ -54,6 +54,29 @@ Examples:
         #[command(flatten)]
         options: ProjectOptions,
     },
+    /// Show what a project used: time, WAL, bytes sent to clients, and what it holds.
+    #[command(after_help = "\
+Examples:
+  offshoot project usage acme                       this month, by day
+  offshoot project usage acme --by hour --from 2026-03-01T00:00:00Z --to 2026-03-02T00:00:00Z
+  offshoot project usage --by month                 all projects together")]
+    Usage(super::UsageArgs),
+    /// Bound what a project may use. One that used it up sleeps until the next month, or until it may
+    /// use more.
+    #[command(after_help = "\
+Examples:
+  offshoot project set-quota acme --active-time 100h --written-data 5G
+  offshoot project set-quota acme --logical-size 10G      what each of its branches may hold
+  offshoot project set-quota acme --active-time none
+
+How far they are used up: offshoot project show acme")]
+    SetQuota {
+        /// Its name or id.
+        project: String,
+        /// What it may use.
+        #[command(flatten)]
+        quota: super::QuotaArgs,
+    },
     /// Delete a project with all its branches. It can be restored for a week.
     #[command(after_help = "\
 Examples:

@@ -7,6 +7,7 @@ use super::{
     names::{self, Project},
     progress::{self, done},
     say::{answer, fields, list, set, suspend_after, time},
+    usage,
 };
 use crate::{
     ask::confirm,
@@ -48,6 +49,11 @@ pub async fn project(client: &Client, voice: Voice, verb: ProjectVerb) -> Result
             }
             let changed = client.patch(&project.path(&[]), json!({ "project": change })).await?;
             done(client, voice, &project, changed, show).await
+        }
+        ProjectVerb::Usage(args) => usage::usage(client, voice, args).await,
+        ProjectVerb::SetQuota { project, quota } => {
+            let project = names::project(client, &project).await?;
+            usage::set_quota(client, voice, &project, quota).await
         }
         ProjectVerb::Delete { project, yes } => {
             let project = names::project(client, &project).await?;
@@ -161,4 +167,5 @@ fn show(shown: &Value) {
             ("updated", "/updated_at"),
         ],
     );
+    usage::show_quotas(&shown);
 }

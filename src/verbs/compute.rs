@@ -19,7 +19,9 @@ pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), F
     match verb {
         ComputeVerb::Start { tenant, branch, port, settings } => {
             let settings = (!settings.is_empty()).then(|| settings.into_iter().collect());
-            let answer = start(api, StartRequest { tenant, branch, port, settings }).await?;
+            let answer =
+                start(api, StartRequest { port, settings, ..StartRequest::of(tenant, branch) })
+                    .await?;
             if voice.json {
                 output::json(&answer.with_time());
                 return Ok(());

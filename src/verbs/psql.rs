@@ -17,7 +17,7 @@ pub async fn psql(api: &Api, args: TenantPsqlArgs) -> Result<(), Failure> {
     // Found first: a compute that nobody can connect to need not be started.
     let psql = programs::find("psql", args.pg_bin.as_deref())?;
     let TenantPsqlArgs { tenant, branch, .. } = args;
-    let request = StartRequest { tenant, branch, port: None, settings: None };
+    let request = StartRequest::of(tenant, branch);
     let compute = start(api, request).await?.value;
     let sockets = PathBuf::from(text(&compute, "/sockets"));
     check_reachable(&sockets)?;

@@ -9,6 +9,7 @@ mod bad_input;
 mod branches;
 mod command_line;
 mod compute_loss;
+mod consumption;
 mod fencing;
 mod held_commits;
 mod isolation;

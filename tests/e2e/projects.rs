@@ -146,6 +146,27 @@ async fn projects_and_branches_are_made_changed_put_back_and_deleted() -> anyhow
     let changed = up.table(&["project", "update", "shop", "--name", "store", "--history", "1h"])?;
     ensure!(changed.contains("store") && changed.contains("1h"), "{changed}");
 
+    let bounds = ["--active-time", "100h", "--logical-size", "10G"];
+    let bounded = up.table(&[&["project", "set-quota", "acme"][..], &bounds].concat())?;
+    let shown = up.table(&["project", "show", "acme"])?;
+    for said in [&bounded, &shown] {
+        let [time] = rows(said, "active_time_seconds")[..] else { anyhow::bail!("{said}") };
+        ensure!(time.contains("0s") && time.contains("4days 4h"), "{time}");
+        let [size] = rows(said, "logical_size_bytes")[..] else { anyhow::bail!("{said}") };
+        ensure!(size.contains("10.0 GiB") && size.contains("no"), "{size}");
+    }
+    let lifted = up.table(&["project", "set-quota", "acme", "--active-time", "none"])?;
+    ensure!(rows(&lifted, "active_time_seconds").is_empty(), "{lifted}");
+    ensure!(rows(&lifted, "logical_size_bytes").len() == 1, "what is not said went: {lifted}");
+    let (_, said) = up.refused(&["project", "set-quota", "acme"])?;
+    ensure!(said.contains("--active-time"), "{said}");
+    let used = up.json(&["project", "usage", "acme", "--by", "month"])?;
+    ensure!(used["consumption"][0]["written_data_bytes"] == 0, "{used}");
+    let used = up.table(&["project", "usage", "--by", "hour"])?;
+    ensure!(used.contains("LOGICAL SIZE") && used.contains("0s"), "{used}");
+    let (_, said) = up.refused(&["project", "usage", "acme", "--from", "yesterday"])?;
+    ensure!(said.contains("is not a moment"), "{said}");
+
     let (code, said) = up.refused(&["project", "delete", "store"])?;
     ensure!(code == 1 && said.contains("--yes"), "{said}");
     let deleted = up.table(&["project", "delete", "store", "--yes"])?;

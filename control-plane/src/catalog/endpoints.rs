@@ -60,6 +60,13 @@ impl Endpoint {
     }
 }
 
+/// What of it is counted while its compute runs: the most compute units, in thousandths. There is no
+/// autoscaling, so it may use them all.
+pub fn milli_cu(endpoint: &Endpoint) -> u32 {
+    // At most 64 units.
+    (endpoint.max_cu * 1000.0).round() as u32
+}
+
 /// Refuses an endpoint that is not to be started.
 pub fn refuse_disabled(endpoint: &Endpoint) -> Result<(), Error> {
     match endpoint.disabled {

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     Error, Time,
     branches::{self, Branch},
+    consumption::{self, Reading},
     endpoints::{self, Endpoint},
     ids,
     projects::{self, Project},
@@ -100,6 +101,8 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
             deleted_at: None,
         },
     )?;
+    // What it used before is not known: what comes from now on counts.
+    consumption::keep_reading(catalog, project, &Reading::default())?;
     for timeline in &tenant.timelines {
         let parent = timeline.parent.clone();
         timelines::insert(

@@ -5,7 +5,10 @@ use rusqlite::Connection;
 use super::Error;
 
 /// The version of the tables, kept in the file (`PRAGMA user_version`).
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// What each version adds to the one before, from the first on.
+const ADDED: [&str; VERSION as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// Marks the file as a catalog (`PRAGMA application_id`): "offs".
 const APPLICATION: i64 = 0x6f66_6673;
@@ -26,25 +29,33 @@ pub(super) fn configure(connection: &Connection) -> Result<(), Error> {
     Ok(connection.execute_batch(SETTINGS)?)
 }
 
-/// Makes the tables where the file is new; whether it was. Refuses a file of another kind or a
-/// newer version.
+/// Makes the tables that the file lacks; whether it was new. Refuses a file of another kind or a newer
+/// version.
 pub(super) fn prepare(connection: &Connection) -> Result<bool, Error> {
     let read = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let (application, version) = (read("PRAGMA application_id")?, read("PRAGMA user_version")?);
     match (application, version) {
         (0, 0) => {
-            connection.execute_batch(&format!(
-                "BEGIN IMMEDIATE; {} PRAGMA application_id = {APPLICATION}; \
-                 PRAGMA user_version = {VERSION}; COMMIT;",
-                include_str!("schema.sql")
-            ))?;
+            add(connection, &ADDED)?;
             Ok(true)
         }
         (APPLICATION, VERSION) => Ok(false),
+        (APPLICATION, 1) => {
+            add(connection, &ADDED[1..])?;
+            Ok(false)
+        }
         (APPLICATION, other) => Err(Error::Corrupt(format!(
             "it has version {other}, this program knows {VERSION}: use the version of offshoot \
              that wrote it"
         ))),
         _ => Err(Error::Corrupt("the file is a database of another program".to_owned())),
     }
+}
+
+fn add(connection: &Connection, tables: &[&str]) -> Result<(), Error> {
+    Ok(connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {} PRAGMA application_id = {APPLICATION}; \
+         PRAGMA user_version = {VERSION}; COMMIT;",
+        tables.concat()
+    ))?)
 }

@@ -1,5 +1,5 @@
--- The tables of the catalog. docs/formats/catalog.md explains them; a change of this file is a new
--- version in schema.rs.
+-- The tables of the catalog. docs/formats/catalog.md explains them. This is version 1; what a later
+-- version adds stands in a file of its own.
 
 CREATE TABLE projects (
     id TEXT PRIMARY KEY,

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{
     branches::Branch,
+    consumption::{Reading, Sizes, Used},
     endpoints::Endpoint,
     operations::{Action, New, Status},
     projects::{Listed, Project},
@@ -337,4 +338,75 @@ async fn a_lost_catalog_is_made_of_the_tenants_and_keeps_the_endpoints_ids() -> 
         Ok(())
     };
     Ok(catalog.write(write).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grew_is_counted_once_and_a_meter_that_fell_counts_again_above_where_it_was()
+-> anyhow::Result<()> {
+    let (_folder, catalog) = open()?;
+    let reading = |written: u64, held: u64| Reading {
+        written_bytes: Some(written),
+        sizes: Sizes { logical_bytes: held, stored_bytes: held },
+        held_bytes: [("main".to_owned(), held)].into(),
+    };
+    let write = move |catalog: &Connection| {
+        insert_project(catalog, "p")?;
+        insert_project(catalog, "rebuilt")?;
+        consumption::keep_reading(catalog, "rebuilt", &Reading::default())?;
+        let used = |project| consumption::used_since(catalog, project, 0);
+        for (hour, written, expected) in
+            [(10, 100, 100), (10, 100, 100), (11, 150, 150), (11, 120, 150), (12, 160, 160)]
+        {
+            for project in ["p", "rebuilt"] {
+                consumption::read(catalog, project, hour, reading(written, 8))?;
+            }
+            assert_eq!(used("p")?.written_bytes, expected);
+            // What it used before is not known.
+            assert_eq!(used("rebuilt")?.written_bytes, expected - 100);
+        }
+        assert_eq!(consumption::used_since(catalog, "p", 11)?.written_bytes, 60);
+        consumption::read(catalog, "p", 13, reading(160, 9))?;
+        let used = Used { active_us: 5, compute_mcu_us: 6, written_bytes: 0, transfer_bytes: 7 };
+        consumption::add(catalog, "p", 13, used)?;
+        consumption::add(catalog, "p", 13, used)?;
+        let (rows, before) = consumption::between(catalog, "p", 11, 14)?;
+        assert_eq!(before.stored_bytes, 8);
+        assert_eq!(rows.iter().map(|row| row.hour).collect::<Vec<_>>(), [11, 12, 13]);
+        assert_eq!((rows[0].sizes, rows[0].used.written_bytes), (None, 50));
+        assert_eq!(rows[2].sizes.map(|sizes| sizes.logical_bytes), Some(9));
+        assert_eq!((rows[2].used.active_us, rows[2].used.transfer_bytes), (10, 14));
+
+        // The hours of a project outlive it, until they are old.
+        projects::remove(catalog, "p")?;
+        assert_eq!(consumption::projects(catalog, "", 10)?, ["p", "rebuilt"]);
+        consumption::prune(catalog, 12)?;
+        assert_eq!(consumption::between(catalog, "p", 0, 20)?.0.len(), 2);
+        // How large one is that is there is said by its last hour, however old.
+        consumption::prune(catalog, 1000)?;
+        assert_eq!(consumption::projects(catalog, "", 10)?, ["rebuilt"]);
+        let (rows, _) = consumption::between(catalog, "rebuilt", 0, 20)?;
+        assert_eq!(rows.iter().map(|row| row.hour).collect::<Vec<_>>(), [10]);
+        Ok(())
+    };
+    Ok(catalog.write(write).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyhow::Result<()> {
+    let (folder, catalog) = open()?;
+    catalog.write(|catalog| insert_project(catalog, "p").map(drop)).await?;
+    catalog.close();
+    drop(catalog);
+    let path = folder.path().join("catalog");
+    let old = Connection::open(&path)?;
+    old.execute_batch("DROP TABLE consumption; DROP TABLE meters; PRAGMA user_version = 1")?;
+    drop(old);
+    for _ in 0..2 {
+        let (catalog, is_new) = Catalog::open(&path)?;
+        assert!(!is_new);
+        let used = catalog.read(|catalog| consumption::used_since(catalog, "p", 0)).await?;
+        assert_eq!(used, Used::default());
+        assert!(catalog.read(|catalog| projects::find(catalog, "p")).await?.is_some());
+    }
+    Ok(())
 }

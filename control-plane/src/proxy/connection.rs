@@ -12,6 +12,7 @@ use super::{
     Awake, EndpointRef, Refusal, Shared,
     authentication::authenticate,
     backend::{self, Backend, Failed},
+    counted::Counted,
     greeting::{Wish, greet},
     message::{self, encode},
     name,
@@ -164,8 +165,9 @@ async fn connect(
 }
 
 /// Passes bytes both ways until either side ends.
-async fn hand_over(shared: &Shared, mut stream: ClientStream, session: Session) {
+async fn hand_over(shared: &Shared, stream: ClientStream, session: Session) {
     let Session { backend, awake } = session;
+    let mut stream = Counted::new(stream, awake.sent.clone());
     let Backend { stream: mut compute, greeting, key } = backend;
     let random = || rand::random::<[u8; 4]>();
     let registered = key.map(|key| shared.cancels.register(awake.way.clone(), key, random));

@@ -1,6 +1,10 @@
 //! What the proxy asks of whoever knows the endpoints and the roles.
 
-use std::{any::Any, path::PathBuf, sync::Arc};
+use std::{
+    any::Any,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 
@@ -25,6 +29,8 @@ pub struct Awake {
     pub sockets: PathBuf,
     /// Its port, after which the socket is called.
     pub port: u16,
+    /// Counts the bytes that its clients are sent.
+    pub sent: Arc<AtomicU64>,
     /// Dropped when nobody needs the compute any more.
     pub stay: Box<dyn Any + Send + Sync>,
 }

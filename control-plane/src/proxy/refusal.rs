@@ -50,6 +50,9 @@ pub(crate) enum Refusal {
     /// The compute does not run, and cannot be started.
     #[error("{0}")]
     NoCompute(String),
+    /// The endpoint's project used up what it may.
+    #[error("{0}")]
+    Quota(String),
     /// The proxy has as many connections as it takes.
     #[error("the proxy has {max} connections already, which is its most: try again later")]
     TooMany {
@@ -66,6 +69,7 @@ impl Refusal {
     pub(crate) fn from_error(error: &Error, name: &str) -> Refusal {
         match error {
             Error::NotFound(_) => Refusal::UnknownEndpoint { name: name.to_owned() },
+            Error::Quota(sentence) => Refusal::Quota(sentence.clone()),
             other => {
                 Refusal::NoCompute(format!("endpoint {name:?} cannot be connected to: {other}"))
             }
@@ -89,6 +93,8 @@ impl Refusal {
             Refusal::TooSlow => "57014",
             // cannot_connect_now
             Refusal::NoCompute(_) => "57P03",
+            // configuration_limit_exceeded
+            Refusal::Quota(_) => "53400",
             // too_many_connections
             Refusal::TooMany { .. } => "53300",
             // admin_shutdown

@@ -43,16 +43,19 @@ pub struct Branch {
     pub default: bool,
     /// It can be neither deleted nor put back.
     pub protected: bool,
-    /// Not measured: 0.
+    /// Measured of projects, not of branches: 0.
     pub cpu_used_sec: u64,
-    /// Not measured: 0.
+    /// Measured of projects, not of branches: 0.
     pub compute_time_seconds: u64,
-    /// Not measured: 0.
+    /// Measured of projects, not of branches: 0.
     pub active_time_seconds: u64,
-    /// Not measured: 0.
+    /// Measured of projects, not of branches: 0.
     pub written_data_bytes: u64,
-    /// Not measured: 0.
+    /// Measured of projects, not of branches: 0.
     pub data_transfer_bytes: u64,
+    /// Why its project's quota keeps it from having a compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_exceeded: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
@@ -169,6 +172,7 @@ pub(super) fn view(
         active_time_seconds: 0,
         written_data_bytes: 0,
         data_transfer_bytes: 0,
+        quota_exceeded: None,
         created_at: time::format(branch.created_at),
         updated_at: time::format(branch.updated_at),
         expires_at: branch.expires_at.map(time::format),

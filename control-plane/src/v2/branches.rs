@@ -21,6 +21,7 @@ use super::{
     names::check_name,
     operations::Operation,
     page::{NextPage, page_limit},
+    quotas::Standing,
     request::{Body, Path, Query, Retried},
     roles::Role,
     time::{self, now},
@@ -109,17 +110,20 @@ pub(super) fn view_now(
     catalog: &Connection,
     branch: &branches::Branch,
 ) -> Result<Branch, catalog::Error> {
-    view_in(catalog, &projects::get(catalog, &branch.project)?, branch)
+    let project = projects::get(catalog, &branch.project)?;
+    view_in(catalog, &project, &Standing::of(catalog, &project, now())?, branch)
 }
 
 /// A branch of this project as it is now.
 fn view_in(
     catalog: &Connection,
     project: &Project,
+    standing: &Standing,
     branch: &branches::Branch,
 ) -> Result<Branch, catalog::Error> {
     let is_made = timelines::is_made(catalog, &branch.project, &branch.timeline)?;
-    Ok(view(branch, project, is_made.unwrap_or(false)))
+    let quota_exceeded = standing.refusal(&branch.timeline).map(|state| state.sentence());
+    Ok(Branch { quota_exceeded, ..view(branch, project, is_made.unwrap_or(false)) })
 }
 
 /// Which moment a request means; the head where it says none.
@@ -372,8 +376,9 @@ pub(super) async fn list(
         let is_last = rows.len() <= limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| !is_last).map(|last| last.id.clone());
-        let branches =
-            rows.iter().map(|row| view_in(catalog, &found, row)).collect::<Result<Vec<_>, _>>()?;
+        let standing = Standing::of(catalog, &found, now())?;
+        let view = |row| view_in(catalog, &found, &standing, row);
+        let branches = rows.iter().map(view).collect::<Result<Vec<_>, _>>()?;
         Ok((rows, branches, next))
     });
     let (rows, branches, next) = read.await?;

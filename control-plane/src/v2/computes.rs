@@ -54,15 +54,15 @@ impl Context {
     /// [`Context::wake`], by who has the branch's turn.
     async fn start(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
         endpoints::refuse_disabled(endpoint)?;
+        self.refuse_used_up(&branch.project, &branch.timeline).await?;
         if let Some(compute) = self.running(branch) {
             return self.apply_at_start(branch, &compute).await;
         }
         self.ensure_tenant(&branch.project).await?;
         let request = StartRequest {
-            tenant: branch.project.clone(),
-            branch: branch.timeline.clone(),
-            port: None,
             settings: Some(pg_settings(endpoint)),
+            milli_cu: endpoints::milli_cu(endpoint),
+            ..StartRequest::of(branch.project.clone(), branch.timeline.clone())
         };
         let compute = self.endpoints.start(&request).await?;
         self.apply_at_start(branch, &compute).await?;

@@ -87,6 +87,7 @@ impl Directory for Projects {
 fn told(error: ApiError) -> Arc<Error> {
     Arc::new(match error.status {
         StatusCode::NOT_FOUND => Error::NotFound(error.message),
+        _ if error.is_quota() => Error::Quota(error.message),
         _ => Error::Conflict(error.message),
     })
 }

@@ -13,6 +13,7 @@ use super::{
     error::{ApiError, GeneralError},
     names::{check_limits, check_name, check_settings, check_suspend_timeout},
     operations::Operation,
+    quotas::Standing,
     request::{Body, Path},
     time,
 };
@@ -68,6 +69,9 @@ pub struct Endpoint {
     pub passwordless_access: bool,
     /// Who made it.
     pub creation_source: String,
+    /// Why its project's quota keeps it from having a compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_exceeded: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
@@ -176,6 +180,7 @@ impl Endpoint {
             disabled: row.disabled,
             passwordless_access: false,
             creation_source: "api".to_owned(),
+            quota_exceeded: None,
             created_at: time::format(row.created_at),
             updated_at: time::format(row.updated_at),
             started_at: row.started_at.map(time::format),
@@ -183,6 +188,14 @@ impl Endpoint {
             suspend_timeout_seconds: row.suspend_timeout_seconds,
             provisioner: "k8s-neonvm".to_owned(),
         }
+    }
+}
+
+impl Endpoint {
+    /// The same, with what its project's quotas say of it.
+    fn under(self, standing: &Standing, branch: &branches::Branch) -> Endpoint {
+        let quota_exceeded = standing.refusal(&branch.timeline).map(|state| state.sentence());
+        Endpoint { quota_exceeded, ..self }
     }
 }
 
@@ -295,17 +308,18 @@ pub(super) async fn list(
     Path(project): Path<String>,
 ) -> Result<Json<EndpointsResponse>, ApiError> {
     let read = context.catalog.read(move |catalog| {
-        projects::get(catalog, &project)?;
+        let standing = Standing::of(catalog, &projects::get(catalog, &project)?, time::now())?;
         let branches = branches::list(catalog, &project)?;
         let with_branch = |endpoint: endpoints::Endpoint| {
             let branch = branches.iter().find(|branch| branch.id == endpoint.branch)?;
             Some((endpoint, branch.clone()))
         };
-        Ok(endpoints::list(catalog, &project)?.into_iter().filter_map(with_branch).collect())
+        let rows = endpoints::list(catalog, &project)?.into_iter().filter_map(with_branch);
+        Ok((rows.collect::<Vec<_>>(), standing))
     });
-    let rows: Vec<_> = read.await?;
+    let (rows, standing) = read.await?;
     let view = |(row, branch): &(endpoints::Endpoint, branches::Branch)| {
-        Endpoint::view(&context, row, branch)
+        Endpoint::view(&context, row, branch).under(&standing, branch)
     };
     Ok(Json(EndpointsResponse { endpoints: rows.iter().map(view).collect() }))
 }
@@ -320,10 +334,11 @@ pub(super) async fn list_of_branch(
 ) -> Result<Json<EndpointsResponse>, ApiError> {
     let read = context.catalog.read(move |catalog| {
         let branch = branches::get(catalog, &project, &branch)?;
-        Ok((endpoints::of_branch(catalog, &branch.id)?, branch))
+        let standing = Standing::of(catalog, &projects::get(catalog, &project)?, time::now())?;
+        Ok((endpoints::of_branch(catalog, &branch.id)?, branch, standing))
     });
-    let (row, branch) = read.await?;
-    let view = |row| Endpoint::view(&context, &row, &branch);
+    let (row, branch, standing) = read.await?;
+    let view = |row| Endpoint::view(&context, &row, &branch).under(&standing, &branch);
     Ok(Json(EndpointsResponse { endpoints: row.into_iter().map(view).collect() }))
 }
 
@@ -349,8 +364,12 @@ pub(super) async fn show(
     State(context): State<Arc<Context>>,
     Path((project, id)): Path<(String, String)>,
 ) -> Result<Json<EndpointResponse>, ApiError> {
-    let (row, branch) = find(&context, project, id).await?;
-    Ok(Json(EndpointResponse { endpoint: Endpoint::view(&context, &row, &branch) }))
+    let (row, branch) = find(&context, project.clone(), id).await?;
+    let read = context.catalog.read(move |catalog| {
+        Standing::of(catalog, &projects::get(catalog, &project)?, time::now())
+    });
+    let endpoint = Endpoint::view(&context, &row, &branch).under(&read.await?, &branch);
+    Ok(Json(EndpointResponse { endpoint }))
 }
 
 /// Change an endpoint. What goes to Postgres counts from its compute's next start on.
@@ -377,6 +396,7 @@ pub(super) async fn update(
         Ok((row, operations::insert(catalog, &new, time::now())?))
     });
     let (row, operation) = written.await?;
+    context.endpoints.resize(&branch.project, &branch.timeline, endpoints::milli_cu(&row));
     let endpoint = Endpoint::view(&context, &row, &branch);
     Ok(Json(EndpointOperations { endpoint, operations: vec![operation.into()] }))
 }
@@ -457,6 +477,7 @@ async fn ask(
     let (row, branch) = find(&context, project, id).await?;
     if !matches!(verb, Verb::Suspend) {
         endpoints::refuse_disabled(&row)?;
+        context.refuse_used_up(&branch.project, &branch.timeline).await?;
     }
     let actions: &[Action] = match verb {
         Verb::Start => &[Action::StartCompute],

@@ -8,7 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::storage::StorageError;
-use crate::catalog;
+use crate::{
+    catalog,
+    metering::quota::{Meter, State},
+};
 
 /// An answer that is none: its status, its code for programs and its sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,17 @@ impl ApiError {
     /// What is asked for breaks a rule.
     pub fn refused(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "REFUSED", message)
+    }
+
+    /// The project used up what it may.
+    pub fn quota(state: &State) -> ApiError {
+        let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, state.meter.code());
+        ApiError::new(status, code, state.sentence())
+    }
+
+    /// Whether it is because the project used up what it may.
+    pub fn is_quota(&self) -> bool {
+        Meter::ALL.iter().any(|meter| meter.code() == self.code)
     }
 
     /// The body is above its bound.

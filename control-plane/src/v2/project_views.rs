@@ -1,15 +1,31 @@
 //! How a project is shown.
 
+use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    account::ACCOUNT_ID, branch_views::Branch, connection::ConnectionDetails, context::Context,
-    databases::Database, endpoints::Endpoint, names::PG_VERSION, operations::Operation,
-    page::Cursor, roles::Role, time,
+    account::ACCOUNT_ID,
+    branch_views::Branch,
+    connection::ConnectionDetails,
+    context::Context,
+    databases::Database,
+    endpoints::Endpoint,
+    names::PG_VERSION,
+    operations::Operation,
+    page::Cursor,
+    quotas::{QuotaState, Standing},
+    roles::Role,
+    time,
 };
-use crate::catalog::{Time, projects};
+use crate::{
+    catalog::{self, Time, consumption, projects},
+    metering::{
+        frames::{Frame, frames},
+        period::{Granularity, begin_of, hour_of, month_of},
+    },
+};
 
 /// How long a deleted project can be recovered: a week, in microseconds.
 pub(super) const DELETED_KEPT: Time = 7 * 24 * 3600 * 1_000_000;
@@ -41,10 +57,12 @@ pub struct ProjectListItem {
     pub branch_logical_size_limit_bytes: u64,
     /// Passwords made here can be revealed.
     pub store_passwords: bool,
-    /// Not measured: 0.
+    /// The same as `active_time_seconds` of one project.
     pub active_time: u64,
-    /// Not measured: 0.
+    /// The same as `compute_time_seconds` of one project.
     pub cpu_used_sec: u64,
+    /// How far each of its quotas is used up.
+    pub quota_states: Vec<QuotaState>,
     /// Who made it.
     pub creation_source: String,
     /// How much history is kept.
@@ -71,19 +89,21 @@ pub struct ProjectView {
     pub item: ProjectListItem,
     /// The branch that is meant where none is named.
     pub default_branch_id: String,
-    /// Not measured: 0.
+    /// Bytes of layers in the object store, times the hours of this month that they were there.
     pub data_storage_bytes_hour: u64,
-    /// Not measured: 0.
+    /// Bytes of layers in the object store, now.
+    pub synthetic_storage_size: u64,
+    /// Bytes that the proxy sent to clients this month.
     pub data_transfer_bytes: u64,
-    /// Not measured: 0.
+    /// Bytes of WAL that were written this month.
     pub written_data_bytes: u64,
-    /// Not measured: 0.
+    /// Seconds in which computes ran this month, times their compute units.
     pub compute_time_seconds: u64,
-    /// Not measured: 0.
+    /// Seconds in which computes ran this month.
     pub active_time_seconds: u64,
-    /// Nothing is charged: the time of its making.
+    /// When this month began.
     pub consumption_period_start: String,
-    /// Nothing is charged: the time of its making.
+    /// When it ends, and what is counted by month begins anew.
     pub consumption_period_end: String,
 }
 
@@ -131,8 +151,32 @@ pub struct ProjectCreated {
     pub operations: Vec<Operation>,
 }
 
+/// A project with what it used this month.
+pub(super) struct Shown {
+    project: projects::Project,
+    month: Frame,
+    standing: Standing,
+}
+
+impl Shown {
+    /// As it is now.
+    pub(super) fn of(
+        catalog: &Connection,
+        project: projects::Project,
+    ) -> Result<Shown, catalog::Error> {
+        let now = time::now();
+        let (first, end) = month_of(now);
+        let (rows, before) = consumption::between(catalog, &project.id, first, end)?;
+        let until = hour_of(now) + 1;
+        let month = frames(&rows, before, Granularity::Monthly, first, until);
+        let standing = Standing::of(catalog, &project, now)?;
+        Ok(Shown { project, month: month.first().copied().unwrap_or_default(), standing })
+    }
+}
+
 /// A project, as lists show it.
-pub(super) fn list_item(context: &Context, project: projects::Project) -> ProjectListItem {
+pub(super) fn list_item(context: &Context, shown: Shown) -> ProjectListItem {
+    let Shown { project, month, standing } = shown;
     let limit = project.settings.pointer("/quota/logical_size_bytes").and_then(Value::as_u64);
     let limit = limit.unwrap_or_default();
     ProjectListItem {
@@ -148,8 +192,9 @@ pub(super) fn list_item(context: &Context, project: projects::Project) -> Projec
         branch_logical_size_limit: limit >> 20,
         branch_logical_size_limit_bytes: limit,
         store_passwords: true,
-        active_time: 0,
-        cpu_used_sec: 0,
+        active_time: month.active_seconds,
+        cpu_used_sec: month.compute_seconds,
+        quota_states: standing.view(),
         creation_source: "api".to_owned(),
         history_retention_seconds: project.history_seconds,
         created_at: time::format(project.created_at),
@@ -161,18 +206,19 @@ pub(super) fn list_item(context: &Context, project: projects::Project) -> Projec
 }
 
 /// A project.
-pub(super) fn view(context: &Context, project: projects::Project) -> ProjectView {
-    let made = time::format(project.created_at);
-    let default_branch_id = project.default_branch.clone();
+pub(super) fn view(context: &Context, shown: Shown) -> ProjectView {
+    let default_branch_id = shown.project.default_branch.clone();
+    let month = shown.month;
     ProjectView {
-        item: list_item(context, project),
+        item: list_item(context, shown),
         default_branch_id,
-        data_storage_bytes_hour: 0,
-        data_transfer_bytes: 0,
-        written_data_bytes: 0,
-        compute_time_seconds: 0,
-        active_time_seconds: 0,
-        consumption_period_start: made.clone(),
-        consumption_period_end: made,
+        data_storage_bytes_hour: month.stored_byte_hours,
+        synthetic_storage_size: month.sizes.stored_bytes,
+        data_transfer_bytes: month.transfer_bytes,
+        written_data_bytes: month.written_bytes,
+        compute_time_seconds: month.compute_seconds,
+        active_time_seconds: month.active_seconds,
+        consumption_period_start: time::format(begin_of(month.from)),
+        consumption_period_end: time::format(begin_of(month.to)),
     }
 }

@@ -20,9 +20,10 @@ use super::{
     },
     page::{Cursor, page_limit},
     project_views::{
-        DELETED_KEPT, ProjectCreated, ProjectResponse, ProjectUpdated, ProjectsPage, list_item,
-        view,
+        DELETED_KEPT, ProjectCreated, ProjectResponse, ProjectUpdated, ProjectsPage, Shown,
+        list_item, view,
     },
+    quotas::{check_quota, merge_quota},
     request::{Body, Path, Query, Retried},
     roles::Role,
     time::now,
@@ -158,6 +159,7 @@ async fn check(context: &Context, new: &NewProject) -> Result<(), ApiError> {
         check_name("branch", name)?;
     }
     check_object("settings", new.settings.as_ref())?;
+    check_quota(new.settings.as_ref())?;
     check_endpoint_settings(new.default_endpoint_settings.as_ref())?;
     match &new.template {
         Some(template) if !context.storage.has_template(template).await? => {
@@ -262,6 +264,7 @@ fn insert(
 
 /// A project with all that it was made with.
 struct Created {
+    shown: Shown,
     project: Project,
     branch: branches::Branch,
     endpoints: Vec<endpoints::Endpoint>,
@@ -278,13 +281,14 @@ fn read_created(catalog: &rusqlite::Connection, id: &str) -> Result<Created, cat
         roles: roles::with_passwords(catalog, &branch.id)?,
         databases: databases::list(catalog, &branch.id)?,
         operations: operations::list(catalog, id, None, 1)?,
+        shown: Shown::of(catalog, project.clone())?,
         project,
         branch,
     })
 }
 
 fn answer(context: &Context, created: Created) -> ProjectCreated {
-    let Created { project, branch, endpoints, roles, databases, operations } = created;
+    let Created { shown, project, branch, endpoints, roles, databases, operations } = created;
     let connect = |endpoint: &endpoints::Endpoint| {
         details(&context.connect_at, &endpoint.id, &roles, &databases)
     };
@@ -295,7 +299,7 @@ fn answer(context: &Context, created: Created) -> ProjectCreated {
         roles: roles.into_iter().map(|(role, password)| Role::with(role, password)).collect(),
         databases: databases.into_iter().map(Database::from).collect(),
         operations: operations.into_iter().map(Into::into).collect(),
-        project: view(context, project),
+        project: view(context, shown),
     }
 }
 
@@ -312,9 +316,14 @@ pub(super) async fn list(
         deleted: query.recoverable,
         limit: page_limit(query.limit)?,
     };
-    let found = context.catalog.read(move |catalog| projects::list(catalog, &listed)).await?;
-    let cursor = found.last().map(|last| last.id.clone()).unwrap_or_default();
-    let projects = found.into_iter().map(|project| list_item(&context, project)).collect();
+    let read = context.catalog.read(move |catalog| {
+        let found = projects::list(catalog, &listed)?;
+        let cursor = found.last().map(|last| last.id.clone()).unwrap_or_default();
+        let shown = found.into_iter().map(|project| Shown::of(catalog, project));
+        Ok((shown.collect::<Result<Vec<_>, _>>()?, cursor))
+    });
+    let (shown, cursor) = read.await?;
+    let projects = shown.into_iter().map(|shown| list_item(&context, shown)).collect();
     Ok(Json(ProjectsPage { projects, pagination: Cursor { cursor } }))
 }
 
@@ -333,8 +342,9 @@ pub(super) async fn show(
     State(context): State<Arc<Context>>,
     Path(id): Path<String>,
 ) -> Result<Json<ProjectResponse>, ApiError> {
-    let project = context.catalog.read(move |catalog| projects::get(catalog, &id)).await?;
-    Ok(Json(ProjectResponse { project: view(&context, project) }))
+    let read =
+        context.catalog.read(move |catalog| Shown::of(catalog, projects::get(catalog, &id)?));
+    Ok(Json(ProjectResponse { project: view(&context, read.await?) }))
 }
 
 /// Change a project.
@@ -350,6 +360,7 @@ pub(super) async fn update(
         check_name("project", name)?;
     }
     check_object("settings", change.settings.as_ref())?;
+    check_quota(change.settings.as_ref())?;
     check_endpoint_settings(change.default_endpoint_settings.as_ref())?;
     if let Some(seconds) = change.history_retention_seconds {
         check_history(seconds)?;
@@ -365,11 +376,15 @@ pub(super) async fn update(
             project.name = change.name.unwrap_or(project.name);
             project.history_seconds =
                 change.history_retention_seconds.unwrap_or(project.history_seconds);
-            merge(&mut project.settings, change.settings);
+            let mut settings = change.settings;
+            if let Some(settings) = &mut settings {
+                merge_quota(&project.settings, settings);
+            }
+            merge(&mut project.settings, settings);
             merge(&mut project.endpoint_settings, change.default_endpoint_settings);
             project.updated_at = now();
             projects::update(catalog, &project)?;
-            Ok(project)
+            Shown::of(catalog, project)
         });
         let project = view(&context, written.await?);
         Ok(ProjectUpdated { project, operations: Vec::new() })
@@ -398,15 +413,15 @@ pub(super) async fn delete(
             let mut project = projects::get(catalog, &id)?;
             project.deleted_at = Some(now());
             projects::update(catalog, &project)?;
-            Ok((project, branches::list(catalog, &id)?))
+            Ok((Shown::of(catalog, project)?, branches::list(catalog, &id)?))
         });
-        let (project, branches) = written.await?;
+        let (shown, branches) = written.await?;
         for branch in branches {
             let _turn = context.turn(&branch.id).await;
             context.forget(&branch.project, &branch.timeline).await?;
         }
         context.work.notify_one();
-        Ok(ProjectResponse { project: view(&context, project) })
+        Ok(ProjectResponse { project: view(&context, shown) })
     });
     deleted.await.map(Json)
 }
@@ -428,9 +443,9 @@ pub(super) async fn recover(
         }
         project.deleted_at = None;
         projects::update(catalog, &project)?;
-        Ok(project)
+        Shown::of(catalog, project)
     });
-    let project = recovered.await?;
+    let shown = recovered.await?;
     context.work.notify_one();
-    Ok(Json(ProjectResponse { project: view(&context, project) }))
+    Ok(Json(ProjectResponse { project: view(&context, shown) }))
 }

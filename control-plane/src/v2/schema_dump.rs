@@ -128,9 +128,9 @@ async fn dump_of(
 ) -> Result<String, ApiError> {
     let timelines::Timeline { project, name, parent, moment } = timeline;
     let parent = parent.as_deref().unwrap_or(timelines::FIRST);
+    context.refuse_used_up(project, parent).await?;
     context.storage.create_timeline(project, name, parent, moment.as_ref()).await?;
-    let request =
-        StartRequest { tenant: project.clone(), branch: name.clone(), port: None, settings: None };
+    let request = StartRequest::of(project.clone(), name.clone());
     let compute = context.endpoints.start(&request).await?;
     dump(context, &compute, database).await
 }

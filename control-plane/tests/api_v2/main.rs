@@ -1,5 +1,6 @@
 //! The management API over HTTP, with a pageserver that knows names alone: what needs no Postgres.
 
+mod consumption;
 mod logs;
 mod pageserver;
 
@@ -152,6 +153,19 @@ impl Fixture {
         }
         anyhow::bail!("{:?} instead of {names:?}", self.pageserver.branches(project))
     }
+}
+
+/// Tries for a while, until it succeeds; then says the last error.
+async fn eventually<T>(mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut last = attempt().await;
+    for _ in 0..500 {
+        if last.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        last = attempt().await;
+    }
+    last
 }
 
 fn text(value: &Value) -> String {

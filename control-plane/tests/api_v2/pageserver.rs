@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     routing::{delete, get},
 };
@@ -26,6 +27,8 @@ type Answer = (StatusCode, Json<Value>);
 #[derive(Clone, Default)]
 pub struct Pageserver {
     tenants: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
+    /// What it says that each tenant used: bytes of WAL, and bytes that its branch main holds.
+    pub usage: Arc<Mutex<BTreeMap<String, [u64; 2]>>>,
     /// It answers 503.
     pub is_away: Arc<AtomicBool>,
 }
@@ -38,6 +41,7 @@ impl Pageserver {
             .route("/v1/tenants/{tenant}", get(show).delete(remove).patch(show))
             .route("/v1/tenants/{tenant}/branches", get(branches).post(branch))
             .route("/v1/tenants/{tenant}/branches/{branch}", delete(remove_branch).get(one))
+            .route("/v1/usage", get(all_usage).post(some_usage))
             .with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -93,6 +97,34 @@ fn new_branch(name: &str, parent: Option<&str>, lsn: &str) -> Value {
 async fn list(State(server): State<Pageserver>) -> Answer {
     let tenants: Vec<Value> = server.tenants.lock().keys().map(|name| tenant(name)).collect();
     (StatusCode::OK, Json(json!({ "tenants": tenants })))
+}
+
+fn usage(name: &str, [written, held]: [u64; 2]) -> Value {
+    let total = json!({
+        "wal_written_bytes": written,
+        "logical_size_bytes": held,
+        "stored_bytes": held / 2,
+    });
+    let branches = json!([{ "name": "main", "logical_size_bytes": held }]);
+    json!({ "name": name, "total": total, "branches": branches })
+}
+
+/// In pages of one.
+async fn all_usage(State(server): State<Pageserver>, Query(query): Query<Value>) -> Answer {
+    let after = query["after"].as_str().unwrap_or_default().to_owned();
+    let used = server.usage.lock();
+    let mut later = used.range((Bound::Excluded(after), Bound::Unbounded));
+    let page: Vec<Value> =
+        later.next().map(|(name, used)| usage(name, *used)).into_iter().collect();
+    let next = page.first().filter(|_| later.next().is_some()).map(|it| it["name"].clone());
+    (StatusCode::OK, Json(json!({ "tenants": page, "next": next })))
+}
+
+async fn some_usage(State(server): State<Pageserver>, Json(body): Json<Value>) -> Answer {
+    let used = server.usage.lock();
+    let asked = body["tenants"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let found = asked.filter_map(|name| Some(usage(name, *used.get(name)?)));
+    (StatusCode::OK, Json(json!({ "tenants": found.collect::<Vec<_>>() })))
 }
 
 async fn create(State(server): State<Pageserver>, Json(body): Json<Value>) -> Answer {

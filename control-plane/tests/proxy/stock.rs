@@ -130,8 +130,8 @@ impl Directory for OnlyOne {
                 .map_err(|error| failed(error.to_string()))?;
         }
         let sockets = self.0.folder.path().to_owned();
-        let port = self.0.address.port();
-        Ok(Awake { way: self.1.clone(), sockets, port, stay: Box::new(()) })
+        let (port, sent) = (self.0.address.port(), Default::default());
+        Ok(Awake { way: self.1.clone(), sockets, port, sent, stay: Box::new(()) })
     }
 }
 

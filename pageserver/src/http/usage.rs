@@ -7,12 +7,14 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, error::ApiError};
+use super::{Api, error::ApiError, request::Body};
 use crate::tenants::TenantUsage;
 
 /// Tenants of a page where nothing is said, and the most there may be.
 const PAGE: usize = 1000;
 const PAGE_MAX: usize = 10_000;
+/// The most tenants that are asked for by name: their names fit a body.
+const SOME_MAX: usize = 800;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,20 +22,49 @@ pub(super) struct Page {
     #[serde(default)]
     after: String,
     limit: Option<usize>,
+    /// Those alone that no other pageserver serves.
+    #[serde(default)]
+    served: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Some {
+    tenants: Vec<String>,
+    /// What is in memory is measured.
+    #[serde(default)]
+    measure: bool,
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(Page { after, limit }) =
+    let Query(Page { after, limit, served }) =
         page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=PAGE_MAX).contains(&limit) {
         let refused = format!("a page is of 1 to {PAGE_MAX} tenants, not of {limit}");
         return Err(ApiError::bad_request(refused));
     }
-    let usage = api.tenants.usage(&after, limit).await?;
+    let (usage, next) = match served {
+        false => api.tenants.usage(&after, limit).await?,
+        true => api.tenants.usage_of_served(&after, limit).await?,
+    };
+    let tenants: Vec<Value> = usage.iter().map(show_tenant).collect();
+    Ok(Json(json!({ "tenants": tenants, "next": next })))
+}
+
+/// Of these tenants, those that no other pageserver serves.
+pub(super) async fn some(
+    State(api): State<Api>,
+    Body(Some { tenants, measure }): Body<Some>,
+) -> Result<Json<Value>, ApiError> {
+    if tenants.len() > SOME_MAX {
+        let refused = format!("at most {SOME_MAX} tenants are asked for, not {}", tenants.len());
+        return Err(ApiError::bad_request(refused));
+    }
+    let usage = api.tenants.usage_of_some(tenants, measure).await?;
     let tenants: Vec<Value> = usage.iter().map(show_tenant).collect();
     Ok(Json(json!({ "tenants": tenants })))
 }

@@ -21,7 +21,7 @@ async fn listed_bytes(world: &World, id: TenantTimeline) -> u64 {
 }
 
 async fn usage(world: &World, tenant: &str) -> TenantUsage {
-    let all = world.tenants.usage("", 10).await.expect("the store works");
+    let (all, _) = world.tenants.usage("", 10).await.expect("the store works");
     let listed = all.into_iter().find(|usage| usage.name == tenant).expect("it is listed");
     let asked = world.tenants.usage_of(tenant).await.expect("the store works");
     assert_eq!(listed, asked);
@@ -137,7 +137,7 @@ async fn tenants_are_listed_by_name_a_page_at_a_time() {
         world.tenant(name, "base").await.expect("the store works");
     }
     let names = async |after, count| {
-        let page = world.tenants.usage(after, count).await.expect("the store works");
+        let (page, _) = world.tenants.usage(after, count).await.expect("the store works");
         page.into_iter().map(|usage| usage.name).collect::<Vec<_>>()
     };
     assert_eq!(names("", 2).await, ["a", "b"]);
@@ -261,4 +261,54 @@ async fn what_a_deleted_branch_has_used_stays_in_the_tenants_account() {
             assert_eq!(usage(&world, "one").await, after);
         }
     }
+}
+
+#[tokio::test]
+async fn a_tenant_is_told_of_by_the_pageserver_that_serves_it_and_by_no_other() {
+    let mut world = World::new(15);
+    world.template("base").await.expect("the store works");
+    let mut other = world.another("other");
+    for name in ["a", "b", "c"] {
+        let tenant = world.tenant(name, "base").await.expect("the name is free");
+        if name == "b" {
+            world.swap(&mut other);
+            world.take(tenant.id, &[]).await.expect("it may be taken");
+            write_and_flush(&mut world, main_of(&tenant)).await;
+            world.swap(&mut other);
+        } else if name == "c" {
+            write_and_flush(&mut world, main_of(&tenant)).await;
+        }
+        world.tenants.look(tenant.id).await.expect("the store works");
+        other.tenants.look(tenant.id).await.expect("the store works");
+    }
+    let names = |page: Vec<TenantUsage>| page.into_iter().map(|it| it.name).collect::<Vec<_>>();
+    let (of_one, next) = world.tenants.usage_of_served("", 10).await.expect("the store works");
+    assert_eq!((names(of_one), next), (vec!["a".to_owned(), "c".to_owned()], None));
+    let (of_other, _) = other.tenants.usage_of_served("", 10).await.expect("the store works");
+    assert_eq!(names(of_other), ["b"]);
+    // A page says where it ends by the names that were looked at.
+    let (page, next) = world.tenants.usage_of_served("a", 1).await.expect("the store works");
+    assert_eq!((names(page), next), (Vec::new(), Some("b".to_owned())));
+    let some = ["c", "b", "nobody"].map(str::to_owned).to_vec();
+    let some = world.tenants.usage_of_some(some, true).await.expect("the store works");
+    assert_eq!(names(some), ["c"]);
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_measured_where_that_is_asked_for() {
+    let (mut world, tenant) = World::with_tenant(17).await;
+    let main = main_of(&tenant);
+    world.timeline(main).await.expect("it loads");
+    for _ in 0..20 {
+        world.write(main).await.expect("the store works");
+    }
+    let timeline = world.timeline(main).await.expect("it is loaded");
+    let now = timeline.logical_size(timeline.last_record_lsn()).await.expect("the store works");
+    let size = async |measure| {
+        let names = vec!["one".to_owned()];
+        let some = world.tenants.usage_of_some(names, measure).await.expect("the store works");
+        some[0].total().logical_size_bytes
+    };
+    assert_ne!(size(false).await, now, "nothing was to be seen");
+    assert_eq!(size(true).await, now);
 }

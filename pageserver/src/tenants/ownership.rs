@@ -99,6 +99,11 @@ impl Tenants {
             || matches!(standing, Standing::Free(_)) && manifest.owner.is_some()
     }
 
+    /// Whether another pageserver serves the tenant, as far as is known here.
+    pub(super) fn is_elsewhere(&self, manifest: &TenantManifest) -> bool {
+        matches!(self.standing(manifest), Standing::Elsewhere(_))
+    }
+
     /// Whether a manifest in memory may be out of date: its tenant is served by somebody else, who
     /// writes the next one.
     pub(super) fn may_be_old(&self, manifest: &TenantManifest) -> bool {

@@ -56,18 +56,98 @@ pub struct BranchUsage {
 }
 
 impl Tenants {
-    /// The usage of up to `count` tenants, by name, from the first after `after` on.
-    pub async fn usage(&self, after: &str, count: usize) -> Result<Vec<TenantUsage>, Error> {
-        let names = self.names.list(TenantKind::Tenant).await?;
-        let first = names.partition_point(|name| name.as_str() <= after);
-        let of_one = async |name: String| match self.usage_of(&name).await {
-            // Deleted between the two requests, or in the middle of its deletion.
+    /// The usage of up to `count` tenants, by name, from the first after `after` on; and the last name
+    /// that was looked at, where there are more.
+    pub async fn usage(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<(Vec<TenantUsage>, Option<String>), Error> {
+        let (names, next) = self.page(after, count).await?;
+        let page = stream::iter(names).map(|name| self.usage_if_there(name));
+        let found: Vec<_> = page.buffered(LIST_CONCURRENCY).try_collect().await?;
+        Ok((found.into_iter().flatten().collect(), next))
+    }
+
+    /// The same of `count` tenants, but for those that another pageserver serves: of these it knows
+    /// what was so once. Neither is one there whose usage cannot be read: the others are told.
+    pub async fn usage_of_served(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<(Vec<TenantUsage>, Option<String>), Error> {
+        let (names, next) = self.page(after, count).await?;
+        Ok((self.usage_of_some(names, false).await?, next))
+    }
+
+    /// The same of these tenants. With `measure`, timelines in memory are as large as they are now.
+    pub async fn usage_of_some(
+        &self,
+        names: Vec<String>,
+        measure: bool,
+    ) -> Result<Vec<TenantUsage>, Error> {
+        let of_one = async |name: String| {
+            let manifest = match self.find(TenantKind::Tenant, &name).await {
+                Ok(manifest) if self.is_elsewhere(&manifest) => return None,
+                Ok(manifest) => manifest,
+                Err(Error::NotFound(_)) => return None,
+                Err(error) => {
+                    tracing::warn!(tenant = name, %error, "a tenant's usage is not known");
+                    return None;
+                }
+            };
+            if measure {
+                self.measure_loaded(&manifest).await;
+            }
+            let usage = self.usage_if_there(name.clone()).await;
+            let failed = |error: &Error| {
+                tracing::warn!(tenant = name, %error, "a tenant's usage is not known");
+            };
+            usage.inspect_err(failed).ok().flatten()
+        };
+        let some = stream::iter(names).map(of_one).buffered(LIST_CONCURRENCY);
+        Ok(some.filter_map(async |usage| usage).collect().await)
+    }
+
+    async fn page(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<(Vec<String>, Option<String>), Error> {
+        let mut names = self.names.list(TenantKind::Tenant).await?;
+        names.drain(..names.partition_point(|name| name.as_str() <= after));
+        let there_are_more = names.len() > count;
+        names.truncate(count);
+        let next = names.last().filter(|_| there_are_more).cloned();
+        Ok((names, next))
+    }
+
+    /// `None` where it was deleted meanwhile, or is being deleted.
+    async fn usage_if_there(&self, name: String) -> Result<Option<TenantUsage>, Error> {
+        match self.usage_of(&name).await {
             Err(Error::NotFound(_)) => Ok(None),
             usage => usage.map(Some),
-        };
-        let page = stream::iter(names.into_iter().skip(first).take(count)).map(of_one);
-        let found: Vec<_> = page.buffered(LIST_CONCURRENCY).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
+        }
+    }
+
+    /// Takes note of how large a tenant's timelines are that are in memory.
+    async fn measure_loaded(&self, manifest: &TenantManifest) {
+        for branch in &manifest.branches {
+            let Some(timeline) = self.if_loaded(manifest.timeline(branch.timeline)) else {
+                continue;
+            };
+            let (id, lsn) = (timeline.id(), timeline.last_record_lsn());
+            let measured = async {
+                self.meter(id).await?;
+                timeline.logical_size(lsn).await
+            };
+            match measured.await {
+                Ok(bytes) => self.engine.meters.note_measured(id, LogicalSize { lsn, bytes }),
+                Err(error) => {
+                    tracing::debug!(timeline = %id, %error, "its size is as it was");
+                }
+            }
+        }
     }
 
     /// The usage of the tenant of this name or id.

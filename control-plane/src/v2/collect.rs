@@ -1,0 +1,295 @@
+//! What projects use is collected: how long computes ran and what clients were sent from this process,
+//! what was written and is held from the pageservers.
+//!
+//! - Time and transfer are written to the catalog every second that there is some: what a control plane
+//!   used that is killed since then is not counted, and nothing is counted twice.
+//! - The pageservers' meters go on without us. Those of projects whose computes run, or did until a
+//!   minute ago, are asked for every two seconds; all every five minutes.
+//! - Each pageserver is asked for the tenants that it serves, in lists.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{context::Context, error::ApiError, time::now};
+use crate::{
+    PageserverAt,
+    catalog::{
+        self, Time,
+        consumption::{self, Hour, Reading, Sizes, Used},
+        projects,
+    },
+    endpoints::Taken,
+    metering::{
+        period::{by_hour, hour_of},
+        quota::{Meter, Quota},
+    },
+};
+
+/// How often time and transfer are written down.
+const EVERY: Duration = Duration::from_secs(1);
+/// How often the meters of projects in use are read.
+const READ_EVERY: Duration = Duration::from_secs(2);
+/// How long after its last use a project's meters are read so often.
+const IN_USE: Duration = Duration::from_secs(60);
+/// How often the meters of all projects are read.
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
+/// Tenants of one list, and readings of one write.
+const PAGE: usize = 256;
+/// The longest that a pageserver may take for a list.
+const LIST_MAX: Duration = Duration::from_secs(30);
+/// How long hours are kept: 400 days.
+const HOURS_KEPT: Hour = 400 * 24;
+
+/// `POST /v1/usage` and `GET /v1/usage` of a pageserver.
+#[derive(Deserialize)]
+struct UsageList {
+    tenants: Vec<TenantUsage>,
+    /// Where a page ends; all that follows is in no page where it is absent.
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TenantUsage {
+    name: String,
+    total: Usage,
+    branches: Vec<BranchUsage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    logical_size_bytes: u64,
+    stored_bytes: u64,
+    wal_written_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct BranchUsage {
+    name: String,
+    logical_size_bytes: u64,
+}
+
+impl From<TenantUsage> for (String, Reading) {
+    fn from(usage: TenantUsage) -> (String, Reading) {
+        let held = usage.branches.into_iter();
+        let reading = Reading {
+            written_bytes: Some(usage.total.wal_written_bytes),
+            sizes: Sizes {
+                logical_bytes: usage.total.logical_size_bytes,
+                stored_bytes: usage.total.stored_bytes,
+            },
+            held_bytes: held.map(|branch| (branch.name, branch.logical_size_bytes)).collect(),
+        };
+        (usage.name, reading)
+    }
+}
+
+/// What was used and is not written down yet, and when what was looked at.
+#[derive(Default)]
+struct Collector {
+    pending: BTreeMap<(String, Hour), Used>,
+    /// When each project was last in use, of those whose meters are read often.
+    in_use: HashMap<String, Instant>,
+    read_at: Option<Instant>,
+    swept_at: Option<Instant>,
+    pruned_in: Hour,
+}
+
+/// Collects until it is told to stop; then what is left of this process' own, by which time no compute
+/// runs.
+pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let mut collector = Collector::default();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stop.cancelled() => break,
+        }
+        if let Err(error) = collector.round(&context).await {
+            tracing::warn!(error = error.message, "what projects use is collected later");
+        }
+    }
+    collector.take(&context, Instant::now(), now());
+    if let Err(error) = collector.write(&context).await {
+        tracing::error!(error = error.message, "what projects used last is not counted");
+    }
+}
+
+fn is_due(last: Option<Instant>, every: Duration, at: Instant) -> bool {
+    last.is_none_or(|last| at.saturating_duration_since(last) >= every)
+}
+
+impl Collector {
+    async fn round(&mut self, context: &Context) -> Result<(), ApiError> {
+        let at = Instant::now();
+        self.take(context, at, now());
+        let written = self.write(context).await;
+        let mut outcomes = vec![written];
+        if is_due(self.swept_at, SWEEP_EVERY, at) {
+            self.swept_at = Some(at);
+            outcomes.push(sweep(context).await);
+        }
+        if is_due(self.read_at, READ_EVERY, at) {
+            self.read_at = Some(at);
+            self.in_use.retain(|_, last| at.saturating_duration_since(*last) < IN_USE);
+            outcomes.push(read_in_use(context, self.in_use.keys().cloned().collect()).await);
+        }
+        outcomes.push(self.prune(context).await);
+        outcomes.into_iter().collect()
+    }
+
+    /// Takes over what computes and the proxy did since the last time.
+    fn take(&mut self, context: &Context, at: Instant, now: Time) {
+        for Taken { tenant, spells, sent_bytes } in context.endpoints.take_activity(at) {
+            for spell in spells {
+                let ago = at.saturating_duration_since(spell.from).as_micros() as Time;
+                for (hour, active_us) in by_hour(now - ago, spell.lasts_us) {
+                    let compute_mcu_us = active_us * u64::from(spell.milli_cu);
+                    let used = Used { active_us, compute_mcu_us, ..Used::default() };
+                    *self.pending.entry((tenant.clone(), hour)).or_default() += used;
+                }
+            }
+            if sent_bytes > 0 {
+                let used = Used { transfer_bytes: sent_bytes, ..Used::default() };
+                *self.pending.entry((tenant.clone(), hour_of(now))).or_default() += used;
+            }
+            self.in_use.insert(tenant, at);
+        }
+    }
+
+    /// Writes that down; what cannot be written now is kept.
+    async fn write(&mut self, context: &Context) -> Result<(), ApiError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pending = self.pending.clone();
+        let written = context.catalog.write(move |catalog| {
+            for ((project, hour), used) in pending {
+                // Tenants that are no projects have nobody to whom it is counted.
+                if projects::find(catalog, &project)?.is_some() {
+                    consumption::add(catalog, &project, hour, used)?;
+                }
+            }
+            Ok(())
+        });
+        written.await?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    async fn prune(&mut self, context: &Context) -> Result<(), ApiError> {
+        let hour = hour_of(now());
+        if hour == self.pruned_in {
+            return Ok(());
+        }
+        self.pruned_in = hour;
+        let before = hour - HOURS_KEPT;
+        Ok(context.catalog.write(move |catalog| consumption::prune(catalog, before)).await?)
+    }
+}
+
+/// Reads the meters of these projects.
+async fn read_in_use(context: &Context, projects: Vec<String>) -> Result<(), ApiError> {
+    // How large what is in memory is costs a pageserver work: only where it may end something.
+    let read = context.catalog.read(move |catalog| {
+        let (mut measured, mut others) = (Vec::new(), Vec::new());
+        for id in projects {
+            let Some(project) = projects::find(catalog, &id)? else { continue };
+            let quota = Quota::of_settings(&project.settings).unwrap_or_default();
+            let of = if quota.bounds(Meter::LogicalSize) { &mut measured } else { &mut others };
+            of.push(id);
+        }
+        Ok([(measured, true), (others, false)])
+    });
+    for (names, measure) in read.await? {
+        for names in names.chunks(PAGE) {
+            let body = json!({ "tenants": names, "measure": measure });
+            let ask = async |at: &PageserverAt| {
+                let pageservers = context.endpoints.pageservers();
+                let (path, body) = ("usage", Some(&body));
+                let asked = pageservers.ask_one(at.http, Method::POST, path, body, LIST_MAX);
+                asked.await.map(|list: UsageList| list.tenants)
+            };
+            let all = context.endpoints.pageservers().all();
+            note(context, join_all(all.iter().map(ask)).await).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the meters of all projects.
+async fn sweep(context: &Context) -> Result<(), ApiError> {
+    let pageservers = context.endpoints.pageservers();
+    let mut failure = None;
+    for at in pageservers.all() {
+        let mut after = String::new();
+        loop {
+            let path = format!("usage?served=true&limit={PAGE}&after={after}");
+            let body = None::<&()>;
+            let page = pageservers.ask_one(at.http, Method::GET, &path, body, LIST_MAX).await;
+            let page: UsageList = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    failure = Some(ApiError::from(error));
+                    break;
+                }
+            };
+            let next = page.next.clone();
+            note(context, vec![Ok(page.tenants)]).await?;
+            match next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Takes over what pageservers said. Those that did not answer are asked again.
+async fn note(
+    context: &Context,
+    answers: Vec<Result<Vec<TenantUsage>, crate::Error>>,
+) -> Result<(), ApiError> {
+    let mut failure = None;
+    for answer in answers {
+        match answer {
+            Ok(tenants) => take_over(context, tenants).await?,
+            Err(error) => failure = Some(ApiError::from(error)),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn take_over(context: &Context, tenants: Vec<TenantUsage>) -> Result<(), ApiError> {
+    let readings: Vec<(String, Reading)> = tenants.into_iter().map(Into::into).collect();
+    // Most say what they said before: the thread that writes has nothing to do with them.
+    let read = context.catalog.read(move |catalog| {
+        let mut changed = Vec::new();
+        for (project, reading) in readings {
+            let last = consumption::reading(catalog, &project)?;
+            let is_new = consumption::difference(last.as_ref(), reading.clone()).is_some();
+            if is_new && projects::find(catalog, &project)?.is_some() {
+                changed.push((project, reading));
+            }
+        }
+        Ok(changed)
+    });
+    let changed = read.await?;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let written = context.catalog.write(move |catalog| {
+        let hour = hour_of(now());
+        let mut changed = changed.into_iter();
+        changed
+            .try_for_each(|(project, reading)| consumption::read(catalog, &project, hour, reading))
+    });
+    Ok(written.await.map_err(|error: catalog::Error| error)?)
+}
