@@ -28,7 +28,7 @@ pub use roles::{
 };
 pub use usage::{QuotaArgs, UsageArgs};
 pub use verbs::{
-    ComputeVerb, HistoryArgs, ScrubArgs, SnapshotVerb, TemplateVerb, TenantBranchVerb,
+    ApiKeyVerb, ComputeVerb, HistoryArgs, ScrubArgs, SnapshotVerb, TemplateVerb, TenantBranchVerb,
     TenantPsqlArgs, TenantVerb,
 };
 
@@ -117,6 +117,9 @@ pub enum Command {
     ConnectionString(ConnectionStringArgs),
     /// Print what an endpoint's Postgres logged.
     Logs(LogsArgs),
+    /// API keys: who has one can do everything.
+    #[command(subcommand)]
+    ApiKey(ApiKeyVerb),
     /// Tenants: what a project is for the storage, with branches and computes of their own.
     #[command(subcommand)]
     Tenant(TenantVerb),
@@ -156,7 +159,16 @@ mod tests {
     fn every_command_for_projects_teaches_with_an_example_of_itself() {
         let mut found = 0;
         let cli = Cli::command();
-        for name in ["project", "branch", "endpoint", "role", "database", "operation"] {
+        for name in [
+            "project",
+            "branch",
+            "endpoint",
+            "role",
+            "database",
+            "operation",
+            "template",
+            "api-key",
+        ] {
             let command = cli.find_subcommand(name).expect("it is one");
             for verb in command.get_subcommands() {
                 let example = format!("offshoot {name} {}", verb.get_name());

@@ -93,7 +93,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Logs(args) => management::logs(&client()?, voice, args).await,
         Command::Tenant(verb) => verbs::tenant(&api, voice, verb).await,
         Command::Snapshot(verb) => verbs::snapshot(&api, voice, verb).await,
-        Command::Template(verb) => verbs::template(&api, voice, verb).await,
+        Command::Template(verb) => management::template(client, &api, voice, verb).await,
+        Command::ApiKey(verb) => management::api_key(&client()?, voice, verb).await,
         Command::Status => verbs::status(&api, voice).await,
         Command::Scrub(args) => verbs::scrub(voice, args).await,
     }

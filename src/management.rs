@@ -1,6 +1,7 @@
 //! Projects and all that belongs to them, on the command line: the management API's client. All that
 //! can be done is done by a running control plane; here it is said, and shown.
 
+mod api_key;
 mod branch;
 mod client;
 mod connect;
@@ -12,8 +13,10 @@ mod operation;
 mod progress;
 mod project;
 mod say;
+mod template;
 mod usage;
 
+pub use api_key::api_key;
 pub use branch::branch;
 pub use client::Client;
 pub use connect::{connection_string, psql};
@@ -22,3 +25,4 @@ pub use endpoint::endpoint;
 pub use logs::logs;
 pub use operation::operation;
 pub use project::project;
+pub use template::template;

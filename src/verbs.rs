@@ -13,7 +13,7 @@ pub use compute::compute;
 pub use scrub::scrub;
 pub use snapshot::snapshot;
 pub use status::status;
-pub use template::template;
+pub use template::import_template;
 pub use tenant::tenant;
 
 use serde_json::Value;

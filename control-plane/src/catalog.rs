@@ -23,6 +23,7 @@ pub mod rebuild;
 pub mod retries;
 pub mod roles;
 mod schema;
+pub mod templates;
 pub mod timelines;
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod roles;
 mod schema_dump;
 mod secrets;
 mod storage;
+mod templates;
 pub(crate) mod time;
 mod work;
 
@@ -226,6 +227,8 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .routes(routes!(endpoints::suspend))
         .routes(routes!(endpoints::restart))
         .routes(routes!(logs::show))
+        .routes(routes!(templates::list, templates::create))
+        .routes(routes!(templates::show, templates::delete))
         .split_for_parts();
     let description = Arc::new(description);
     router

@@ -18,14 +18,16 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::error::ApiError;
-use crate::{server::HeadSource, tenants::Tenants, wal_receiver::Receivers};
+use crate::{
+    server::HeadSource, template::publish::Publishing, tenants::Tenants, wal_receiver::Receivers,
+};
 
 /// The longest body.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -36,6 +38,7 @@ pub(crate) struct Api {
     pub tenants: Arc<Tenants>,
     pub receivers: Receivers,
     pub head: Arc<dyn HeadSource>,
+    pub publishing: Publishing,
 }
 
 /// Serves the admin API until it is stopped.
@@ -68,8 +71,8 @@ fn router(api: Api) -> Router {
             &format!("{branch}/snapshots/{{snapshot}}"),
             get(snapshots::show).delete(snapshots::delete),
         )
-        .route("/v1/templates", get(templates::list).post(templates::import))
-        .route("/v1/templates/{template}", delete(templates::delete))
+        .route("/v1/templates", get(templates::list).post(templates::create))
+        .route("/v1/templates/{template}", get(templates::show).delete(templates::delete))
         .fallback(async |uri: Uri| {
             ApiError::not_found(format!("there is nothing at {}", uri.path()))
         })

@@ -68,8 +68,12 @@ impl Pageserver {
             stop: stop.clone(),
         };
         tasks.spawn(page_service.serve(page_listener));
-        let api =
-            Api { tenants: Arc::clone(&tenants), receivers: receivers.clone(), head: config.head };
+        let api = Api {
+            tenants: Arc::clone(&tenants),
+            receivers: receivers.clone(),
+            head: config.head,
+            publishing: Default::default(),
+        };
         tasks.spawn(http::serve(api, http_listener, stop.clone()));
         tasks.close();
         info!(%page_addr, %http_addr, "pageserver started");

@@ -8,6 +8,7 @@
 mod cluster;
 mod error;
 mod files;
+pub(crate) mod publish;
 
 use std::{fs, io::Read, path::Path};
 

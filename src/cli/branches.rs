@@ -119,6 +119,22 @@ Its id, name and endpoint stay. A running compute is started anew.")]
         #[arg(long, value_name = "NAME")]
         keep_as: Option<String>,
     },
+    /// Print the schema of a branch's database, as pg_dump has it.
+    #[command(after_help = "\
+Examples:
+  offshoot branch schema acme main --database app
+  offshoot branch schema acme main --database app --timestamp 2026-03-01T12:00:00Z > then.sql")]
+    Schema {
+        /// Which branch.
+        #[command(flatten)]
+        of: BranchArgs,
+        /// Which database; the branch's only one where none is said.
+        #[arg(long)]
+        database: Option<String>,
+        /// As of which moment; now where none is said.
+        #[command(flatten)]
+        moment: MomentArgs,
+    },
     /// Delete a branch. What was made of it lives on.
     #[command(after_help = "\
 Examples:

@@ -254,12 +254,62 @@ that is not served is refused, with the reason.")]
         #[arg(long, value_name = "DIR")]
         pgdata: PathBuf,
     },
+    /// Publish a moment of a project's branch as a template, without its roles' passwords.
+    #[command(after_help = "\
+Examples:
+  offshoot template create shop --project acme                        the default branch, as it is now
+  offshoot template create shop-2 --project acme --branch seed --lsn 0/1A2B3C8
+  offshoot project create zeta --template shop
+
+It is a copy: what happens to the project afterwards changes nothing of it. A new version is a template
+of another name; projects that were made of the old one stay as they are.")]
+    Create {
+        /// The template's name.
+        name: String,
+        /// The project, by name or id.
+        #[arg(long)]
+        project: String,
+        /// The branch, by name or id; the default one where none is said.
+        #[arg(long)]
+        branch: Option<String>,
+        /// The moment; the branch's head where none is said.
+        #[command(flatten)]
+        moment: super::MomentArgs,
+    },
     /// List all templates.
+    #[command(after_help = "Example:\n  offshoot template list")]
     List,
-    /// Delete a template that no tenant is made of any more.
+    /// Show one template, and how far it is where it is being made.
+    #[command(after_help = "Example:\n  offshoot template show shop")]
+    Show {
+        /// Its name or id.
+        template: String,
+    },
+    /// Delete a template that no project or tenant is made of.
+    #[command(after_help = "Example:\n  offshoot template delete shop")]
     Delete {
         /// Its name or id.
         template: String,
+    },
+}
+
+/// What can be done to API keys.
+#[derive(Subcommand)]
+pub enum ApiKeyVerb {
+    /// Make an API key. It is shown this once.
+    #[command(after_help = "Example:\n  offshoot api-key create deploy")]
+    Create {
+        /// What it is for.
+        name: String,
+    },
+    /// List the API keys, without themselves.
+    #[command(after_help = "Example:\n  offshoot api-key list")]
+    List,
+    /// Revoke an API key. It is refused from the next request on.
+    #[command(after_help = "Example:\n  offshoot api-key revoke 3")]
+    Revoke {
+        /// Its id: `offshoot api-key list` has it.
+        id: i64,
     },
 }
 

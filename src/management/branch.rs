@@ -14,7 +14,7 @@ use crate::{
     ask::confirm,
     cli::{BranchArgs, BranchVerb, ExpiryArgs, MomentArgs},
     failure::Failure,
-    output::say,
+    output::{self, say},
     verbs::{Voice, bytes, text},
 };
 
@@ -89,6 +89,20 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
             };
             restore(client, voice, (&project, &branch), &source, moment, keep_as).await
         }
+        BranchVerb::Schema { of, database, moment } => {
+            let (project, branch) = find(client, &of).await?;
+            let database = match database {
+                Some(database) => database,
+                None => only_database(client, &project, &branch).await?,
+            };
+            let mut query = vec![("db_name", database.as_str())];
+            query.extend(moment.lsn.as_deref().map(|lsn| ("lsn", lsn)));
+            query.extend(moment.timestamp.as_deref().map(|at| ("timestamp", at)));
+            let path = project.path(&["branches", &branch.id, "schema"]);
+            let shown = progress::during("dumping the schema", client.get(&path, &query)).await?;
+            answer(voice, &shown, |shown| output::text(&text(shown, "/sql")));
+            Ok(())
+        }
         BranchVerb::Delete { of, yes } => {
             let (project, branch) = find(client, &of).await?;
             if !yes {
@@ -102,6 +116,26 @@ pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(
                 say!("branch {} of {} is deleted", branch.name, project.name);
             })
             .await
+        }
+    }
+}
+
+async fn only_database(
+    client: &Client,
+    project: &Project,
+    branch: &Branch,
+) -> Result<String, Failure> {
+    let path = project.path(&["branches", &branch.id, "databases"]);
+    let all = client.all(&path, "databases", &[], None).await?;
+    match all.as_slice() {
+        [only] => Ok(text(only, "/name")),
+        _ => {
+            let names: Vec<_> = all.iter().map(|database| text(database, "/name")).collect();
+            Err(Failure::new(format!(
+                "say which database: --database, of {} has {}",
+                branch.name,
+                names.join(", ")
+            )))
         }
     }
 }

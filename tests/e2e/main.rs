@@ -5,6 +5,7 @@
 #[allow(dead_code, unused_imports, reason = "the benches use other parts of it")]
 mod harness;
 
+mod api_access;
 mod bad_input;
 mod branches;
 mod command_line;

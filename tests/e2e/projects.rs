@@ -24,10 +24,10 @@ pub struct Up {
 }
 
 /// How a command ended, and what it said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Up {
@@ -77,8 +77,28 @@ impl Up {
         Ok(())
     }
 
+    /// The folder of all its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The control plane's address.
+    pub fn control_plane(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// The management API's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The API key.
+    pub fn key(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(&self.key_file)?.trim().to_owned())
+    }
+
     /// What a command that must fail says, and its exit code.
-    fn refused(&self, arguments: &[&str]) -> anyhow::Result<(i32, String)> {
+    pub fn refused(&self, arguments: &[&str]) -> anyhow::Result<(i32, String)> {
         let Said { code, out, err } = self.run(arguments)?;
         ensure!(code != 0, "{arguments:?} was not refused: {out}");
         ensure!(out.is_empty(), "{arguments:?} failed, but printed {out}");
@@ -86,7 +106,8 @@ impl Up {
     }
 }
 
-fn outcome(command: &mut Command) -> anyhow::Result<Said> {
+/// How a command ended.
+pub fn outcome(command: &mut Command) -> anyhow::Result<Said> {
     for variable in ["OFFSHOOT_API_URL", "OFFSHOOT_API_KEY", "OFFSHOOT_API_KEY_FILE"] {
         command.env_remove(variable);
     }
@@ -96,7 +117,7 @@ fn outcome(command: &mut Command) -> anyhow::Result<Said> {
 }
 
 /// The rows of a table that have this word as a cell.
-fn rows<'t>(table: &'t str, cell: &str) -> Vec<&'t str> {
+pub fn rows<'t>(table: &'t str, cell: &str) -> Vec<&'t str> {
     table.lines().filter(|row| row.split_whitespace().any(|word| word == cell)).collect()
 }
 

@@ -19,6 +19,8 @@ pub enum Action {
     SuspendCompute,
     /// Roles, databases or settings change.
     ApplyConfig,
+    /// A moment of a branch becomes a template.
+    PublishTemplate,
 }
 
 /// How far an operation is.
@@ -46,6 +48,7 @@ impl Action {
             Action::StartCompute => "start_compute",
             Action::SuspendCompute => "suspend_compute",
             Action::ApplyConfig => "apply_config",
+            Action::PublishTemplate => "publish_template",
         }
     }
 }
@@ -203,7 +206,7 @@ pub fn end_all(
 pub fn end_after_crash(catalog: &Connection, now: Time) -> Result<(), Error> {
     let lost = "the control plane ended before it was done";
     let ends = [
-        ("'start_compute'", "failed", Some(lost)),
+        ("'start_compute', 'publish_template'", "failed", Some(lost)),
         ("'suspend_compute', 'apply_config', 'delete_timeline'", "finished", None),
     ];
     for (actions, status, error) in ends {

@@ -1,4 +1,4 @@
--- What version 2 of the catalog has besides: what projects use.
+-- What version 2 of the catalog has besides: what projects use, and templates.
 
 CREATE TABLE consumption (
     project TEXT NOT NULL,
@@ -19,3 +19,13 @@ CREATE TABLE meters (
     stored_bytes INTEGER NOT NULL,
     held_bytes TEXT NOT NULL
 ) WITHOUT ROWID;
+
+CREATE TABLE templates (
+    name TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX projects_by_template ON projects (template) WHERE template IS NOT NULL;

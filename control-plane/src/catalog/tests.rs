@@ -10,6 +10,7 @@ use super::{
     projects::{Listed, Project},
     rebuild::{Tenant, TenantTimeline},
     roles::{Change, Role, Seen},
+    templates::Template,
     timelines::{Moment, State, Timeline},
     *,
 };
@@ -399,7 +400,10 @@ async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyho
     drop(catalog);
     let path = folder.path().join("catalog");
     let old = Connection::open(&path)?;
-    old.execute_batch("DROP TABLE consumption; DROP TABLE meters; PRAGMA user_version = 1")?;
+    old.execute_batch(
+        "DROP TABLE consumption; DROP TABLE meters; DROP TABLE templates; \
+         DROP INDEX projects_by_template; PRAGMA user_version = 1",
+    )?;
     drop(old);
     for _ in 0..2 {
         let (catalog, is_new) = Catalog::open(&path)?;
@@ -409,4 +413,54 @@ async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyho
         assert!(catalog.read(|catalog| projects::find(catalog, "p")).await?.is_some());
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_goes_only_where_no_project_uses_it_and_one_that_goes_is_not_used()
+-> anyhow::Result<()> {
+    let (_folder, catalog) = open()?;
+    let write = |catalog: &Connection| {
+        let template = |name: &str| Template {
+            name: name.to_owned(),
+            project: "p".to_owned(),
+            branch: "br-p".to_owned(),
+            operation: "o".to_owned(),
+            is_making: true,
+            created_at: NOW,
+        };
+        for name in ["shop", "other"] {
+            templates::insert(catalog, &template(name))?;
+            assert!(matches!(templates::insert(catalog, &template(name)), Err(Error::Exists(_))));
+            let early = templates::begin_removal(catalog, [name, "id"], NOW);
+            assert!(matches!(early, Err(Error::Exists(_))), "{early:?}");
+        }
+        templates::set_made(catalog, "shop")?;
+        projects::insert(catalog, &Project { template: Some("shop".to_owned()), ..project("a") })?;
+        projects::insert(catalog, &Project { template: Some("id".to_owned()), ..project("b") })?;
+        for (names, user) in [(["shop", "none"], "a"), (["none", "id"], "b")] {
+            let used = templates::begin_removal(catalog, names, NOW).expect_err("it is used");
+            assert!(used.to_string().contains(&format!("projects {user}")), "{used}");
+        }
+        // One that can be recovered uses it still.
+        let deleted = Project { deleted_at: Some(NOW), ..projects::get(catalog, "a")? };
+        projects::update(catalog, &deleted)?;
+        assert!(templates::begin_removal(catalog, ["shop", "id"], NOW).is_err());
+        projects::remove(catalog, "a")?;
+        projects::remove(catalog, "b")?;
+        templates::begin_removal(catalog, ["shop", "id"], NOW)?;
+        assert!(templates::refuse_going(catalog, "shop").is_err());
+        assert!(templates::refuse_going(catalog, "id").is_err());
+        assert_eq!(templates::find(catalog, "shop")?, None);
+        // The pageserver refused.
+        templates::end_removal(catalog, ["shop", "id"])?;
+        templates::refuse_going(catalog, "shop")?;
+        templates::refuse_going(catalog, "id")?;
+        assert!(templates::find(catalog, "shop")?.is_some());
+        templates::begin_removal(catalog, ["shop", "id"], NOW)?;
+        templates::end_after_crash(catalog)?;
+        let left: Vec<_> = templates::list(catalog)?.into_iter().map(|it| it.name).collect();
+        assert_eq!(left, ["shop"], "what was being made is forgotten");
+        templates::refuse_going(catalog, "shop")
+    };
+    Ok(catalog.write(write).await?)
 }

@@ -28,12 +28,12 @@ pub struct Operation {
     /// Its endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_id: Option<String>,
-    /// `create_timeline`, `create_branch`, `delete_timeline`, `start_compute`, `suspend_compute`
-    /// or `apply_config`.
+    /// `create_timeline`, `create_branch`, `delete_timeline`, `start_compute`, `suspend_compute`,
+    /// `apply_config` or `publish_template`.
     pub action: String,
     /// `scheduling`, `running`, `finished`, `failed` or `skipped`.
     pub status: String,
-    /// Why it failed.
+    /// Why it failed; of a `suspend_compute`, which quota it is because of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How often it failed.

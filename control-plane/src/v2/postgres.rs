@@ -12,6 +12,20 @@ const SUPERUSER: &str = "postgres";
 const MAINTENANCE: &str = "postgres";
 /// What a template's role and database are called.
 const TEMPLATE_NAME: &str = "app";
+/// What removes secrets from a database: each statement by itself, as `VACUUM` wants it.
+const SECRETS_OF_A_DATABASE: [&str; 4] = [
+    "UPDATE pg_user_mapping SET umoptions = NULL WHERE umoptions IS NOT NULL",
+    "DELETE FROM pg_statistic WHERE starelid IN ('pg_authid'::regclass, \
+     'pg_subscription'::regclass, 'pg_user_mapping'::regclass)",
+    "VACUUM FULL pg_user_mapping",
+    "VACUUM FULL pg_statistic",
+];
+/// And from what all databases share.
+const SECRETS_OF_ALL: [&str; 3] = [
+    "UPDATE pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL",
+    "VACUUM FULL pg_authid",
+    "VACUUM FULL pg_subscription",
+];
 /// How long a connection may take.
 const CONNECT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -117,6 +131,43 @@ impl Postgres<'_> {
                 Ok(client.batch_execute(&sql).await?)
             }
         }
+    }
+
+    /// Removes what lets people in, here and elsewhere: passwords of roles, options of user mappings,
+    /// subscriptions with their connection strings, and what statistics know of these. The tables that
+    /// held them are written anew, so that no old row version is left in a page. Nobody else may work in
+    /// this Postgres: what another transaction could still see stays.
+    pub(super) async fn remove_secrets(&self) -> Result<(), SqlError> {
+        let client = self.connect(MAINTENANCE).await?;
+        let prepared = "SELECT gid FROM pg_prepared_xacts LIMIT 1";
+        if let Some(row) = client.query_opt(prepared, &[]).await? {
+            let gid: String = row.get(0);
+            return Err(SqlError::Refused(format!(
+                "there is a prepared transaction then, {gid:?}: end it, and publish a later moment"
+            )));
+        }
+        let sql = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY oid";
+        let subscriptions = "SELECT subname::text FROM pg_subscription WHERE subdbid = \
+                             (SELECT oid FROM pg_database WHERE datname = current_database())";
+        for row in client.query(sql, &[]).await? {
+            let client = self.connect(row.get(0)).await?;
+            for row in client.query(subscriptions, &[]).await? {
+                let name = identifier(row.get(0));
+                let detach = format!(
+                    "ALTER SUBSCRIPTION {name} DISABLE; \
+                     ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
+                );
+                client.batch_execute(&detach).await?;
+                client.batch_execute(&format!("DROP SUBSCRIPTION {name}")).await?;
+            }
+            for statement in SECRETS_OF_A_DATABASE {
+                client.batch_execute(statement).await?;
+            }
+        }
+        for statement in SECRETS_OF_ALL {
+            client.batch_execute(statement).await?;
+        }
+        Ok(())
     }
 
     /// Drops a role. What it owned in any database is the superuser's, and what it was granted is

@@ -34,7 +34,7 @@ use crate::catalog::{
     projects::{self, Listed, Project},
     retries,
     roles::{self, Change},
-    timelines,
+    templates, timelines,
 };
 
 /// How much history is kept where nothing is said: a week.
@@ -244,6 +244,9 @@ fn insert(
             return Ok(earlier);
         }
         retries::keep(catalog, key, request, &project.id, now)?;
+    }
+    if let Some(template) = &project.template {
+        templates::refuse_going(catalog, template)?;
     }
     projects::insert(catalog, &project)?;
     let timeline = timelines::Timeline {

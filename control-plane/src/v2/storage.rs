@@ -11,6 +11,9 @@ use crate::{ErrorBody, catalog::timelines::Moment};
 /// The slowest answer: a branch at the head of a timeline that ingest is behind of.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
+/// The slowest copy of a database.
+const PUBLISH_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// How often a request follows a tenant from one pageserver to another.
 const HOPS_MAX: u32 = 4;
 
@@ -71,6 +74,18 @@ pub(crate) struct Ancestor {
     pub name: String,
 }
 
+/// A template; without an id one that is being published.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct StoredTemplate {
+    pub name: String,
+    pub id: Option<String>,
+    pub lsn: Option<String>,
+    pub created_at: Option<String>,
+    pub logical_size_bytes: Option<u64>,
+    pub copied_bytes: Option<u64>,
+    pub stored_bytes: Option<u64>,
+}
+
 impl Storage {
     /// A client; no connection is made yet.
     pub(crate) fn new(address: SocketAddr) -> Storage {
@@ -114,12 +129,51 @@ impl Storage {
         Ok(tenants.tenants)
     }
 
-    /// Whether there is a template of this name or id.
+    /// Whether projects can be made of a template of this name or id.
     pub(crate) async fn has_template(&self, template: &str) -> Result<bool, StorageError> {
-        let templates: Value = self.ask(Method::GET, "templates", None).await?;
-        let templates = templates["templates"].as_array();
-        let is_it = |known: &Value| known["name"] == template || known["id"] == template;
-        Ok(templates.is_some_and(|templates| templates.iter().any(is_it)))
+        Ok(self.template(template).await?.is_some_and(|stored| stored.id.is_some()))
+    }
+
+    /// The template of this name or id, also one that is being published.
+    pub(crate) async fn template(
+        &self,
+        template: &str,
+    ) -> Result<Option<StoredTemplate>, StorageError> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if template.is_empty() || !template.bytes().all(is_word) {
+            return Ok(None);
+        }
+        match self.ask(Method::GET, &format!("templates/{template}"), None).await {
+            Err(StorageError::NotFound(_)) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// All templates.
+    pub(crate) async fn templates(&self) -> Result<Vec<StoredTemplate>, StorageError> {
+        #[derive(Deserialize)]
+        struct Templates {
+            templates: Vec<StoredTemplate>,
+        }
+        let templates: Templates = self.ask(Method::GET, "templates", None).await?;
+        Ok(templates.templates)
+    }
+
+    /// Has a template made of a timeline's head, and waits until it is whole.
+    pub(crate) async fn publish_template(
+        &self,
+        template: &str,
+        tenant: &str,
+        timeline: &str,
+    ) -> Result<(), StorageError> {
+        let body = json!({ "name": template, "from": { "tenant": tenant, "branch": timeline } });
+        let asked = self.ask_for(PUBLISH_MAX, Method::POST, "templates", Some(body));
+        asked.await.map(|_: Value| ())
+    }
+
+    /// Deletes a template that nothing is made of.
+    pub(crate) async fn delete_template(&self, template: &str) -> Result<(), StorageError> {
+        self.delete(&format!("templates/{template}")).await
     }
 
     /// Deletes a tenant; one that is not there is deleted.
@@ -187,6 +241,16 @@ impl Storage {
         path: &str,
         body: Option<Value>,
     ) -> Result<T, StorageError> {
+        self.ask_for(ANSWER_MAX, method, path, body).await
+    }
+
+    async fn ask_for<T: for<'de> Deserialize<'de>>(
+        &self,
+        longest: Duration,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<T, StorageError> {
         let unreachable = |error: reqwest::Error| {
             StorageError::Unavailable(format!(
                 "the pageserver at {} cannot be asked: {error}",
@@ -200,7 +264,7 @@ impl Storage {
             if let Some(body) = &body {
                 request = request.json(body);
             }
-            let response = request.timeout(ANSWER_MAX).send().await.map_err(unreachable)?;
+            let response = request.timeout(longest).send().await.map_err(unreachable)?;
             let status = response.status();
             let bytes = response.bytes().await.map_err(unreachable)?;
             if status != StatusCode::MISDIRECTED_REQUEST || hops == HOPS_MAX {

@@ -19,7 +19,7 @@ use super::{
 use crate::catalog::{
     Catalog, Time, branches as branch_rows,
     operations::{self, Action, Status},
-    projects, rebuild, retries, timelines,
+    projects, rebuild, retries, templates, timelines,
 };
 
 /// How often it looks without being woken, for what expires.
@@ -172,7 +172,11 @@ async fn expire_branches(context: &Context) -> Result<(), ApiError> {
 /// Puts right what an end in the middle left: before anything is served, when no compute runs.
 pub(super) async fn recover(context: &Context) -> Result<(), ApiError> {
     let under_way = context.catalog.read(timelines::under_way).await?;
-    context.catalog.write(|catalog| operations::end_after_crash(catalog, now())).await?;
+    let ended = context.catalog.write(|catalog| {
+        templates::end_after_crash(catalog)?;
+        operations::end_after_crash(catalog, now())
+    });
+    ended.await?;
     for (timeline, branch) in under_way {
         match branch {
             Some(branch) => finish_branch(context, &timeline, &branch).await?,

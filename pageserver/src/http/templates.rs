@@ -1,6 +1,6 @@
-//! Templates: import, list, delete.
+//! Templates: import, publish, list, delete.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::atomic::Ordering};
 
 use axum::{
     Json,
@@ -13,19 +13,30 @@ use serde_json::{Value, json};
 use super::{
     Api,
     error::ApiError,
+    moment::{Moment, MomentFields},
     request::{Body, check_name, to_the_end},
     timestamp,
 };
 use crate::{
-    template,
+    template::{self, publish::publish},
     tenants::{MAIN_BRANCH, Tenant},
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ImportTemplate {
+pub(super) struct NewTemplate {
     name: String,
-    pgdata: PathBuf,
+    pgdata: Option<PathBuf>,
+    from: Option<Source>,
+}
+
+/// What is published: a branch's head, where nothing else is said.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Source {
+    tenant: String,
+    branch: Option<String>,
+    at: Option<MomentFields>,
 }
 
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
@@ -36,19 +47,41 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, ApiError
     Ok(Json(json!({ "templates": templates })))
 }
 
-pub(super) async fn import(
+pub(super) async fn show(
     State(api): State<Api>,
-    Body(import): Body<ImportTemplate>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    check_name("template", &import.name)?;
-    if !import.pgdata.is_absolute() {
-        return Err(ApiError::bad_request("pgdata must be an absolute path"));
+    Path(template): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if let Some(progress) = api.publishing.of(&template) {
+        return Ok(Json(json!({
+            "name": template,
+            "logical_size_bytes": progress.logical_bytes.load(Ordering::Relaxed),
+            "copied_bytes": progress.done_bytes.load(Ordering::Relaxed),
+        })));
     }
-    let imported = to_the_end(async move {
-        let template = template::import(&api.tenants, &import.name, &import.pgdata).await?;
+    let template = api.tenants.template(&template).await?;
+    Ok(Json(api.describe_template(&template).await?))
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Body(new): Body<NewTemplate>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let NewTemplate { name, pgdata, from } = new;
+    check_name("template", &name)?;
+    let made = to_the_end(async move {
+        let template = match (pgdata, from) {
+            (Some(pgdata), None) if pgdata.is_absolute() => {
+                template::import(&api.tenants, &name, &pgdata).await?
+            }
+            (Some(_), None) => {
+                return Err(ApiError::bad_request("pgdata must be an absolute path"));
+            }
+            (None, Some(source)) => api.publish(&name, source).await?,
+            _ => return Err(ApiError::bad_request("one of pgdata and from was expected")),
+        };
         api.describe_template(&template).await
     });
-    Ok((StatusCode::CREATED, Json(imported.await?)))
+    Ok((StatusCode::CREATED, Json(made.await?)))
 }
 
 pub(super) async fn delete(
@@ -63,6 +96,16 @@ pub(super) async fn delete(
 }
 
 impl Api {
+    async fn publish(&self, name: &str, source: Source) -> Result<Tenant, ApiError> {
+        let moment = source.at.map_or(Ok(Moment::Head), MomentFields::moment)?;
+        let branch = source.branch.as_deref().unwrap_or(MAIN_BRANCH);
+        let branch = self.tenants.branch(&source.tenant, branch).await?;
+        let found = self.find(&branch, &moment).await?;
+        let from = self.tenants.template_source(branch.timeline.tenant, found.point).await?;
+        let (tenants, publishing) = (&self.tenants, &self.publishing);
+        Ok(publish(tenants, publishing, name, &found.timeline, from).await?)
+    }
+
     /// A template as answers show it.
     async fn describe_template(&self, template: &Tenant) -> Result<Value, ApiError> {
         let branch = template.branch(MAIN_BRANCH)?;

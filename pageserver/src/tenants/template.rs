@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{TenantId, TenantTimeline, TimelineId, TimelineOrigin};
+use protocol::{BranchPoint, TenantId, TenantTimeline, TimelineId, TimelineOrigin};
 
 use super::{
     MAIN_BRANCH, Tenant, Tenants,
@@ -41,6 +41,21 @@ pub struct TemplateSource {
 }
 
 impl Tenants {
+    /// What a template is made from that is a moment of a tenant's history.
+    pub async fn template_source(
+        &self,
+        tenant: TenantId,
+        point: BranchPoint,
+    ) -> Result<TemplateSource, Error> {
+        let manifest = self.manifest(tenant).await?;
+        // A tenant's timelines are all of one template, and so of one cluster.
+        let of_cluster = manifest.branches.first().map(|branch| branch.origin);
+        let of_cluster = of_cluster
+            .ok_or_else(|| Error::NotFound(format!("a branch of {:?}", manifest.name)))?;
+        let origin = TimelineOrigin { point, ..of_cluster };
+        Ok(TemplateSource { origin, checksums: manifest.checksums })
+    }
+
     /// Begins a template: all keys as of one LSN. Nothing is seen of it before
     /// [`TemplateWriter::finish`].
     pub async fn import_template(

@@ -1,0 +1,168 @@
+//! Templates that are being published or deleted, and where those came from that were published.
+//!
+//! The pageserver has the templates. What stands here keeps a template that is being deleted from
+//! being used, and takes one back that was being published when the process ended.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Error, Time, rows};
+
+/// How many of a template's projects are named.
+const NAMED_MAX: usize = 5;
+
+/// Where a template is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The pageserver may not have it yet.
+    Making,
+    /// The pageserver has it.
+    Made,
+    /// Nobody may use it any more.
+    Going,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Making => "making",
+            State::Made => "made",
+            State::Going => "going",
+        }
+    }
+}
+
+/// A template that was published here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its name.
+    pub name: String,
+    /// The project that it was made of.
+    pub project: String,
+    /// That project's branch.
+    pub branch: String,
+    /// The operation that makes it.
+    pub operation: String,
+    /// Whether it is being made.
+    pub is_making: bool,
+    /// When it was asked for.
+    pub created_at: Time,
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Template> {
+    Ok(Template {
+        name: row.get(0)?,
+        project: row.get(1)?,
+        branch: row.get(2)?,
+        operation: row.get(3)?,
+        is_making: row.get::<_, String>(4)? == State::Making.name(),
+        created_at: row.get(5)?,
+    })
+}
+
+/// Adds a template that is to be made.
+pub fn insert(catalog: &Connection, template: &Template) -> Result<(), Error> {
+    let Template { name, project, branch, operation, created_at, .. } = template;
+    if find(catalog, name)?.is_some() || is_going(catalog, name)? {
+        return Err(Error::Exists(format!(
+            "template {name:?} is there already: a template stays as it is, so give another version \
+             another name"
+        )));
+    }
+    let sql = "INSERT INTO templates (name, project, branch, operation, state, created_at) \
+               VALUES (?,?,?,?,?,?)";
+    let state = State::Making.name();
+    catalog
+        .prepare_cached(sql)?
+        .execute(params![name, project, branch, operation, state, created_at])?;
+    Ok(())
+}
+
+/// A template that was published here, and is not going.
+pub fn find(catalog: &Connection, name: &str) -> Result<Option<Template>, Error> {
+    let sql = "SELECT name, project, branch, operation, state, created_at FROM templates \
+               WHERE name = ? AND state <> 'going'";
+    Ok(catalog.prepare_cached(sql)?.query_row([name], from_row).optional()?)
+}
+
+/// All of them, by name.
+pub fn list(catalog: &Connection) -> Result<Vec<Template>, Error> {
+    let sql = "SELECT name, project, branch, operation, state, created_at FROM templates \
+               WHERE state <> 'going' ORDER BY name";
+    rows(catalog, sql, [], from_row)
+}
+
+/// Writes down that the pageserver has it.
+pub fn set_made(catalog: &Connection, name: &str) -> Result<(), Error> {
+    let sql = "UPDATE templates SET state = 'made' WHERE name = ?";
+    catalog.prepare_cached(sql)?.execute([name])?;
+    Ok(())
+}
+
+/// Forgets a template.
+pub fn remove(catalog: &Connection, name: &str) -> Result<(), Error> {
+    catalog.prepare_cached("DELETE FROM templates WHERE name = ?")?.execute([name])?;
+    Ok(())
+}
+
+/// Keeps a template from being used, that has one of two names, before it is deleted. Refused where a
+/// project is made of it, or can be recovered.
+pub fn begin_removal(catalog: &Connection, names: [&str; 2], now: Time) -> Result<(), Error> {
+    for name in names {
+        if find(catalog, name)?.is_some_and(|template| template.is_making) {
+            return Err(Error::Exists(format!("template {name:?} is being made: try again later")));
+        }
+        refuse_used(catalog, name)?;
+    }
+    for name in names {
+        let sql = "INSERT INTO templates (name, project, branch, operation, state, created_at) \
+                   VALUES (?1, '', '', '', ?2, ?3) ON CONFLICT DO UPDATE SET state = ?2";
+        catalog.prepare_cached(sql)?.execute(params![name, State::Going.name(), now])?;
+    }
+    Ok(())
+}
+
+/// Lets a template be used again whose removal was refused: what was known of it stays.
+pub fn end_removal(catalog: &Connection, names: [&str; 2]) -> Result<(), Error> {
+    for name in names {
+        let sql = "DELETE FROM templates WHERE name = ? AND project = ''";
+        catalog.prepare_cached(sql)?.execute([name])?;
+        set_made(catalog, name)?;
+    }
+    Ok(())
+}
+
+/// Refuses to use a template that is going.
+pub fn refuse_going(catalog: &Connection, name: &str) -> Result<(), Error> {
+    match is_going(catalog, name)? {
+        true => Err(Error::Refused(format!("template {name:?} is being deleted"))),
+        false => Ok(()),
+    }
+}
+
+fn is_going(catalog: &Connection, name: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM templates WHERE name = ? AND state = 'going'";
+    Ok(catalog.prepare_cached(sql)?.exists([name])?)
+}
+
+fn refuse_used(catalog: &Connection, template: &str) -> Result<(), Error> {
+    let sql = "SELECT id FROM projects WHERE template = ? ORDER BY id LIMIT ?";
+    let users = params![template, NAMED_MAX + 1];
+    let users: Vec<String> = rows(catalog, sql, users, |row| row.get(0))?;
+    if users.is_empty() {
+        return Ok(());
+    }
+    let named = users.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = if users.len() > NAMED_MAX { " and others" } else { "" };
+    Err(Error::Exists(format!(
+        "template {template:?} is used by the projects {named}{more}: it goes when they are gone, also \
+         those that can be recovered"
+    )))
+}
+
+/// After a crash: templates that were being made are forgotten, and those that were going may be used
+/// again where the pageserver has them still.
+pub fn end_after_crash(catalog: &Connection) -> Result<(), Error> {
+    catalog.execute("DELETE FROM templates WHERE state = 'making' OR project = ''", [])?;
+    catalog.execute("UPDATE templates SET state = 'made' WHERE state = 'going'", [])?;
+    Ok(())
+}
