@@ -192,7 +192,7 @@ fn server_settings(folder: &Path) -> Vec<String> {
     // The port only names the socket in the folder, through which clients come.
     let listen = SocketAddr::from(([127, 0, 0, 1], 5432));
     let mut settings =
-        compute_shim::postgres_command_line(&folder.join("data"), folder, listen, 0, &[]);
+        compute_shim::postgres_command_line(&folder.join("data"), folder, listen, &[], &[], &[]);
     // Its first two are the data directory, which pg_ctl gives.
     settings.drain(..2);
     let more = GENERATING.into_iter().chain(["listen_addresses="]);

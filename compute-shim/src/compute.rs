@@ -1,5 +1,6 @@
 //! A compute's whole life: from an empty folder to a running Postgres, and back to nothing mounted.
 
+mod moment;
 mod start;
 
 use std::{
@@ -32,6 +33,8 @@ const FENCE_TIME_MAX: Duration = Duration::from_secs(2);
 pub struct ComputeConfig {
     /// The timeline whose Postgres this is.
     pub timeline: TenantTimeline,
+    /// The record's end as of which it is read-only; `None` for one that goes on writing at the head.
+    pub at: Option<Lsn>,
     /// Where the page services listen: the tenant's first, and the others that it may go to.
     pub pageservers: Route,
     /// Where the safekeepers listen: all of them.
@@ -57,8 +60,8 @@ pub struct Ready {
     pub socket_folder: PathBuf,
     /// The postmaster's process.
     pub postmaster: u32,
-    /// The term that this compute won.
-    pub term: Term,
+    /// The term that this compute won; none of one that is read-only.
+    pub term: Option<Term>,
     /// The LSN that Postgres started from.
     pub start_lsn: Lsn,
     /// How long each stage of the start took, in order.
@@ -72,6 +75,8 @@ pub enum Exit {
     Stopped,
     /// A newer compute took the timeline over: Postgres was stopped at once.
     Fenced(String),
+    /// What it reads is given up: its moment is outside of the history that is kept.
+    Gone(String),
     /// Postgres ended by itself; its exit status and the end of its log.
     Postgres(String),
 }
@@ -82,7 +87,7 @@ impl Exit {
         match self {
             Exit::Stopped => 0,
             Exit::Fenced(_) => 3,
-            Exit::Postgres(_) => 1,
+            Exit::Gone(_) | Exit::Postgres(_) => 1,
         }
     }
 }
@@ -152,12 +157,18 @@ async fn serve(
     shutdown: &CancellationToken,
     ready: &mut Option<impl FnOnce(Ready)>,
 ) -> Result<Life, ShimError> {
+    let started = async {
+        match config.at {
+            Some(at) => moment::start(config, at, machine, folder, stages).await,
+            None => start::start(config, machine, folder, stages).await,
+        }
+    };
     let running = tokio::select! {
-        running = start::start(config, machine, folder, stages) => running?,
+        running = started => running?,
         () = shutdown.cancelled() => return Err(ShimError::Stopped),
     };
     tracing::info!(
-        timeline = %config.timeline, address = %machine.listen, term = %running.term,
+        timeline = %config.timeline, address = %machine.listen, term = ?running.term,
         lsn = %running.start_lsn, "compute ready"
     );
     if let Some(ready) = ready.take() {
@@ -171,27 +182,42 @@ async fn serve(
         });
     }
     let begun = Instant::now();
-    let exit = watch(&running, shutdown).await;
+    let exit = watch(config, &running, shutdown).await;
     let (crashed, lived) = (running.postmaster.crashed(), begun.elapsed());
     tracing::info!(timeline = %config.timeline, ?exit, "compute ending");
     match &exit {
         Exit::Stopped => running.stop(Stop::Fast).await?,
-        Exit::Fenced(_) | Exit::Postgres(_) => running.stop(Stop::Immediate).await?,
+        Exit::Fenced(_) | Exit::Gone(_) | Exit::Postgres(_) => {
+            running.stop(Stop::Immediate).await?
+        }
     }
     Ok(Life { exit, crashed, lived })
 }
 
 /// Waits for the first thing that ends a compute.
-async fn watch(running: &Running, shutdown: &CancellationToken) -> Exit {
+async fn watch(config: &ComputeConfig, running: &Running, shutdown: &CancellationToken) -> Exit {
+    let gone = async {
+        match config.at {
+            Some(at) => moment::keep(&running.pages, at).await,
+            None => std::future::pending().await,
+        }
+    };
     let fenced = async {
+        let superseded = async {
+            match &running.proposer {
+                Some(proposer) => proposer.fenced().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            fenced = running.proposer.fenced() => fenced.to_string(),
+            fenced = superseded => fenced.to_string(),
             why = running.pages.fenced() => why.to_string(),
         }
     };
     tokio::pin!(fenced);
     tokio::select! {
         why = &mut fenced => Exit::Fenced(why),
+        why = gone => Exit::Gone(why.to_string()),
         status = running.postmaster.ended() => match timeout(FENCE_TIME_MAX, fenced).await {
             // The fence's EIO ends Postgres by itself.
             Ok(why) => Exit::Fenced(why),

@@ -17,7 +17,8 @@ use crate::{Stages, endpoints::MILLI_CU_DEFAULT};
 pub struct StartRequest {
     /// The tenant, by name or id.
     pub tenant: String,
-    /// The branch, by name or id; `main` where none is said.
+    /// The branch, by name or id; `main` where none is said. With `@` and an LSN or a time behind it
+    /// the compute is read-only, as of that moment.
     #[serde(default = "main_branch")]
     pub branch: String,
     /// The port; the branch's last one, or a free one, where none is said.
@@ -70,12 +71,15 @@ pub enum State {
 pub struct Compute {
     /// The tenant's name.
     pub tenant: String,
-    /// The branch's name.
+    /// The branch's name; with `@LSN` where the compute is read-only as of a moment.
     pub branch: String,
     /// The tenant's id.
     pub tenant_id: TenantId,
     /// The timeline that the compute serves: another one after a restore of the branch.
     pub timeline_id: TimelineId,
+    /// The LSN as of which it is read-only; none of one that goes on at the branch's head.
+    #[serde(default)]
+    pub lsn: Option<String>,
     /// Where it is in its life.
     pub state: State,
     /// The address on which Postgres listens, and asks for a password by SCRAM.

@@ -9,7 +9,10 @@ use futures::{
 };
 use parking_lot::Mutex;
 
-use crate::{Awake, Directory, EndpointRef, Endpoints, Error, StartRequest};
+use crate::{
+    Awake, Directory, EndpointRef, Endpoints, Error, Settings, StartRequest,
+    catalog::timelines::Moment,
+};
 
 /// How often a compute is started for one client: it may be stopped again before the client is in.
 const STARTS_MAX: usize = 5;
@@ -35,7 +38,7 @@ impl Branches {
 
     /// The start that is under way, or a new one. It is carried to its end, also where nobody waits
     /// any more.
-    fn start(&self, endpoint: &EndpointRef) -> Start {
+    fn start(&self, endpoint: &EndpointRef, settings: Option<Settings>) -> Start {
         let mut starts = self.starts.lock();
         if let Some(start) = starts.get(endpoint) {
             return start.clone();
@@ -44,7 +47,7 @@ impl Branches {
             (self.endpoints.clone(), self.starts.clone(), endpoint.clone());
         let task = tokio::spawn(async move {
             let EndpointRef { tenant, branch } = key.clone();
-            let request = StartRequest::of(tenant, branch);
+            let request = StartRequest { settings, ..StartRequest::of(tenant, branch) };
             let started = endpoints.start(&request).await;
             under_way.lock().remove(&key);
             started.map(drop).map_err(Arc::new)
@@ -56,23 +59,41 @@ impl Branches {
     }
 }
 
+impl Branches {
+    /// Makes a compute run; with these settings, where it does not run and some are said.
+    pub(crate) async fn wake_with(
+        &self,
+        endpoint: &EndpointRef,
+        settings: Option<Settings>,
+    ) -> Result<Awake, Arc<Error>> {
+        for _ in 0..STARTS_MAX {
+            if let Some(awake) = self.endpoints.enter(&endpoint.tenant, &endpoint.branch) {
+                return Ok(awake);
+            }
+            self.start(endpoint, settings.clone()).await?;
+        }
+        Err(Arc::new(Error::Conflict(format!(
+            "the compute of {}/{} was stopped {STARTS_MAX} times before it could be connected to",
+            endpoint.tenant, endpoint.branch
+        ))))
+    }
+}
+
 #[async_trait]
 impl Directory for Branches {
     async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>> {
         Ok(parse(name))
     }
 
+    async fn at(&self, endpoint: &EndpointRef, moment: &Moment) -> Result<EndpointRef, Arc<Error>> {
+        let EndpointRef { tenant, branch } = endpoint;
+        let served = self.endpoints.pageservers().moment(tenant, branch, moment).await?;
+        // By the timeline's id: a restore gives the branch's name to another.
+        Ok(EndpointRef { tenant: tenant.clone(), branch: served.to_string() })
+    }
+
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {
-        for _ in 0..STARTS_MAX {
-            if let Some(awake) = self.endpoints.enter(&endpoint.tenant, &endpoint.branch) {
-                return Ok(awake);
-            }
-            self.start(endpoint).await?;
-        }
-        Err(Arc::new(Error::Conflict(format!(
-            "the compute of {}/{} was stopped {STARTS_MAX} times before it could be connected to",
-            endpoint.tenant, endpoint.branch
-        ))))
+        self.wake_with(endpoint, None).await
     }
 }
 

@@ -10,12 +10,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use protocol::{TenantId, TimelineId};
+use protocol::TenantId;
 
 use crate::{
     Compute, EndpointRef, Settings, State,
     activity::{Activity, Spell},
     child::{Child, Phase},
+    served::{self, Served},
     v2::encode,
 };
 
@@ -32,7 +33,7 @@ struct Now {
     tenant: String,
     branch: String,
     tenant_id: TenantId,
-    timeline_id: TimelineId,
+    served: Served,
     computes: PathBuf,
     host: std::net::IpAddr,
     port: u16,
@@ -62,9 +63,10 @@ impl Drop for Stay {
 /// What names an endpoint, and where it listens.
 pub(crate) struct Place {
     pub tenant: String,
+    /// The branch, and the moment of it where it is one: what the compute is called.
     pub branch: String,
     pub tenant_id: TenantId,
-    pub timeline_id: TimelineId,
+    pub served: Served,
     /// The folder of all computes' folders.
     pub computes: PathBuf,
     pub host: std::net::IpAddr,
@@ -73,7 +75,7 @@ pub(crate) struct Place {
 
 /// What its next compute is to be.
 pub(crate) struct Plan {
-    pub timeline_id: TimelineId,
+    pub served: Served,
     pub port: u16,
     pub settings: Settings,
     pub milli_cu: u32,
@@ -82,12 +84,12 @@ pub(crate) struct Plan {
 impl Endpoint {
     /// An endpoint without a compute.
     pub(crate) fn new(place: Place) -> Endpoint {
-        let Place { tenant, branch, tenant_id, timeline_id, computes, host, port } = place;
+        let Place { tenant, branch, tenant_id, served, computes, host, port } = place;
         let now = Now {
             tenant,
             branch,
             tenant_id,
-            timeline_id,
+            served,
             computes,
             host,
             port,
@@ -112,9 +114,14 @@ impl Endpoint {
         self.now.lock().settings.clone()
     }
 
-    /// The timeline that its compute serves, or served.
-    pub(crate) fn timeline_id(&self) -> TimelineId {
-        self.now.lock().timeline_id
+    /// What its compute serves, or served.
+    pub(crate) fn served(&self) -> Served {
+        self.now.lock().served.clone()
+    }
+
+    /// The tenant's id.
+    pub(crate) fn tenant_id(&self) -> TenantId {
+        self.now.lock().tenant_id
     }
 
     /// The compute, if it lives.
@@ -129,7 +136,7 @@ impl Endpoint {
         {
             let mut now = self.now.lock();
             now.settle();
-            now.timeline_id = plan.timeline_id;
+            now.served = plan.served;
             now.port = plan.port;
             now.settings = plan.settings;
             now.start_ms = None;
@@ -158,18 +165,34 @@ impl Endpoint {
     pub(crate) fn is_of(&self, tenant: &str, branch: &str) -> bool {
         let now = self.now.lock();
         (now.tenant == tenant || now.tenant_id.to_string() == tenant)
-            && (now.branch == branch || now.timeline_id.to_string() == branch)
+            && (now.branch == branch || now.served.to_string() == branch)
+    }
+
+    /// Whether it serves a moment of this branch, given by name or id.
+    pub(crate) fn is_moment_of(&self, tenant: &str, branch: &str) -> bool {
+        let now = self.now.lock();
+        let (name, moment) = served::split(&now.branch);
+        moment.is_some()
+            && (now.tenant == tenant || now.tenant_id.to_string() == tenant)
+            && (name == branch || now.served.timeline.to_string() == branch)
+    }
+
+    /// Whether it served a moment, and its compute has ended.
+    pub(crate) fn is_past_moment(&self) -> bool {
+        let now = self.now.lock();
+        let ended = |child: &Arc<Child>| matches!(child.phase(), Phase::Ended { .. });
+        now.served.at.is_some() && now.child.as_ref().is_some_and(ended)
     }
 
     /// Lets a client in, where the compute accepts connections and is not about to be stopped; its
-    /// port, and its timeline.
-    pub(crate) fn enter(self: &Arc<Endpoint>) -> Option<(u16, TimelineId, Stay)> {
+    /// port, and what it serves.
+    pub(crate) fn enter(self: &Arc<Endpoint>) -> Option<(u16, Served, Stay)> {
         let mut now = self.now.lock();
         if !now.is_ready() {
             return None;
         }
         now.clients += 1;
-        Some((now.port, now.timeline_id, Stay(self.clone())))
+        Some((now.port, now.served.clone(), Stay(self.clone())))
     }
 
     /// The tenant and branch that it is of.
@@ -178,10 +201,10 @@ impl Endpoint {
         EndpointRef { tenant: now.tenant.clone(), branch: now.branch.clone() }
     }
 
-    /// Its port and its timeline, where its compute has no client.
-    pub(crate) fn unused(&self) -> Option<(u16, TimelineId)> {
+    /// Its port and what it serves, where its compute has no client.
+    pub(crate) fn unused(&self) -> Option<(u16, Served)> {
         let now = self.now.lock();
-        now.is_quiet(Duration::ZERO).then_some((now.port, now.timeline_id))
+        now.is_quiet(Duration::ZERO).then_some((now.port, now.served.clone()))
     }
 
     /// Whether its compute has had no client and no other work for so long, as far as is known.
@@ -238,13 +261,14 @@ impl Endpoint {
                 (State::Stopped, None, Default::default())
             }
         };
-        let sockets = sockets(&now.computes, now.timeline_id);
+        let sockets = sockets(&now.computes, &now.served);
         let lives = matches!(state, State::Starting | State::Running | State::Stopping);
         Compute {
             tenant: now.tenant.clone(),
             branch: now.branch.clone(),
             tenant_id: now.tenant_id,
-            timeline_id: now.timeline_id,
+            timeline_id: now.served.timeline,
+            lsn: now.served.at.clone(),
             state,
             host: now.host,
             port: now.port,
@@ -276,15 +300,9 @@ impl Now {
     }
 }
 
-/// A compute's folder, called after half of its timeline's id: the path of the Unix socket in it must
-/// fit 107 bytes, and 64 random bits are unique enough on one machine.
-pub(crate) fn folder(computes: &Path, timeline: TimelineId) -> PathBuf {
-    computes.join(timeline.to_string().chars().take(16).collect::<String>())
-}
-
 /// The folder of a compute's Unix socket.
-pub(crate) fn sockets(computes: &Path, timeline: TimelineId) -> PathBuf {
-    folder(computes, timeline).join("socket")
+pub(crate) fn sockets(computes: &Path, served: &Served) -> PathBuf {
+    computes.join(served.folder_name()).join("socket")
 }
 
 /// How whoever may enter the folder of its socket connects to a compute, as the template's role to
@@ -304,10 +322,12 @@ mod tests {
     -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let host = "127.0.0.1".parse()?;
-        let (tenant_id, timeline_id) = ("1".repeat(32).parse()?, "2".repeat(32).parse()?);
+        let tenant_id = "1".repeat(32).parse()?;
+        let served = Served::head("2".repeat(32).parse()?);
         let (tenant, branch) = ("acme".to_owned(), "main".to_owned());
         let computes = folder.path().to_owned();
-        let place = Place { tenant, branch, tenant_id, timeline_id, computes, host, port: 1 };
+        let place =
+            Place { tenant, branch, tenant_id, served: served.clone(), computes, host, port: 1 };
         let endpoint = Arc::new(Endpoint::new(place));
         assert!(endpoint.enter().is_none(), "there is no compute");
 
@@ -318,7 +338,7 @@ mod tests {
             folder: folder.path().join("compute"),
             log: folder.path().join("log"),
         })?;
-        let plan = Plan { timeline_id, port: 1, settings: Settings::new(), milli_cu: 250 };
+        let plan = Plan { served, port: 1, settings: Settings::new(), milli_cu: 250 };
         let phase = endpoint.begin(plan, child, Instant::now()).await;
         assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
         assert!(endpoint.unused().is_some() && endpoint.is_quiet(Duration::ZERO));

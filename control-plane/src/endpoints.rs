@@ -10,13 +10,15 @@ use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 
 use crate::{
-    Addresses, Awake, Compute, Config, Error, StartRequest, Status, Way,
+    Addresses, Awake, Compute, Config, EndpointRef, Error, StartRequest, Status, Way,
     activity::Spell,
+    catalog::timelines::Moment,
     child::{self, Child, Phase, Spec},
     endpoint::{self, Endpoint, Place, Plan},
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
+    served::{self, Served},
 };
 
 /// The folder is passed through by the user that runs Postgres, and listed by root alone.
@@ -24,6 +26,10 @@ const FOLDER_MODE: u32 = 0o711;
 
 /// The size of a compute of which nothing else is said: a quarter of a compute unit.
 pub(crate) const MILLI_CU_DEFAULT: u32 = 250;
+
+/// For how many moments of its history a tenant may have computes at a time: any of its clients can ask
+/// for one.
+const MOMENTS_MAX: usize = 8;
 
 /// The endpoints, by tenant and branch. One is made by the first start of a compute, and is kept
 /// with its port until the process ends.
@@ -46,7 +52,8 @@ pub(crate) struct Taken {
     pub sent_bytes: u64,
 }
 
-/// A tenant, and the name of one of its branches: a restore changes the timeline behind it.
+/// A tenant, and the name of one of its branches: a restore changes the timeline behind it. Of a moment,
+/// what is served.
 type Key = (TenantId, String);
 
 impl Endpoints {
@@ -83,84 +90,140 @@ impl Endpoints {
 
     /// One endpoint.
     pub fn show(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
-        Ok(self.known(tenant, branch)?.1.view())
+        Ok(self.known(tenant, branch)?.view())
     }
 
     /// Starts a branch's compute, unless it runs already, and waits until it accepts connections.
     pub async fn start(&self, request: &StartRequest) -> Result<Compute, Error> {
         let asked = Instant::now();
-        let (tenant, branch) = self.pageserver.branch(&request.tenant, &request.branch).await?;
-        let endpoint = self.endpoint(&tenant, &branch, request.port)?;
-        let _turn = endpoint.turn.lock().await;
-        if let Some(child) = endpoint.living() {
-            if child.phase() != Phase::Ending {
-                return running_already(&endpoint, request.port);
+        let (name, moment) = served::split(&request.branch);
+        let (tenant, branch) = self.pageserver.branch(&request.tenant, name).await?;
+        let served = match moment.map(Moment::either) {
+            Some(moment) => {
+                let moment = moment.map_err(Error::Invalid)?;
+                self.pageserver.moment(&request.tenant, name, &moment).await?
             }
-            child.ended().await;
-        }
-        let plan = Plan {
-            timeline_id: branch.timeline_id,
-            port: request.port.unwrap_or_else(|| endpoint.port()),
-            settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
-            milli_cu: request.milli_cu,
+            None => Served::head(branch.timeline_id),
         };
-        self.begin(&endpoint, &tenant, &branch, plan, asked).await
+        loop {
+            let (key, endpoint) = self.endpoint(&tenant, &branch, &served, request.port)?;
+            let _turn = endpoint.turn.lock().await;
+            // One that serves a moment is forgotten with its compute, which may have been now.
+            if !self.is_known(&key, &endpoint) {
+                continue;
+            }
+            if let Some(child) = endpoint.living() {
+                if child.phase() != Phase::Ending {
+                    return running_already(&endpoint, request.port);
+                }
+                child.ended().await;
+            }
+            let plan = Plan {
+                served,
+                port: request.port.unwrap_or_else(|| endpoint.port()),
+                settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
+                milli_cu: request.milli_cu,
+            };
+            let is_moment = plan.served.at.is_some();
+            let begun = self.begin(&endpoint, plan, asked).await;
+            if begun.is_err() && is_moment {
+                // Nobody comes back for its port; what it said is kept for whoever looks.
+                self.remove(&endpoint);
+            }
+            return begun;
+        }
     }
 
     /// Stops a branch's compute, and waits until nothing of it is left. The port stays its own.
     pub async fn stop(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
-        let (_, endpoint) = self.known(tenant, branch)?;
+        let endpoint = self.known(tenant, branch)?;
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
+        if endpoint.served().at.is_some() {
+            self.drop_endpoint(&endpoint);
+        }
         Ok(endpoint.view())
     }
 
-    /// Stops a branch's compute, and forgets its port and what it said: the branch is about to be
-    /// deleted.
+    /// Stops a branch's compute, and those of its moments, and forgets their ports and what they said:
+    /// the branch is about to be deleted.
     pub async fn forget(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
-        let (key, endpoint) = self.known(tenant, branch)?;
+        for moment in self.moments_of(tenant, branch) {
+            let _turn = moment.turn.lock().await;
+            moment.end().await;
+            self.drop_endpoint(&moment);
+        }
+        let endpoint = self.known(tenant, branch)?;
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
-        self.all.lock().remove(&key);
-        if let Some(forgotten) = &mut *self.forgotten.lock() {
-            forgotten.push(endpoint.clone());
-        }
-        let log = self.log(endpoint.timeline_id());
+        self.drop_endpoint(&endpoint);
+        Ok(endpoint.view())
+    }
+
+    /// Forgets an endpoint whose compute has ended, by who has its turn: its port is free for others.
+    pub(crate) fn drop_endpoint(&self, endpoint: &Arc<Endpoint>) {
+        self.remove(endpoint);
+        let log = self.log(&endpoint.served());
         for log in [child::kept_log(&log), log] {
             // There may be none.
             let _absent = fs::remove_file(log);
         }
-        Ok(endpoint.view())
+    }
+
+    /// Takes an endpoint out; what it did is still to be taken note of.
+    fn remove(&self, endpoint: &Arc<Endpoint>) {
+        self.all.lock().retain(|_, known| !Arc::ptr_eq(known, endpoint));
+        if let Some(forgotten) = &mut *self.forgotten.lock() {
+            forgotten.push(endpoint.clone());
+        }
+    }
+
+    /// Forgets the endpoints of moments whose computes have ended by themselves.
+    pub(crate) fn drop_ended_moments(&self) {
+        let all: Vec<_> = self.all.lock().values().cloned().collect();
+        for endpoint in all.into_iter().filter(|endpoint| endpoint.is_past_moment()) {
+            // Whoever has its turn starts it again.
+            let Ok(_turn) = endpoint.turn.try_lock() else { continue };
+            if endpoint.is_past_moment() {
+                self.remove(&endpoint);
+            }
+        }
+    }
+
+    /// The endpoints that serve moments of a branch.
+    fn moments_of(&self, tenant: &str, branch: &str) -> Vec<Arc<Endpoint>> {
+        let all = self.all.lock();
+        let is_one = |endpoint: &&Arc<Endpoint>| endpoint.is_moment_of(tenant, branch);
+        all.values().filter(is_one).cloned().collect()
     }
 
     /// Starts a branch's compute anew where it runs on a timeline that the branch no longer stands
     /// for, as after a restore; on the same port. `None` where no compute of it runs.
     pub async fn follow(&self, tenant: &str, branch: &str) -> Result<Option<Compute>, Error> {
         let asked = Instant::now();
-        let (tenant, branch) = self.pageserver.branch(tenant, branch).await?;
-        let key = (branch.tenant_id, branch.name.clone());
-        let endpoint = self.all.lock().get(&key).cloned();
+        let (_, branch) = self.pageserver.branch(tenant, branch).await?;
+        let endpoint = self.all.lock().get(&head_key(&branch)).cloned();
         let Some(endpoint) = endpoint else { return Ok(None) };
         let _turn = endpoint.turn.lock().await;
         if endpoint.living().is_none() {
             return Ok(None);
         }
-        if endpoint.timeline_id() == branch.timeline_id {
+        if endpoint.served().timeline == branch.timeline_id {
             return Ok(Some(endpoint.view()));
         }
         endpoint.end().await;
         let plan = Plan {
-            timeline_id: branch.timeline_id,
+            served: Served::head(branch.timeline_id),
             port: endpoint.port(),
             settings: endpoint.settings(),
             milli_cu: MILLI_CU_DEFAULT,
         };
-        self.begin(&endpoint, &tenant, &branch, plan, asked).await.map(Some)
+        self.begin(&endpoint, plan, asked).await.map(Some)
     }
 
     /// A branch's compute, where it has one, has another size from now on.
     pub(crate) fn resize(&self, tenant: &str, branch: &str, milli_cu: u32) {
-        if let Ok((_, endpoint)) = self.known(tenant, branch) {
+        if let Ok(endpoint) = self.known(tenant, branch) {
             endpoint.resize(milli_cu);
         }
     }
@@ -184,9 +247,9 @@ impl Endpoints {
 
     /// Lets a client of the proxy in to a branch's compute, where that accepts connections.
     pub(crate) fn enter(&self, tenant: &str, branch: &str) -> Option<Awake> {
-        let (_, endpoint) = self.known(tenant, branch).ok()?;
-        let (port, timeline, stay) = endpoint.enter()?;
-        Some(self.awake(&endpoint, port, timeline, Box::new(stay)))
+        let endpoint = self.known(tenant, branch).ok()?;
+        let (port, served, stay) = endpoint.enter()?;
+        Some(self.awake(&endpoint, port, &served, Box::new(stay)))
     }
 
     /// The endpoints whose computes have no client, and how to ask each compute whether there is other
@@ -194,8 +257,8 @@ impl Endpoints {
     pub(crate) fn unused(&self) -> Vec<(Arc<Endpoint>, Awake)> {
         let all: Vec<_> = self.all.lock().values().cloned().collect();
         let unused = all.into_iter().filter_map(|endpoint| {
-            let (port, timeline) = endpoint.unused()?;
-            let awake = self.awake(&endpoint, port, timeline, Box::new(()));
+            let (port, served) = endpoint.unused()?;
+            let awake = self.awake(&endpoint, port, &served, Box::new(()));
             Some((endpoint, awake))
         });
         unused.collect()
@@ -206,86 +269,103 @@ impl Endpoints {
         &self,
         endpoint: &Endpoint,
         port: u16,
-        timeline: TimelineId,
+        served: &Served,
         stay: Box<dyn Any + Send + Sync>,
     ) -> Awake {
-        let sockets = self.sockets(timeline);
+        let sockets = self.sockets(served);
         let sent = endpoint.sent.clone();
         Awake { way: Way::socket(&sockets, port), sockets, port, sent, stay }
     }
 
     /// The folder of a compute's Unix socket.
-    pub(crate) fn sockets(&self, timeline: TimelineId) -> PathBuf {
-        endpoint::sockets(&self.config.folder, timeline)
+    pub(crate) fn sockets(&self, served: &Served) -> PathBuf {
+        endpoint::sockets(&self.config.folder, served)
     }
 
     /// Where a timeline's Postgres logs, and where its log is after the compute's end.
     pub(crate) fn postgres_logs(&self, timeline: TimelineId) -> [PathBuf; 2] {
-        let folder = endpoint::folder(&self.config.folder, timeline);
-        [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(timeline))]
+        let served = Served::head(timeline);
+        let folder = self.config.folder.join(served.folder_name());
+        [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(&served))]
     }
 
-    /// Where a timeline's compute logs.
-    fn log(&self, timeline: TimelineId) -> PathBuf {
-        endpoint::folder(&self.config.folder, timeline).with_extension("log")
+    /// Where a compute logs.
+    fn log(&self, served: &Served) -> PathBuf {
+        self.config.folder.join(format!("{}.log", served.folder_name()))
     }
 
     /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
     /// while the pageserver is gone, and after its branch was deleted.
-    fn known(&self, tenant: &str, branch: &str) -> Result<(Key, Arc<Endpoint>), Error> {
+    fn known(&self, tenant: &str, branch: &str) -> Result<Arc<Endpoint>, Error> {
         let all = self.all.lock();
         // A deleted tenant's name may have been taken by another: the one that runs is meant.
         let found = all
-            .iter()
-            .filter(|(_, endpoint)| endpoint.is_of(tenant, branch))
-            .max_by_key(|(_, endpoint)| endpoint.living().is_some());
+            .values()
+            .filter(|endpoint| endpoint.is_of(tenant, branch))
+            .max_by_key(|endpoint| endpoint.living().is_some());
         let none = || Error::NotFound(format!("branch {tenant}/{branch} has no compute"));
-        found.map(|(key, endpoint)| (key.clone(), endpoint.clone())).ok_or_else(none)
+        found.cloned().ok_or_else(none)
     }
 
-    /// The branch's endpoint, made now where it has none.
+    fn is_known(&self, key: &Key, endpoint: &Arc<Endpoint>) -> bool {
+        self.all.lock().get(key).is_some_and(|known| Arc::ptr_eq(known, endpoint))
+    }
+
+    /// The endpoint of a branch, or of a moment of it, made now where there is none.
     fn endpoint(
         &self,
         tenant: &str,
         branch: &Branch,
+        served: &Served,
         port: Option<u16>,
-    ) -> Result<Arc<Endpoint>, Error> {
+    ) -> Result<(Key, Arc<Endpoint>), Error> {
         let mut all = self.all.lock();
-        let key = (branch.tenant_id, branch.name.clone());
+        let key = match served.at {
+            Some(_) => (branch.tenant_id, served.to_string()),
+            None => head_key(branch),
+        };
         if let Some(endpoint) = all.get(&key) {
-            return Ok(endpoint.clone());
+            return Ok((key, endpoint.clone()));
+        }
+        let is_moment = |endpoint: &&Arc<Endpoint>| {
+            endpoint.tenant_id() == branch.tenant_id && endpoint.served().at.is_some()
+        };
+        if served.at.is_some() && all.values().filter(is_moment).count() >= MOMENTS_MAX {
+            return Err(Error::Conflict(format!(
+                "{tenant} has computes for {MOMENTS_MAX} moments of its history already, which is the \
+                 most: end connections to one of them, and wait until it is suspended"
+            )));
         }
         let given: Vec<u16> = all.values().map(|endpoint| endpoint.port()).collect();
         let host = self.config.compute_host;
         let port = port.map_or_else(|| self.config.ports.free(host, &given), Ok)?;
         let endpoint = Arc::new(Endpoint::new(Place {
             tenant: tenant.to_owned(),
-            branch: branch.name.clone(),
+            branch: served.name(&branch.name),
             tenant_id: branch.tenant_id,
-            timeline_id: branch.timeline_id,
+            served: served.clone(),
             computes: self.config.folder.clone(),
             host,
             port,
         }));
-        all.insert(key, endpoint.clone());
-        Ok(endpoint)
+        all.insert(key.clone(), endpoint.clone());
+        Ok((key, endpoint))
     }
 
     async fn begin(
         &self,
-        endpoint: &Endpoint,
-        tenant: &str,
-        branch: &Branch,
+        endpoint: &Arc<Endpoint>,
         plan: Plan,
         asked: Instant,
     ) -> Result<Compute, Error> {
         ports::check_free(self.config.compute_host, plan.port)?;
-        let spec = self.spec(branch.tenant_id, &plan);
+        let spec = self.spec(endpoint.tenant_id(), &plan);
         let log = spec.log.clone();
         let child = Child::spawn(spec)?;
+        let EndpointRef { tenant, branch } = endpoint.name();
         let failed = |reason: Option<String>| Error::ComputeFailed {
-            tenant: tenant.to_owned(),
-            branch: branch.name.clone(),
+            tenant,
+            branch,
             reason: reason.unwrap_or_else(|| "it was stopped meanwhile".to_owned()),
             log,
         };
@@ -303,15 +383,15 @@ impl Endpoints {
 
     fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
         let config = &self.config;
-        let (timeline, port) = (plan.timeline_id, plan.port);
-        let folder = endpoint::folder(&config.folder, timeline);
+        let (served, port) = (&plan.served, plan.port);
+        let folder = config.folder.join(served.folder_name());
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
         let pageservers: Vec<String> =
             self.pageserver.pages_for(tenant).iter().map(|address| address.to_string()).collect();
         let mut arguments = vec!["--json".to_owned(), "compute".to_owned(), "run".to_owned()];
         let options = [
-            ("--timeline", format!("{tenant}/{timeline}")),
+            ("--timeline", format!("{tenant}/{}", served.timeline)),
             ("--pageserver", pageservers.join(",")),
             ("--safekeepers", safekeepers.join(",")),
             ("--folder", folder.display().to_string()),
@@ -319,6 +399,9 @@ impl Endpoints {
         ];
         for (option, value) in options {
             arguments.extend([option.to_owned(), value]);
+        }
+        if let Some(lsn) = &served.at {
+            arguments.extend(["--at".to_owned(), lsn.clone()]);
         }
         for (name, value) in &plan.settings {
             arguments.extend(["--set".to_owned(), format!("{name}={value}")]);
@@ -328,9 +411,13 @@ impl Endpoints {
         if let Some(user) = config.users.of(port) {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
-        let log = self.log(timeline);
+        let log = self.log(served);
         Spec { executable: config.executable.clone(), arguments, folder, log }
     }
+}
+
+fn head_key(branch: &Branch) -> Key {
+    (branch.tenant_id, branch.name.clone())
 }
 
 fn running_already(endpoint: &Endpoint, port: Option<u16>) -> Result<Compute, Error> {

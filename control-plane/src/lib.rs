@@ -27,6 +27,7 @@ mod moves;
 mod pageserver_client;
 mod ports;
 mod proxy;
+mod served;
 mod suspend;
 mod users;
 mod v2;

@@ -8,7 +8,7 @@ use protocol::{TenantId, TimelineId};
 use reqwest::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, ErrorBody, PageserverAt};
+use crate::{Error, ErrorBody, PageserverAt, catalog::timelines::Moment, served::Served};
 
 /// How long a pageserver may take to name a timeline.
 const RESOLVE_MAX: Duration = Duration::from_secs(30);
@@ -90,6 +90,31 @@ impl PageserverClient {
             self.places.lock().insert(found.tenant_id.to_string(), place);
         }
         Ok((named.name, found))
+    }
+
+    /// Where a moment of a branch is, each given by name or id.
+    pub(crate) async fn moment(
+        &self,
+        tenant: &str,
+        branch: &str,
+        moment: &Moment,
+    ) -> Result<Served, Error> {
+        #[derive(Deserialize)]
+        struct Found {
+            timeline_id: TimelineId,
+            lsn: String,
+        }
+        check_name("tenant", tenant)?;
+        check_name("branch", branch)?;
+        let (kind, value) = match moment {
+            Moment::Lsn(lsn) => ("lsn", lsn),
+            Moment::Timestamp(time) => ("timestamp", time),
+        };
+        // Of what a moment can hold, only a zone's sign means something else in a URL.
+        let value = value.replace('+', "%2B");
+        let path = format!("tenants/{tenant}/branches/{branch}/moment?{kind}={value}");
+        let Found { timeline_id, lsn } = self.ask_owner(tenant, &path).await?;
+        Ok(Served { timeline: timeline_id, at: Some(lsn) })
     }
 
     /// The tenant of this name or id: any pageserver knows.
@@ -210,7 +235,8 @@ impl PageserverClient {
         };
         match status.as_u16() {
             404 => Err(Error::NotFound(message)),
-            400 => Err(Error::Invalid(message)),
+            // Gone: the history that is asked for is not kept any more.
+            400 | 410 => Err(Error::Invalid(message)),
             _ => Err(Error::Unavailable { address, reason: message }),
         }
     }

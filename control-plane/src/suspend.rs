@@ -15,6 +15,9 @@ use crate::{
 /// How often it is looked for computes that have been quiet for long enough.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a compute of a moment may be unused where no other is ever suspended.
+const MOMENT_IDLE_MAX: Duration = Duration::from_secs(300);
+
 /// How many computes are asked, and stopped, at the same time.
 const AT_ONCE: usize = 4;
 
@@ -46,6 +49,7 @@ pub(crate) async fn watch(
 ) {
     loop {
         tokio::time::sleep(default.map_or(LOOK_EVERY, |after| LOOK_EVERY.min(after))).await;
+        endpoints.drop_ended_moments();
         let unused = endpoints.unused();
         let of = unused.iter().map(|(endpoint, _)| endpoint.name()).collect();
         let said = match &management {
@@ -61,14 +65,16 @@ pub(crate) async fn watch(
             }
         };
         let due = unused.into_iter().zip(said).filter_map(|((endpoint, awake), seconds)| {
-            let after = timeout(seconds, default)?;
+            // A moment's compute is there for its clients alone.
+            let moment = endpoint.served().at.is_some().then_some(MOMENT_IDLE_MAX);
+            let after = timeout(seconds, default).or(moment)?;
             endpoint.is_quiet(after).then_some((endpoint, awake, after))
         });
-        let management = &management;
+        let (management, endpoints) = (&management, &endpoints);
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, move |(endpoint, awake, after)| async move {
                 let name = endpoint.name();
-                if consider(endpoint, awake, after).await
+                if consider(endpoints, endpoint, awake, after).await
                     && let Some(context) = management
                 {
                     context.was_suspended(name).await;
@@ -89,7 +95,12 @@ fn timeout(seconds: i64, default: Option<Duration>) -> Option<Duration> {
 }
 
 /// Suspends a compute where it is not busy; whether it was suspended.
-async fn consider(endpoint: Arc<Endpoint>, awake: Awake, after: Duration) -> bool {
+async fn consider(
+    endpoints: &Endpoints,
+    endpoint: Arc<Endpoint>,
+    awake: Awake,
+    after: Duration,
+) -> bool {
     match is_busy(&endpoint, &awake).await {
         Ok(false) => {}
         Ok(true) => {
@@ -110,6 +121,9 @@ async fn consider(endpoint: Arc<Endpoint>, awake: Awake, after: Duration) -> boo
         METRICS.suspends.inc();
         let view = endpoint.view();
         tracing::info!(tenant = view.tenant, branch = view.branch, "a compute was suspended");
+        if view.lsn.is_some() {
+            endpoints.drop_endpoint(&endpoint);
+        }
     }
     suspended
 }

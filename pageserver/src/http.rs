@@ -64,6 +64,7 @@ fn router(api: Api) -> Router {
         .route("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create))
         .route(branch, get(branches::show).delete(branches::delete))
         .route(&format!("{branch}/restore"), post(branches::restore))
+        .route(&format!("{branch}/moment"), get(moment::show))
         .route("/v1/tenants/{tenant}/usage", get(usage::show))
         .route("/v1/usage", get(usage::list).post(usage::some))
         .route(&format!("{branch}/snapshots"), get(snapshots::list).post(snapshots::create))

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::MomentArgs;
+
 /// As whom, and to what.
 #[derive(Args)]
 pub struct ConnectArgs {
@@ -17,6 +19,9 @@ pub struct ConnectArgs {
     /// The database; where the branch has but one, it need not be said.
     #[arg(long)]
     pub database: Option<String>,
+    /// As the branch was then, for reading only; as it is now where no moment is said.
+    #[command(flatten)]
+    pub moment: MomentArgs,
 }
 
 /// Connect with psql through the proxy, which starts the branch's compute where it sleeps.
@@ -26,6 +31,8 @@ Examples:
   offshoot psql acme
   offshoot psql acme try -- -c 'select count(*) from orders'
   offshoot psql acme --role reader --database orders
+  offshoot psql acme try --lsn 0/1A2B3C8                       as it was, for reading
+  offshoot psql acme --timestamp 2026-03-01T12:00:00Z
 
 The password goes to psql by its environment. `offshoot up --proxy HOST:PORT` runs a proxy.")]
 pub struct PsqlArgs {
@@ -46,6 +53,7 @@ pub struct PsqlArgs {
 Examples:
   offshoot connection-string acme
   offshoot connection-string acme try --role reader --database orders
+  offshoot connection-string acme --timestamp 2026-03-01T12:00:00Z      to read what was then
   DATABASE_URL=$(offshoot connection-string acme) ./server")]
 pub struct ConnectionStringArgs {
     /// To what.

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use control_plane::{PageserverAt, PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
+use wal_format::Lsn;
 
 use super::{CONTROL_PLANE_DEFAULT, LimitsArgs, proxy::ProxyArgs};
 
@@ -209,6 +210,9 @@ pub struct ComputeRunArgs {
     /// The timeline, as `offshoot tenant branch show` prints it.
     #[arg(long, value_name = "TENANT-ID/TIMELINE-ID", value_parser = timeline)]
     pub timeline: TenantTimeline,
+    /// Be read-only, as of this LSN, at which a record ends; no safekeeper is asked.
+    #[arg(long, value_name = "LSN")]
+    pub at: Option<Lsn>,
     /// The page service; where there are more, all of them, the timeline's first.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = PAGESERVER_DEFAULT)]
     pub pageserver: Vec<SocketAddr>,

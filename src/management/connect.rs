@@ -13,7 +13,8 @@ use super::{
     say::answer,
 };
 use crate::{
-    cli::{ConnectArgs, ConnectionStringArgs, PsqlArgs},
+    api::encode,
+    cli::{ConnectArgs, ConnectionStringArgs, MomentArgs, PsqlArgs},
     failure::Failure,
     output::say,
     programs,
@@ -50,7 +51,7 @@ pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
 }
 
 async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, Failure> {
-    let ConnectArgs { project, branch, role, database } = to;
+    let ConnectArgs { project, branch, role, database, moment } = to;
     let (project, branch) = names::project_and_branch(client, &project, branch.as_deref()).await?;
     let (database, role) = match (database, role) {
         (Some(database), Some(role)) => (database, role),
@@ -67,8 +68,22 @@ async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, F
         ("pooled", if pooled { "true" } else { "false" }),
     ];
     let answer = client.get(&project.path(&["connection_uri"]), &query).await?;
-    let uri = answer.get("uri").and_then(Value::as_str).map(str::to_owned);
+    let uri = answer.get("uri").and_then(Value::as_str).map(|uri| at_moment(uri, &moment));
     uri.ok_or_else(|| Failure::new("the control plane answers without a connection string"))
+}
+
+/// The connection string of a branch as it was at a moment, if one is said.
+fn at_moment(uri: &str, moment: &MomentArgs) -> String {
+    let word = match (&moment.lsn, &moment.timestamp) {
+        (Some(lsn), _) => format!("neon_lsn:{lsn}"),
+        (None, Some(time)) => format!("neon_timestamp:{time}"),
+        (None, None) => return uri.to_owned(),
+    };
+    let word = encode(&word);
+    match uri.split_once("options=") {
+        Some((before, options)) => format!("{before}options={word}%20{options}"),
+        None => format!("{uri}&options={word}"),
+    }
 }
 
 /// The database that is meant, and its owner.
@@ -144,6 +159,28 @@ async fn reach(host: &str, port: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_a_word_of_the_options() -> Result<(), Failure> {
+        let lsn = MomentArgs { lsn: Some("0/16B3748".to_owned()), timestamp: None };
+        let time = "2026-03-01T12:00:00+01:00".to_owned();
+        let time = MomentArgs { lsn: None, timestamp: Some(time) };
+        let none = MomentArgs { lsn: None, timestamp: None };
+        let named = "postgresql://a:b@h/d?sslmode=require&options=endpoint%3Dep-a";
+        let by_server = "postgresql://a:b@ep-a.h/d?sslmode=require";
+        for (uri, moment, options) in [
+            (named, &lsn, Some("neon_lsn:0/16B3748 endpoint=ep-a")),
+            (named, &time, Some("neon_timestamp:2026-03-01T12:00:00+01:00 endpoint=ep-a")),
+            (named, &none, Some("endpoint=ep-a")),
+            (by_server, &lsn, Some("neon_lsn:0/16B3748")),
+            (by_server, &none, None),
+        ] {
+            let said = environment(&at_moment(uri, moment))?;
+            let found = said.iter().find(|(name, _)| *name == "PGOPTIONS");
+            assert_eq!(found.map(|(_, options)| options.as_str()), options, "{uri}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn a_connection_string_becomes_variables_with_nothing_encoded() -> Result<(), Failure> {

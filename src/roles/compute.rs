@@ -17,6 +17,7 @@ use crate::{
 pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
     let config = ComputeConfig {
         timeline: args.timeline,
+        at: args.at,
         pageservers: Route::of(&args.pageserver)
             .ok_or_else(|| Failure::new("--pageserver names none"))?,
         safekeepers: args.safekeepers,
@@ -63,7 +64,7 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
             say(voice, &ComputeEvent::Fenced { reason: reason.clone() });
             Err(Failure::with_code(code, reason))
         }
-        Exit::Postgres(reason) => {
+        Exit::Gone(reason) | Exit::Postgres(reason) => {
             say(voice, &ComputeEvent::Failed { reason: reason.clone() });
             Err(Failure::with_code(code, reason))
         }
@@ -81,7 +82,10 @@ fn say_ready(voice: Voice, ready: &Ready) {
         say(voice, &ComputeEvent::Ready { port: ready.address.port(), stages_ms });
         return;
     }
-    say!("ready at {} from {} in term {}", ready.address, ready.start_lsn, ready.term);
+    match ready.term {
+        Some(term) => say!("ready at {} from {} in term {term}", ready.address, ready.start_lsn),
+        None => say!("ready at {}, read-only as of {}", ready.address, ready.start_lsn),
+    }
     for (name, took) in &ready.stages {
         say!("  {name:<24} {:>9.3} ms", milliseconds(*took));
     }

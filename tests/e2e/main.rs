@@ -16,6 +16,7 @@ mod held_commits;
 mod isolation;
 mod kinds_of_data;
 mod machine;
+mod moments;
 mod moving;
 mod object_store_loss;
 mod pages_that_come_back;

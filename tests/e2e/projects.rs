@@ -49,6 +49,11 @@ impl Up {
         Ok(Up { url, key_file, process, folder, _turn: turn })
     }
 
+    /// Where its control plane listens.
+    pub fn control_plane(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     fn run(&self, arguments: &[&str]) -> anyhow::Result<Said> {
         let mut command = Command::new(OFFSHOOT);
         command.args(["--api-url", &self.url, "--api-key-file"]).arg(&self.key_file);

@@ -4,6 +4,7 @@
 //! start Postgres, which finds a cluster that was stopped cleanly.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// How long the pageserver is waited for when a compute starts.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a quorum of safekeepers is waited for when a compute starts.
 const QUORUM_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a base backup is tried for: ingest may have to reach its LSN first.
@@ -42,19 +43,21 @@ const BOUND_FOLDERS: [&str; 3] = ["base", "global", "pg_tblspc"];
 
 /// A compute whose Postgres accepts connections.
 pub(super) struct Running {
-    pub(super) term: Term,
+    /// None of one that writes nothing.
+    pub(super) term: Option<Term>,
     pub(super) start_lsn: Lsn,
-    pub(super) proposer: WalProposer,
+    /// None of one that writes nothing.
+    pub(super) proposer: Option<WalProposer>,
     pub(super) pages: PageClient,
     pub(super) postmaster: Postmaster,
-    mounted: Mounted,
+    pub(super) mounted: Mounted,
 }
 
 /// What is mounted, and where it is bound to.
-struct Mounted {
-    binds: Vec<std::path::PathBuf>,
+pub(super) struct Mounted {
+    binds: Vec<PathBuf>,
     relations: FuseMount,
-    wal: WalMount,
+    wal: Option<WalMount>,
 }
 
 /// Brings a compute up in an empty folder.
@@ -83,8 +86,11 @@ pub(super) async fn start(
     stages.end("elect");
 
     let (pages, _) = connect(Some(elected.term)).await?;
-    let (backup, files) =
-        receive_backup(&pages, &proposer, elected.position, machine, folder).await?;
+    let commit = {
+        let proposer = proposer.clone();
+        move || proposer.commit_lsn()
+    };
+    let (backup, files) = receive_backup(&pages, commit, elected.position, machine, folder).await?;
     stages.end("base backup");
 
     let (wal, control) = checkpoint(version, &origin, &backup.head, &proposer).await?;
@@ -93,14 +99,39 @@ pub(super) async fn start(
     stages.end("checkpoint");
 
     write_configuration(config, machine, folder)?;
-    let mounted = mount(files, &proposer, machine, folder)?;
+    let mut mounted = Mounted::relations(files, folder)?;
+    let owner = machine.owner;
+    mounted.wal = Some(proposer.mount(&folder.data().join("pg_wal"), owner.uid, owner.gid)?);
     stages.end("mount");
 
+    let least = [("max_prepared_transactions", backup.prepared)];
+    let postmaster = start_postgres(config, machine, folder, &least, &[]).await?;
+    stages.end("postgres");
+    Ok(Running {
+        term: Some(elected.term),
+        start_lsn: elected.position,
+        proposer: Some(proposer),
+        pages,
+        postmaster,
+        mounted,
+    })
+}
+
+/// Starts Postgres in the folder that was laid out, and waits until it accepts connections. `least`
+/// and `more` are as in [`postgres::command_line`].
+pub(super) async fn start_postgres(
+    config: &ComputeConfig,
+    machine: &Machine,
+    folder: &Folder,
+    least: &[(&str, u32)],
+    more: &[(&str, &str)],
+) -> Result<Postmaster, ShimError> {
     let arguments = postgres::command_line(
         &folder.data(),
         &folder.sockets(),
         machine.listen,
-        backup.prepared,
+        least,
+        more,
         &config.settings,
     );
     let mut postmaster = Postmaster::start(
@@ -113,26 +144,20 @@ pub(super) async fn start(
     )
     .await?;
     postmaster.ready().await?;
-    stages.end("postgres");
-    Ok(Running {
-        term: elected.term,
-        start_lsn: elected.position,
-        proposer,
-        pages,
-        postmaster,
-        mounted,
-    })
+    Ok(postmaster)
 }
 
 impl Running {
     /// Stops Postgres, waits until its WAL is committed, unmounts.
     pub(super) async fn stop(self, how: Stop) -> Result<(), ShimError> {
         let clean = how == Stop::Fast && self.postmaster.stop(Stop::Fast).await;
-        if clean {
-            commit_everything(&self.proposer).await;
+        if let Some(proposer) = &self.proposer {
+            if clean {
+                commit_everything(proposer).await;
+            }
+            // What waits for a quorum ends with an error now: Postgres could not end while it waits.
+            proposer.shutdown().await;
         }
-        // What waits for a quorum ends with an error now: Postgres could not end while it waits.
-        self.proposer.shutdown().await;
         if !clean {
             self.postmaster.stop(Stop::Immediate).await;
         }
@@ -144,16 +169,28 @@ impl Running {
 }
 
 impl Mounted {
+    /// Mounts the relation files and binds them into the data directory.
+    pub(super) fn relations(files: RelationFiles, folder: &Folder) -> Result<Mounted, ShimError> {
+        let relations = fuse::mount(files, &folder.mountpoint())?;
+        let mut binds = Vec::new();
+        for name in BOUND_FOLDERS {
+            let target = folder.data().join(name);
+            mounts::bind(&folder.mountpoint().join(name), &target)?;
+            binds.push(target);
+        }
+        Ok(Mounted { binds, relations, wal: None })
+    }
+
     fn unmount(self) -> Result<(), ShimError> {
         for bind in &self.binds {
             mounts::unmount(bind)?;
         }
-        self.wal.unmount()?;
+        self.wal.map_or(Ok(()), WalMount::unmount)?;
         self.relations.unmount()
     }
 }
 
-fn check_version(origin: &TimelineOrigin) -> Result<Version, ShimError> {
+pub(super) fn check_version(origin: &TimelineOrigin) -> Result<Version, ShimError> {
     Version::from_major(origin.major).filter(|_| origin.major == MAJOR).ok_or_else(|| {
         ShimError::Precondition {
             what: format!("the timeline is of Postgres {}, not {MAJOR}", origin.major),
@@ -175,19 +212,17 @@ async fn within_quorum_time<T>(
     })
 }
 
-async fn receive_backup(
+/// Receives the base backup at `lsn`. Pages are read as of then or later, up to what `commit` says.
+pub(super) async fn receive_backup(
     pages: &PageClient,
-    proposer: &WalProposer,
+    commit: impl Fn() -> Lsn + Clone + Send + Sync + 'static,
     lsn: Lsn,
     machine: &Machine,
     folder: &Folder,
 ) -> Result<(BaseBackup, RelationFiles), ShimError> {
     let begun = Instant::now();
     loop {
-        let commit = {
-            let proposer = proposer.clone();
-            Box::new(move || proposer.commit_lsn())
-        };
+        let commit = Box::new(commit.clone());
         let source = Arc::new(RemotePages { client: pages.clone(), base: lsn, commit });
         let backing = Arc::new(Backing::new(folder.overlay()));
         let files = RelationFiles::new(backing, source, machine.owner, Handle::current());
@@ -213,16 +248,28 @@ async fn checkpoint(
     head: &BackupHead,
     proposer: &WalProposer,
 ) -> Result<(StartWal, ControlFile), ShimError> {
-    let base = ControlFile::decode(&head.control_file)
-        .map_err(|error| ShimError::Corrupt(format!("the base backup's pg_control: {error}")))?;
-    let state = ControlState::from_control_file(&base);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let last_record = head.last_record;
     if head.ends_in_shutdown_checkpoint {
+        let base = control_file(head)?;
+        let state = ControlState::from_control_file(&base);
+        let now = unix_seconds();
         let bytes = proposer.read_committed(last_record, head.lsn).await?;
         let wal = StartWal { begin: last_record, bytes, last_record };
         return Ok((wal, state.control_file(&base, last_record, now)));
     }
+    made_checkpoint(version, origin, head)
+}
+
+/// A shutdown checkpoint where the base backup ends, and the `pg_control` that points at it.
+pub(super) fn made_checkpoint(
+    version: Version,
+    origin: &TimelineOrigin,
+    head: &BackupHead,
+) -> Result<(StartWal, ControlFile), ShimError> {
+    let base = control_file(head)?;
+    let state = ControlState::from_control_file(&base);
+    let now = unix_seconds();
+    let last_record = head.last_record;
     let made = synthesise_shutdown_checkpoint(
         version,
         head.lsn,
@@ -236,7 +283,16 @@ async fn checkpoint(
     Ok((wal, state.control_file(&base, made.redo, now)))
 }
 
-fn write_configuration(
+fn control_file(head: &BackupHead) -> Result<ControlFile, ShimError> {
+    ControlFile::decode(&head.control_file)
+        .map_err(|error| ShimError::Corrupt(format!("the base backup's pg_control: {error}")))
+}
+
+fn unix_seconds() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64
+}
+
+pub(super) fn write_configuration(
     config: &ComputeConfig,
     machine: &Machine,
     folder: &Folder,
@@ -249,24 +305,6 @@ fn write_configuration(
         folder.write(empty, b"", machine.owner)?;
     }
     Ok(())
-}
-
-fn mount(
-    files: RelationFiles,
-    proposer: &WalProposer,
-    machine: &Machine,
-    folder: &Folder,
-) -> Result<Mounted, ShimError> {
-    let relations = fuse::mount(files, &folder.mountpoint())?;
-    let mut binds = Vec::new();
-    for name in BOUND_FOLDERS {
-        let target = folder.data().join(name);
-        mounts::bind(&folder.mountpoint().join(name), &target)?;
-        binds.push(target);
-    }
-    let owner = machine.owner;
-    let wal = proposer.mount(&folder.data().join("pg_wal"), owner.uid, owner.gid)?;
-    Ok(Mounted { binds, relations, wal })
 }
 
 /// Waits for the last WAL, which no fdatasync waited for.

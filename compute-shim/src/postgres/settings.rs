@@ -35,13 +35,25 @@ const FIXED: [(&str, &str); 9] = [
     ("unix_socket_permissions", "0777"),
 ];
 
-/// The arguments of `postgres`. `prepared` transactions were recovered and need their places;
-/// `settings` may ask for more.
+/// What Postgres takes where nobody says anything (guc.c), of the settings that may have to be at
+/// least so much.
+const DEFAULTS: [(&str, u32); 5] = [
+    ("max_connections", 100),
+    ("max_worker_processes", 8),
+    ("max_wal_senders", 10),
+    ("max_prepared_transactions", 0),
+    ("max_locks_per_transaction", 64),
+];
+
+/// The arguments of `postgres`. What stands in `least` is at least so much, and more where `settings`
+/// ask for more: prepared transactions that were recovered need their places, a standby needs those of
+/// its primary. `more` is set as it is.
 pub fn command_line(
     data: &Path,
     sockets: &Path,
     listen: SocketAddr,
-    prepared: u32,
+    least: &[(&str, u32)],
+    more: &[(&str, &str)],
     settings: &[(String, String)],
 ) -> Vec<String> {
     let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
@@ -51,17 +63,17 @@ pub fn command_line(
     set("listen_addresses", &listen.ip().to_string());
     set("port", &listen.port().to_string());
     set("unix_socket_directories", &sockets.display().to_string());
-    for (name, value) in FIXED {
+    for (name, value) in FIXED.iter().chain(more) {
         set(name, value);
     }
-    let asked = settings
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "max_prepared_transactions")
-        .and_then(|(_, value)| value.parse().ok())
-        .unwrap_or(0);
-    if prepared > asked {
-        set("max_prepared_transactions", &prepared.to_string());
+    for (name, least) in least {
+        let asked = settings.iter().rev().find(|(asked, _)| asked == name);
+        let asked = asked.and_then(|(_, value)| value.parse().ok());
+        let default = DEFAULTS.iter().find(|(known, _)| known == name);
+        let taken = asked.or(default.map(|(_, value)| *value)).unwrap_or(0);
+        if *least > taken {
+            set(name, &least.to_string());
+        }
     }
     arguments
 }
@@ -114,7 +126,8 @@ mod tests {
         let line = |prepared, pairs: &[(&str, &str)]| {
             let listen = SocketAddr::from(([127, 0, 0, 1], 5499));
             let paths = (Path::new("/d"), Path::new("/s"));
-            let line = command_line(paths.0, paths.1, listen, prepared, &settings(pairs));
+            let least = [("max_prepared_transactions", prepared)];
+            let line = command_line(paths.0, paths.1, listen, &least, &[], &settings(pairs));
             line.into_iter().find(|argument| argument.starts_with("max_prepared"))
         };
         assert_eq!(line(0, &[]), None);
@@ -124,5 +137,22 @@ mod tests {
             line(3, &[("max_prepared_transactions", "2")]).as_deref(),
             Some("max_prepared_transactions=3")
         );
+    }
+
+    #[test]
+    fn a_standby_has_at_least_the_places_of_its_primary() {
+        let line = |least: u32, pairs: &[(&str, &str)]| {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 5499));
+            let paths = (Path::new("/d"), Path::new("/s"));
+            let least = [("max_connections", least)];
+            let more = [("recovery_target_timeline", "current")];
+            let line = command_line(paths.0, paths.1, listen, &least, &more, &settings(pairs));
+            assert!(line.contains(&"recovery_target_timeline=current".to_owned()));
+            line.into_iter().find(|argument| argument.starts_with("max_connections"))
+        };
+        assert_eq!(line(100, &[]), None, "it is the default");
+        assert_eq!(line(300, &[]).as_deref(), Some("max_connections=300"));
+        assert_eq!(line(300, &[("max_connections", "50")]).as_deref(), Some("max_connections=300"));
+        assert_eq!(line(300, &[("max_connections", "400")]), None);
     }
 }

@@ -144,7 +144,7 @@ impl Compute {
                 .expect("root may bind");
         }
         let arguments =
-            command_line(&folder.data(), &folder.sockets(), machine.listen, backup.prepared, &[]);
+            command_line(&folder.data(), &folder.sockets(), machine.listen, &[], &[], &[]);
         let mut postmaster = Postmaster::start(
             &machine.postgres,
             &arguments,

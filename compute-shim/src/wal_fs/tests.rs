@@ -110,7 +110,7 @@ impl Cluster {
 
         fs::write(data.join("pg_hba.conf"), HBA).expect("it is written");
         own(&data.join("pg_hba.conf"), machine.owner).expect("it is given");
-        let mut arguments = command_line(&data, folder.path(), machine.listen, 0, &[]);
+        let mut arguments = command_line(&data, folder.path(), machine.listen, &[], &[], &[]);
         // A compute begins anew after a crash; what the mount promises holds for a restart in place.
         arguments.extend(["-c".to_owned(), "restart_after_crash=on".to_owned()]);
         let log = folder.path().join("log");

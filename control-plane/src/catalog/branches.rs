@@ -169,6 +169,12 @@ pub fn of_timeline(
     Ok(catalog.prepare_cached(&sql)?.query_row([project, timeline], from_row).optional()?)
 }
 
+/// A branch by its id, of whichever project.
+pub fn find(catalog: &Connection, id: &str) -> Result<Option<Branch>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM branches WHERE id = ?");
+    Ok(catalog.prepare_cached(&sql)?.query_row([id], from_row).optional()?)
+}
+
 /// A project's branches, in the order of their making.
 pub fn list(catalog: &Connection, project: &str) -> Result<Vec<Branch>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM branches WHERE project = ? ORDER BY created_at, id");

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Error, from_json, rows};
 
@@ -40,6 +41,37 @@ pub enum Moment {
     Lsn(String),
     /// Before the first commit after this, in RFC 3339.
     Timestamp(String),
+}
+
+impl Moment {
+    /// As of an LSN, which must be written like one.
+    pub fn lsn(text: &str) -> Result<Moment, String> {
+        let is_hex = |part: &str| {
+            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit())
+        };
+        match text.split_once('/') {
+            Some((high, low)) if is_hex(high) && is_hex(low) => Ok(Moment::Lsn(text.to_owned())),
+            _ => Err(format!("{text:?} is not an LSN: write it like 0/16B3748")),
+        }
+    }
+
+    /// As of a time, which must have a zone.
+    pub fn timestamp(text: &str) -> Result<Moment, String> {
+        match OffsetDateTime::parse(text, &Rfc3339) {
+            Ok(_) => Ok(Moment::Timestamp(text.to_owned())),
+            Err(error) => Err(format!(
+                "{text:?} is not a moment: {error}; write it like 2026-03-01T12:00:00Z"
+            )),
+        }
+    }
+
+    /// Either, told apart by the slash that only LSNs have.
+    pub fn either(text: &str) -> Result<Moment, String> {
+        match text.contains('/') {
+            true => Moment::lsn(text),
+            false => Moment::timestamp(text),
+        }
+    }
 }
 
 /// A timeline.

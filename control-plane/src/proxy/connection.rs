@@ -15,7 +15,7 @@ use super::{
     counted::Counted,
     greeting::{Wish, greet},
     message::{self, encode},
-    name,
+    name::{self, Named},
     scram::{self, Binding, Keys, NONCE_BYTES, Verifier},
     startup::Startup,
     stream::ClientStream,
@@ -107,7 +107,7 @@ async fn begin(
     stream: &mut ClientStream,
     mut startup: Startup,
 ) -> Result<Session, Ended> {
-    let name = name::take(&mut startup, stream.server_name(), &shared.domain)?;
+    let Named { name, moment } = name::take(&mut startup, stream.server_name(), &shared.domain)?;
     let role = startup.get("user").filter(|role| !role.is_empty()).ok_or(Refusal::NoRole)?;
     let role = String::from_utf8_lossy(role).into_owned();
     let unknown = || Refusal::UnknownEndpoint { name: name.clone() };
@@ -132,6 +132,11 @@ async fn begin(
     let nonce = new_nonce();
     let authenticated = authenticate(stream, &role, verifier, binding, &nonce);
     let keys = timeout(CLIENT_MAX, authenticated).await.map_err(|_| Refusal::TooSlow)??;
+    let endpoint = match moment {
+        // Only for who has proven its password is a moment looked for, and a compute started.
+        Some(moment) => shared.directory.at(&endpoint, &moment).await.map_err(refused)?,
+        None => endpoint,
+    };
     connect(shared, &endpoint, &name, &startup, &keys).await
 }
 

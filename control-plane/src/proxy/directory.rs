@@ -9,14 +9,14 @@ use std::{
 use async_trait::async_trait;
 
 use super::{Verifier, Way};
-use crate::Error;
+use crate::{Error, catalog::timelines::Moment};
 
 /// Which branch an endpoint's name stands for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EndpointRef {
     /// The tenant, by name or id.
     pub tenant: String,
-    /// The branch, by name or id.
+    /// The branch, by name or id; with `@` and an LSN behind it, the branch as it was then.
     pub branch: String,
 }
 
@@ -40,6 +40,10 @@ pub struct Awake {
 pub trait Directory: Send + Sync + 'static {
     /// The branch that a name stands for; `None` where none can.
     async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>>;
+
+    /// The compute of a branch as it was at a moment: what to wake for it. The moment is looked for now,
+    /// and is there, or why not.
+    async fn at(&self, endpoint: &EndpointRef, moment: &Moment) -> Result<EndpointRef, Arc<Error>>;
 
     /// Makes the branch's compute run. Many may ask at once; there is one start.
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>>;

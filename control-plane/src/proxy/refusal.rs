@@ -32,6 +32,9 @@ pub(crate) enum Refusal {
         /// The name.
         name: String,
     },
+    /// The moment that is asked for makes no sense, is in the future, or is not kept any more.
+    #[error("{0}")]
+    NoSuchMoment(String),
     /// The role is unknown, has no password for SCRAM, or another one.
     #[error("password authentication failed for user \"{role}\"")]
     WrongPassword {
@@ -70,6 +73,7 @@ impl Refusal {
         match error {
             Error::NotFound(_) => Refusal::UnknownEndpoint { name: name.to_owned() },
             Error::Quota(sentence) => Refusal::Quota(sentence.clone()),
+            Error::Invalid(why) => Refusal::NoSuchMoment(why.clone()),
             other => {
                 Refusal::NoCompute(format!("endpoint {name:?} cannot be connected to: {other}"))
             }
@@ -87,6 +91,8 @@ impl Refusal {
             Refusal::Insecure | Refusal::NoRole | Refusal::ChannelBinding(_) => "28000",
             // sqlserver_rejected_establishment_of_sqlconnection
             Refusal::NoEndpoint { .. } | Refusal::UnknownEndpoint { .. } => "08004",
+            // invalid_parameter_value
+            Refusal::NoSuchMoment(_) => "22023",
             // invalid_password
             Refusal::WrongPassword { .. } => "28P01",
             // query_canceled, as Postgres says of authentication_timeout

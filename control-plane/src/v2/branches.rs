@@ -133,22 +133,9 @@ pub(super) fn moment(
 ) -> Result<Option<Moment>, ApiError> {
     match (lsn, timestamp) {
         (None, None) => Ok(None),
-        (Some(lsn), None) => {
-            let is_hex = |part: &str| {
-                (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit())
-            };
-            match lsn.split_once('/') {
-                Some((high, low)) if is_hex(high) && is_hex(low) => {
-                    Ok(Some(Moment::Lsn(lsn.to_owned())))
-                }
-                _ => Err(ApiError::invalid(format!(
-                    "{lsn:?} is not an LSN: write it like 0/16B3748"
-                ))),
-            }
-        }
+        (Some(lsn), None) => Moment::lsn(lsn).map(Some).map_err(ApiError::invalid),
         (None, Some(timestamp)) => {
-            time::parse(timestamp)?;
-            Ok(Some(Moment::Timestamp(timestamp.to_owned())))
+            Moment::timestamp(timestamp).map(Some).map_err(ApiError::invalid)
         }
         (Some(_), Some(_)) => {
             Err(ApiError::invalid("say an LSN or a timestamp, not both: they may not agree"))

@@ -17,6 +17,7 @@ use crate::{
         operations::{self, Action, Status},
         roles::{self, Change, Role},
     },
+    served::Served,
 };
 
 impl Context {
@@ -263,7 +264,7 @@ impl Context {
     }
 
     pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
-        self.endpoints.sockets(compute.timeline_id)
+        self.endpoints.sockets(&Served::head(compute.timeline_id))
     }
 }
 
@@ -279,7 +280,7 @@ fn endpoint_of(
 }
 
 /// What of an endpoint's settings goes to Postgres.
-fn pg_settings(endpoint: &Endpoint) -> Settings {
+pub(super) fn pg_settings(endpoint: &Endpoint) -> Settings {
     let said = endpoint.settings.get("pg_settings").and_then(serde_json::Value::as_object);
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),

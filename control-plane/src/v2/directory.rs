@@ -6,10 +6,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::http::StatusCode;
 
-use super::{context::Context, error::ApiError};
+use super::{computes::pg_settings, context::Context, error::ApiError};
 use crate::{
     Awake, Branches, Directory, EndpointRef, Error,
-    catalog::{self, branches, endpoints, projects},
+    catalog::{
+        self,
+        branches::{self, Branch},
+        endpoints::{self, Endpoint},
+        projects,
+        timelines::Moment,
+    },
+    served,
 };
 
 /// What the id of an endpoint begins with.
@@ -33,7 +40,7 @@ impl Projects {
 
     /// The endpoint of the project's branch that stands for a timeline; `None` for a tenant that is
     /// no project. A timeline that a branch stood for until now is not to be woken.
-    async fn endpoint_of(&self, of: &EndpointRef) -> Result<Option<String>, ApiError> {
+    async fn endpoint_of(&self, of: &EndpointRef) -> Result<Option<Endpoint>, ApiError> {
         let EndpointRef { tenant, branch } = of.clone();
         let found = self.context.catalog.read(move |catalog| {
             if projects::find(catalog, &tenant)?.is_none() {
@@ -43,8 +50,14 @@ impl Projects {
                 catalog::Error::Exists("the branch was put back or deleted: try again".to_owned())
             };
             let branch = branches::of_timeline(catalog, &tenant, &branch)?.ok_or_else(gone)?;
-            let endpoint = endpoints::of_branch(catalog, &branch.id)?.ok_or_else(gone)?;
-            Ok(Some(endpoint.id))
+            let none = || {
+                catalog::Error::Exists(format!(
+                    "branch {} has no endpoint: create one first",
+                    branch.id
+                ))
+            };
+            let endpoint = endpoints::of_branch(catalog, &branch.id)?.ok_or_else(none)?;
+            Ok(Some(endpoint))
         });
         Ok(found.await?)
     }
@@ -63,21 +76,43 @@ impl Projects {
 #[async_trait]
 impl Directory for Projects {
     async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>> {
-        if !name.starts_with(ENDPOINT) {
-            return self.branches.find(name).await;
+        let name = name.strip_suffix(POOLED).unwrap_or(name);
+        let of = |branch: Branch| EndpointRef { tenant: branch.project, branch: branch.timeline };
+        if name.starts_with(ENDPOINT) {
+            return match self.context.endpoint(name).await {
+                Ok((_, branch)) => Ok(Some(of(branch))),
+                Err(error) if error.status == StatusCode::NOT_FOUND => Ok(None),
+                Err(error) => Err(told(error)),
+            };
         }
-        match self.context.endpoint(name.strip_suffix(POOLED).unwrap_or(name)).await {
-            Ok((_, branch)) => {
-                Ok(Some(EndpointRef { tenant: branch.project, branch: branch.timeline }))
-            }
-            Err(error) if error.status == StatusCode::NOT_FOUND => Ok(None),
-            Err(error) => Err(told(error)),
+        // Neon's clients name the branch where they name a moment of it.
+        let id = name.to_owned();
+        let found = self.context.catalog.read(move |catalog| branches::find(catalog, &id));
+        match found.await.map_err(|error| told(error.into()))? {
+            Some(branch) => Ok(Some(of(branch))),
+            None => self.branches.find(name).await,
         }
     }
 
+    async fn at(&self, endpoint: &EndpointRef, moment: &Moment) -> Result<EndpointRef, Arc<Error>> {
+        if self.endpoint_of(endpoint).await.map_err(told)?.is_none() {
+            return self.branches.at(endpoint, moment).await;
+        }
+        let EndpointRef { tenant, branch } = endpoint;
+        let served = self.context.endpoints.pageservers().moment(tenant, branch, moment).await?;
+        Ok(EndpointRef { tenant: tenant.clone(), branch: served.name(branch) })
+    }
+
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {
-        match self.endpoint_of(endpoint).await.map_err(told)? {
-            Some(id) => self.enter(&id, endpoint).await.map_err(told),
+        let (branch, moment) = served::split(&endpoint.branch);
+        let of = EndpointRef { tenant: endpoint.tenant.clone(), branch: branch.to_owned() };
+        match self.endpoint_of(&of).await.map_err(told)? {
+            Some(found) if moment.is_some() => {
+                endpoints::refuse_disabled(&found).map_err(|error| told(error.into()))?;
+                self.context.refuse_used_up(&of.tenant, branch).await.map_err(told)?;
+                self.branches.wake_with(endpoint, Some(pg_settings(&found))).await
+            }
+            Some(found) => self.enter(&found.id, endpoint).await.map_err(told),
             None => self.branches.wake(endpoint).await,
         }
     }

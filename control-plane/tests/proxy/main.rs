@@ -116,6 +116,10 @@ async fn who_is_not_let_in_hears_why() -> anyhow::Result<()> {
             format!("{}&options=endpoint%3Dother", fixture.by_server_name(STRICT)),
             "the server name says endpoint \"acme\" and the options \"other\"",
         ),
+        (
+            fixture.by_options(STRICT).replace("%3Dacme", "%3Dacme%20neon_lsn%3A16B3748"),
+            "\"16B3748\" is not an LSN: write it like 0/16B3748",
+        ),
     ];
     for (connection, expected) in cases {
         let refused = complaint(&connection, "secret").await?;

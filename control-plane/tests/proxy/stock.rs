@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::ensure;
 use async_trait::async_trait;
-use control_plane::{Awake, Directory, EndpointRef, Error, PgAuthid, Proxy, ProxyConfig, Way};
+use control_plane::{
+    Awake, Directory, EndpointRef, Error, PgAuthid, Proxy, ProxyConfig, Way,
+    catalog::timelines::Moment,
+};
 
 /// The one endpoint that there is.
 pub const NAME: &str = "acme";
@@ -117,6 +120,10 @@ impl Directory for OnlyOne {
     async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>> {
         let named = EndpointRef { tenant: name.to_owned(), branch: "main".to_owned() };
         Ok((name == NAME).then_some(named))
+    }
+
+    async fn at(&self, _: &EndpointRef, _: &Moment) -> Result<EndpointRef, Arc<Error>> {
+        Err(Arc::new(Error::Invalid("a stock server keeps no history".to_owned())))
     }
 
     async fn wake(&self, _: &EndpointRef) -> Result<Awake, Arc<Error>> {

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
 use protocol::BranchPoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -83,6 +87,26 @@ impl MomentFields {
     }
 }
 
+/// Says where a moment of a branch is.
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path((tenant, branch)): Path<(String, String)>,
+    Query(fields): Query<MomentFields>,
+) -> Result<Json<Value>, ApiError> {
+    let moment = fields.moment()?;
+    let branch = api.tenants.branch(&tenant, &branch).await?;
+    if let Moment::Lsn(asked) = moment {
+        api.refuse_future(&branch, asked).await?;
+    }
+    let found = api.find(&branch, &moment).await?;
+    let shown = json!({
+        "tenant_id": found.timeline.id().tenant,
+        "timeline_id": found.timeline.id().timeline,
+        "lsn": found.point.lsn,
+    });
+    Ok(Json(found.with_rounding(shown)))
+}
+
 impl Moment {
     /// What begins at the moment of the branch, which was found at `point`.
     pub fn beginning<'m>(&'m self, branch: &'m str, point: BranchPoint) -> Beginning<'m> {
@@ -122,6 +146,23 @@ impl Api {
             }
         };
         Ok(Found { timeline, point, rounded_from })
+    }
+
+    /// Refuses an LSN beyond all that was acknowledged, at once: whoever wants to read what was has
+    /// nothing to wait for.
+    async fn refuse_future(&self, branch: &Branch, asked: Lsn) -> Result<(), ApiError> {
+        let timeline = self.tenants.timeline(branch.timeline).await?;
+        if asked <= timeline.last_record_lsn() {
+            return Ok(());
+        }
+        let receiving = self.receivers.receive(&timeline);
+        let head = self.ingest_to_head(&timeline, &receiving).await?;
+        match asked > head {
+            true => Err(ApiError::bad_request(format!(
+                "{asked} is in the future: what was acknowledged ends at {head}"
+            ))),
+            false => Ok(()),
+        }
     }
 
     async fn find_snapshot(&self, branch: &Branch, name: &str) -> Result<Found, ApiError> {
