@@ -141,7 +141,7 @@ pub enum Command {
     /// Run the pageserver: it turns WAL into layers in the object store, and serves pages.
     Pageserver(PageserverArgs),
     /// Run the control plane: it starts and stops computes over HTTP.
-    ControlPlane(ControlPlaneArgs),
+    ControlPlane(Box<ControlPlaneArgs>),
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub struct ComputeConfig {
     pub pg_bin: Option<PathBuf>,
     /// The unprivileged user that Postgres runs as; `postgres` where none is named.
     pub user: Option<String>,
+    /// The folders of the control groups that Postgres runs in.
+    pub cgroups: Vec<PathBuf>,
     /// The user's settings for `postgresql.conf`.
     pub settings: Vec<(String, String)>,
 }

@@ -9,7 +9,7 @@ use std::{
 use protocol::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Stages, endpoints::MILLI_CU_DEFAULT};
+use crate::{Bounds, Stages, endpoints::MILLI_CU_DEFAULT};
 
 /// `POST /v1/computes`: start the compute of a branch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,12 +30,17 @@ pub struct StartRequest {
     /// How large it is, in thousandths of a compute unit: what its time costs.
     #[serde(skip, default = "default_size")]
     pub milli_cu: u32,
+    /// What the compute may take at most, in compute units, each a processor and 4 GiB; all that there
+    /// is where none are said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<f64>,
 }
 
 impl StartRequest {
     /// The compute of a branch, of which nothing else is said.
     pub fn of(tenant: String, branch: String) -> StartRequest {
-        StartRequest { tenant, branch, port: None, settings: None, milli_cu: MILLI_CU_DEFAULT }
+        let (port, settings, units) = (None, None, None);
+        StartRequest { tenant, branch, port, settings, milli_cu: MILLI_CU_DEFAULT, units }
     }
 }
 
@@ -132,6 +137,9 @@ pub struct Status {
     pub version: String,
     /// Where the other roles are.
     pub addresses: Addresses,
+    /// What holds computes to their limits.
+    #[serde(default)]
+    pub bounds: Bounds,
     /// All endpoints.
     pub computes: Vec<Compute>,
 }

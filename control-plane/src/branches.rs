@@ -27,6 +27,22 @@ pub struct Branches {
     starts: Arc<Mutex<HashMap<EndpointRef, Start>>>,
 }
 
+/// What is asked of a compute that is started; see [`StartRequest`].
+#[derive(Clone, Default)]
+pub(crate) struct Asked {
+    pub settings: Option<Settings>,
+    pub milli_cu: Option<u32>,
+    pub units: Option<f64>,
+}
+
+impl Asked {
+    fn request(self, tenant: String, branch: String) -> StartRequest {
+        let Asked { settings, milli_cu, units } = self;
+        let usual = StartRequest::of(tenant, branch);
+        StartRequest { settings, units, milli_cu: milli_cu.unwrap_or(usual.milli_cu), ..usual }
+    }
+}
+
 /// A start that many wait for.
 type Start = Shared<BoxFuture<'static, Result<(), Arc<Error>>>>;
 
@@ -38,7 +54,7 @@ impl Branches {
 
     /// The start that is under way, or a new one. It is carried to its end, also where nobody waits
     /// any more.
-    fn start(&self, endpoint: &EndpointRef, settings: Option<Settings>) -> Start {
+    fn start(&self, endpoint: &EndpointRef, asked: Asked) -> Start {
         let mut starts = self.starts.lock();
         if let Some(start) = starts.get(endpoint) {
             return start.clone();
@@ -47,7 +63,7 @@ impl Branches {
             (self.endpoints.clone(), self.starts.clone(), endpoint.clone());
         let task = tokio::spawn(async move {
             let EndpointRef { tenant, branch } = key.clone();
-            let request = StartRequest { settings, ..StartRequest::of(tenant, branch) };
+            let request = asked.request(tenant, branch);
             let started = endpoints.start(&request).await;
             under_way.lock().remove(&key);
             started.map(drop).map_err(Arc::new)
@@ -60,17 +76,17 @@ impl Branches {
 }
 
 impl Branches {
-    /// Makes a compute run; with these settings, where it does not run and some are said.
+    /// Makes a compute run; as is asked, where it does not run.
     pub(crate) async fn wake_with(
         &self,
         endpoint: &EndpointRef,
-        settings: Option<Settings>,
+        asked: Asked,
     ) -> Result<Awake, Arc<Error>> {
         for _ in 0..STARTS_MAX {
             if let Some(awake) = self.endpoints.enter(&endpoint.tenant, &endpoint.branch) {
                 return Ok(awake);
             }
-            self.start(endpoint, settings.clone()).await?;
+            self.start(endpoint, asked.clone()).await?;
         }
         Err(Arc::new(Error::Conflict(format!(
             "the compute of {}/{} was stopped {STARTS_MAX} times before it could be connected to",
@@ -93,7 +109,7 @@ impl Directory for Branches {
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {
-        self.wake_with(endpoint, None).await
+        self.wake_with(endpoint, Asked::default()).await
     }
 }
 

@@ -20,7 +20,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ComputeEvent, Error, Stages, leftovers};
+use crate::{
+    ComputeEvent, Error, Stages, leftovers,
+    limits::{Group, Limits},
+};
 
 /// How long a compute may take to stop before it is killed. A fast stop writes a checkpoint through
 /// the quorum, which may be slow but not this slow.
@@ -48,6 +51,8 @@ pub(crate) struct Spec {
     pub folder: PathBuf,
     /// Where its standard error goes.
     pub log: PathBuf,
+    /// The control group of its Postgres, removed with it.
+    pub group: Option<Group>,
 }
 
 /// Where a child is in its life.
@@ -66,6 +71,7 @@ pub(crate) enum Phase {
 /// A child that is watched until its end.
 pub(crate) struct Child {
     pub pid: u32,
+    group: Option<Arc<Group>>,
     stop: CancellationToken,
     phase: watch::Receiver<Phase>,
     ended_at: Arc<OnceLock<Instant>>,
@@ -99,6 +105,8 @@ impl Child {
         let stopped = stop.clone();
         let ended_at = Arc::new(OnceLock::new());
         let ended = ended_at.clone();
+        let group = spec.group.map(Arc::new);
+        let removed = group.clone();
         tokio::spawn(async move {
             let lines = stdout.map(|stdout| BufReader::new(stdout).lines());
             let listening = tokio::spawn(listen(lines, report.clone()));
@@ -122,12 +130,23 @@ impl Child {
             // Its standard output ends now, unless something outside the group still holds it.
             let heard = tokio::time::timeout(LAST_WORDS_MAX, listening).await;
             let last_words = heard.ok().and_then(Result::ok).flatten();
-            clear(spec.folder, &spec.log).await;
+            clear(spec.folder, &spec.log, removed).await;
             let clean = stopped.is_cancelled() && status.is_some_and(|status| status.success());
             let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
             report.send_replace(Phase::Ended { reason });
         });
-        Ok(Child { pid, stop, phase, ended_at })
+        Ok(Child { pid, group, stop, phase, ended_at })
+    }
+
+    /// Holds its Postgres to these limits from now on.
+    pub(crate) fn hold_to(&self, limits: Limits) {
+        let Some(group) = &self.group else { return };
+        for held in [group.set_cpu(limits), group.set_memory(limits)] {
+            if let Err(error) = held {
+                // Of memory that is in use, none can be taken back.
+                tracing::warn!(%error, "a compute is not held to its new limits");
+            }
+        }
     }
 
     /// Where it is now.
@@ -195,7 +214,7 @@ async fn listen(
 }
 
 /// Removes what is left of a compute, but for what its Postgres said last.
-async fn clear(folder: PathBuf, log: &Path) {
+async fn clear(folder: PathBuf, log: &Path, group: Option<Arc<Group>>) {
     let shown = folder.display().to_string();
     match std::fs::rename(folder.join(POSTGRES_LOG), kept_log(log)) {
         Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => {
@@ -203,10 +222,14 @@ async fn clear(folder: PathBuf, log: &Path) {
         }
         _ => {}
     }
-    match tokio::task::spawn_blocking(move || leftovers::clear(&folder)).await {
+    let cleared = move || {
+        leftovers::clear(&folder)?;
+        group.map_or(Ok(()), |group| group.remove())
+    };
+    match tokio::task::spawn_blocking(cleared).await {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
-            tracing::warn!(folder = shown, %reason, "a compute's folder could not be removed");
+            tracing::warn!(folder = shown, %reason, "what a compute left could not be removed");
         }
         Err(reason) => tracing::error!(folder = shown, %reason, "clearing a folder failed"),
     }

@@ -16,6 +16,7 @@ use crate::{
     Compute, EndpointRef, Settings, State,
     activity::{Activity, Spell},
     child::{Child, Phase},
+    limits::Limits,
     served::{self, Served},
     v2::encode,
 };
@@ -38,6 +39,7 @@ struct Now {
     host: std::net::IpAddr,
     port: u16,
     settings: Settings,
+    limits: Option<Limits>,
     child: Option<Arc<Child>>,
     activity: Activity,
     /// While a stop is under way.
@@ -79,6 +81,8 @@ pub(crate) struct Plan {
     pub port: u16,
     pub settings: Settings,
     pub milli_cu: u32,
+    /// What it may take; all that there is where none are said.
+    pub limits: Option<Limits>,
 }
 
 impl Endpoint {
@@ -94,6 +98,7 @@ impl Endpoint {
             host,
             port,
             settings: Settings::new(),
+            limits: None,
             child: None,
             activity: Activity::default(),
             stopping: false,
@@ -112,6 +117,20 @@ impl Endpoint {
     /// The settings of its last compute.
     pub(crate) fn settings(&self) -> Settings {
         self.now.lock().settings.clone()
+    }
+
+    /// The limits of its last compute.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        self.now.lock().limits
+    }
+
+    /// Holds its compute to these limits from now on, if it runs.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        let mut now = self.now.lock();
+        now.limits = Some(limits);
+        if let Some(child) = now.child.as_ref().filter(|_| now.is_ready()) {
+            child.hold_to(limits);
+        }
     }
 
     /// What its compute serves, or served.
@@ -139,12 +158,17 @@ impl Endpoint {
             now.served = plan.served;
             now.port = plan.port;
             now.settings = plan.settings;
+            now.limits = plan.limits;
             now.start_ms = None;
             now.child = Some(child.clone());
         }
         let phase = child.started().await;
         if matches!(phase, Phase::Ready { .. }) {
+            // The start is not the client's work: it may take what there is.
             let mut now = self.now.lock();
+            if let Some(limits) = now.limits {
+                child.hold_to(limits);
+            }
             now.start_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
             now.quiet_since = Instant::now();
             now.activity.begin(Instant::now(), plan.milli_cu);
@@ -337,8 +361,9 @@ mod tests {
             arguments: vec!["-c".to_owned(), ready.to_owned()],
             folder: folder.path().join("compute"),
             log: folder.path().join("log"),
+            group: None,
         })?;
-        let plan = Plan { served, port: 1, settings: Settings::new(), milli_cu: 250 };
+        let plan = Plan { served, port: 1, settings: Settings::new(), milli_cu: 250, limits: None };
         let phase = endpoint.begin(plan, child, Instant::now()).await;
         assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
         assert!(endpoint.unused().is_some() && endpoint.is_quiet(Duration::ZERO));

@@ -15,6 +15,7 @@ use crate::{
     catalog::timelines::Moment,
     child::{self, Child, Phase, Spec},
     endpoint::{self, Endpoint, Place, Plan},
+    limits::{Cgroups, Group, Limits},
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
@@ -36,6 +37,7 @@ const MOMENTS_MAX: usize = 8;
 pub struct Endpoints {
     config: Config,
     pageserver: PageserverClient,
+    cgroups: Cgroups,
     all: Mutex<BTreeMap<Key, Arc<Endpoint>>>,
     /// Those that were forgotten, and of whose activity nobody took note yet; `None` where nobody
     /// takes note of any.
@@ -64,7 +66,13 @@ impl Endpoints {
             .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
             .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
         let pageserver = PageserverClient::new(config.pageservers());
-        Ok(Endpoints { config, pageserver, all: Mutex::default(), forgotten: Mutex::default() })
+        Ok(Endpoints {
+            config,
+            pageserver,
+            cgroups: Cgroups::open(),
+            all: Mutex::default(),
+            forgotten: Mutex::default(),
+        })
     }
 
     /// Where everything is, and every endpoint.
@@ -75,7 +83,7 @@ impl Endpoints {
             safekeepers: self.config.safekeepers.clone(),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Status { version, addresses, computes: self.list() }
+        Status { version, addresses, bounds: self.cgroups.bounds(), computes: self.list() }
     }
 
     /// The pageservers.
@@ -123,6 +131,7 @@ impl Endpoints {
                 port: request.port.unwrap_or_else(|| endpoint.port()),
                 settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
                 milli_cu: request.milli_cu,
+                limits: request.units.map(Limits::new).or_else(|| endpoint.limits()),
             };
             let is_moment = plan.served.at.is_some();
             let begun = self.begin(&endpoint, plan, asked).await;
@@ -217,6 +226,7 @@ impl Endpoints {
             port: endpoint.port(),
             settings: endpoint.settings(),
             milli_cu: MILLI_CU_DEFAULT,
+            limits: endpoint.limits(),
         };
         self.begin(&endpoint, plan, asked).await.map(Some)
     }
@@ -359,7 +369,8 @@ impl Endpoints {
         asked: Instant,
     ) -> Result<Compute, Error> {
         ports::check_free(self.config.compute_host, plan.port)?;
-        let spec = self.spec(endpoint.tenant_id(), &plan);
+        let group = self.group(&plan)?;
+        let spec = self.spec(endpoint.tenant_id(), &plan, group);
         let log = spec.log.clone();
         let child = Child::spawn(spec)?;
         let EndpointRef { tenant, branch } = endpoint.name();
@@ -381,7 +392,29 @@ impl Endpoints {
         }
     }
 
-    fn spec(&self, tenant: TenantId, plan: &Plan) -> Spec {
+    /// The control group of a compute that has limits; how much memory it may take counts from the
+    /// beginning.
+    fn group(&self, plan: &Plan) -> Result<Option<Group>, Error> {
+        let Some(limits) = plan.limits else { return Ok(None) };
+        let name = plan.served.folder_name();
+        let made = self.cgroups.make(&name).and_then(|group| {
+            group.set_memory(limits)?;
+            Ok(group)
+        });
+        let failed =
+            |reason| Error::Folder { path: format!("the control group {name}").into(), reason };
+        made.map(Some).map_err(failed)
+    }
+
+    /// Holds a branch's compute to these limits from now on, if it runs, and those of its moments.
+    pub(crate) fn set_limits(&self, tenant: &str, branch: &str, units: f64) {
+        let moments = self.moments_of(tenant, branch);
+        for endpoint in self.known(tenant, branch).into_iter().chain(moments) {
+            endpoint.set_limits(Limits::new(units));
+        }
+    }
+
+    fn spec(&self, tenant: TenantId, plan: &Plan, group: Option<Group>) -> Spec {
         let config = &self.config;
         let (served, port) = (&plan.served, plan.port);
         let folder = config.folder.join(served.folder_name());
@@ -403,7 +436,12 @@ impl Endpoints {
         if let Some(lsn) = &served.at {
             arguments.extend(["--at".to_owned(), lsn.clone()]);
         }
-        for (name, value) in &plan.settings {
+        for folder in group.iter().flat_map(Group::folders) {
+            arguments.extend(["--cgroup".to_owned(), folder.display().to_string()]);
+        }
+        // What comes later in postgresql.conf goes before.
+        let sized = plan.limits.map(Limits::settings).unwrap_or_default();
+        for (name, value) in sized.iter().chain(&plan.settings) {
             arguments.extend(["--set".to_owned(), format!("{name}={value}")]);
         }
         arguments.push("--until-stdin-ends".to_owned());
@@ -412,7 +450,7 @@ impl Endpoints {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
         let log = self.log(served);
-        Spec { executable: config.executable.clone(), arguments, folder, log }
+        Spec { executable: config.executable.clone(), arguments, folder, log, group }
     }
 }
 

@@ -21,6 +21,7 @@ mod endpoints;
 mod error;
 mod http;
 mod leftovers;
+mod limits;
 mod metering;
 mod metrics;
 mod moves;
@@ -41,6 +42,7 @@ pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartReques
 pub use branches::Branches;
 pub use endpoints::Endpoints;
 pub use error::Error;
+pub use limits::Bounds;
 pub use moves::{Move, MoveRequest};
 pub use ports::PortRange;
 pub use proxy::{

@@ -79,10 +79,10 @@ pub struct EndpointOptions {
     /// What it is called.
     #[arg(long)]
     pub name: Option<String>,
-    /// The least compute units.
+    /// The least compute units; kept and shown.
     #[arg(long, value_name = "UNITS")]
     pub min_cu: Option<f64>,
-    /// The most compute units.
+    /// The most compute units, each a processor and 4 GiB: its Postgres is held to them.
     #[arg(long, value_name = "UNITS")]
     pub max_cu: Option<f64>,
     /// After how long it is suspended when nobody uses it: seconds, `default` or `never`.

@@ -231,6 +231,9 @@ pub struct ComputeRunArgs {
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// The folder of a control group that Postgres runs in; may be said more than once.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Vec<PathBuf>,
     /// Stop when standard input ends, as it does when the control plane that started this is gone.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,

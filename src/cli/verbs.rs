@@ -347,7 +347,7 @@ Examples:
     /// List the computes.
     List,
     /// Be a compute, in this process, until it is told to stop. The control plane runs this.
-    Run(ComputeRunArgs),
+    Run(Box<ComputeRunArgs>),
 }
 
 /// Connect with psql.

@@ -33,6 +33,15 @@ pub async fn status(api: &Api, voice: Voice) -> Result<(), Failure> {
     for (name, pointer) in fields {
         say!("{name:<14}{}", text(&control_plane, pointer).replace(['[', ']', '"'], ""));
     }
+    let bound = |what: &str| match text(&control_plane, &format!("/bounds/{what}")) {
+        by if by.is_empty() || by == "-" => "not bounded".to_owned(),
+        by => format!("by {by}"),
+    };
+    say!("{:<14}memory {}, processors {}", "limits", bound("memory"), bound("cpu"));
+    let reason = text(&control_plane, "/bounds/reason");
+    if !reason.is_empty() && reason != "-" {
+        say!("{:<14}{reason}", "");
+    }
     if let Err(failure) = pageserver {
         say!("{failure}");
     }

@@ -15,6 +15,7 @@ mod fencing;
 mod held_commits;
 mod isolation;
 mod kinds_of_data;
+mod limits;
 mod machine;
 mod moments;
 mod moving;

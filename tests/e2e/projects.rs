@@ -49,6 +49,11 @@ impl Up {
         Ok(Up { url, key_file, process, folder, _turn: turn })
     }
 
+    /// Its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Where its control plane listens.
     pub fn control_plane(&self) -> &str {
         self.url.trim_start_matches("http://")

@@ -139,6 +139,7 @@ pub(super) async fn start_postgres(
         &arguments,
         &postgres::environment(&folder.sockets(), machine.listen),
         machine.owner,
+        &config.cgroups,
         &folder.data(),
         &folder.log(),
     )

@@ -58,15 +58,18 @@ pub struct Postmaster {
 }
 
 impl Postmaster {
-    /// Starts Postgres as this user, with these and a few harmless variables in its environment.
+    /// Starts Postgres as this user, in these control groups, with these and a few harmless variables
+    /// in its environment.
     pub async fn start(
         program: &Path,
         arguments: &[String],
         environment: &[(&str, String)],
         owner: Owner,
+        cgroups: &[PathBuf],
         data: &Path,
         log: &Path,
     ) -> Result<Postmaster, ShimError> {
+        let cgroups = open_cgroups(cgroups)?;
         let output = File::options()
             .create(true)
             .append(true)
@@ -91,6 +94,7 @@ impl Postmaster {
             // A Ctrl-C at the terminal is for this process, which stops Postgres in its order.
             .process_group(0);
         quit_with_parent(&mut command);
+        join(&mut command, cgroups);
         let (started, start) = oneshot::channel();
         let (ended, exit) = watch::channel(None);
         std::thread::Builder::new()
@@ -220,6 +224,36 @@ fn quit_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: prctl and getppid are
     // plain system calls, and nothing is allocated.
     unsafe { command.pre_exec(set) };
+}
+
+/// The lists of the groups' processes. They are opened by this process, which may change them.
+fn open_cgroups(cgroups: &[PathBuf]) -> Result<Vec<File>, ShimError> {
+    let open = |group: &PathBuf| {
+        let processes = group.join("cgroup.procs");
+        File::options().write(true).open(&processes).map_err(ShimError::io(format!(
+            "opening {}: is the control group there that the compute is to run in",
+            processes.display()
+        )))
+    };
+    cgroups.iter().map(open).collect()
+}
+
+/// Has the child join control groups before it becomes Postgres: none of its children is ever outside.
+#[expect(
+    unsafe_code,
+    reason = "a process joins a group between fork and exec, in the child itself"
+)]
+fn join(command: &mut Command, cgroups: Vec<File>) {
+    let join = move || {
+        for processes in &cgroups {
+            // The process that writes it is meant by 0.
+            nix::unistd::write(processes, b"0")?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: write is one, and
+    // nothing is allocated.
+    unsafe { command.pre_exec(join) };
 }
 
 fn log_tail(log: &Path) -> String {

@@ -150,6 +150,7 @@ impl Compute {
             &arguments,
             &[],
             machine.owner,
+            &[],
             &folder.data(),
             &folder.log(),
         )

@@ -115,7 +115,7 @@ impl Cluster {
         arguments.extend(["-c".to_owned(), "restart_after_crash=on".to_owned()]);
         let log = folder.path().join("log");
         let mut postmaster =
-            Postmaster::start(&machine.postgres, &arguments, &[], machine.owner, &data, &log)
+            Postmaster::start(&machine.postgres, &arguments, &[], machine.owner, &[], &data, &log)
                 .await
                 .expect("Postgres starts");
         postmaster.ready().await.expect("Postgres accepts connections");

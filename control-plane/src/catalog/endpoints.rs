@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Error, Time, from_json, rows};
 
-/// The limits of an endpoint that says none: a quarter of a processor.
+/// The least compute units of an endpoint that says none.
 pub const CU_DEFAULT: f64 = 0.25;
+/// The most: a processor, and 4 GiB.
+pub const CU_MAX_DEFAULT: f64 = 1.0;
 
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +50,7 @@ impl Endpoint {
             branch: branch.to_owned(),
             name: None,
             min_cu: CU_DEFAULT,
-            max_cu: CU_DEFAULT,
+            max_cu: CU_MAX_DEFAULT,
             suspend_timeout_seconds: 0,
             settings: json!({}),
             disabled: false,

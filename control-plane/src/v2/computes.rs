@@ -63,6 +63,7 @@ impl Context {
         let request = StartRequest {
             settings: Some(pg_settings(endpoint)),
             milli_cu: endpoints::milli_cu(endpoint),
+            units: Some(endpoint.max_cu),
             ..StartRequest::of(branch.project.clone(), branch.timeline.clone())
         };
         let compute = self.endpoints.start(&request).await?;

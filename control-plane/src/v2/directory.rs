@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use super::{computes::pg_settings, context::Context, error::ApiError};
 use crate::{
     Awake, Branches, Directory, EndpointRef, Error,
+    branches::Asked,
     catalog::{
         self,
         branches::{self, Branch},
@@ -110,7 +111,12 @@ impl Directory for Projects {
             Some(found) if moment.is_some() => {
                 endpoints::refuse_disabled(&found).map_err(|error| told(error.into()))?;
                 self.context.refuse_used_up(&of.tenant, branch).await.map_err(told)?;
-                self.branches.wake_with(endpoint, Some(pg_settings(&found))).await
+                let asked = Asked {
+                    settings: Some(pg_settings(&found)),
+                    milli_cu: Some(endpoints::milli_cu(&found)),
+                    units: Some(found.max_cu),
+                };
+                self.branches.wake_with(endpoint, asked).await
             }
             Some(found) => self.enter(&found.id, endpoint).await.map_err(told),
             None => self.branches.wake(endpoint).await,

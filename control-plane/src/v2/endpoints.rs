@@ -21,7 +21,7 @@ use crate::{
     State as ComputeState,
     catalog::{
         self, Time, branches,
-        endpoints::{self, CU_DEFAULT},
+        endpoints::{self, CU_DEFAULT, CU_MAX_DEFAULT},
         operations::{self, Action, Status},
         projects,
     },
@@ -43,9 +43,9 @@ pub struct Endpoint {
     pub project_id: String,
     /// Its branch.
     pub branch_id: String,
-    /// The least compute units.
+    /// The least compute units. Kept and shown: whatever is free, a compute may take.
     pub autoscaling_limit_min_cu: f64,
-    /// The most compute units.
+    /// The most compute units, each a processor and 4 GiB: its Postgres is held to so much.
     pub autoscaling_limit_max_cu: f64,
     /// Where it is.
     pub region_id: String,
@@ -204,7 +204,8 @@ pub(super) fn limits_of(settings: &Value) -> (f64, f64) {
     let limit = |name: &str| settings.get(name).and_then(Value::as_f64);
     let min = limit("autoscaling_limit_min_cu");
     let max = limit("autoscaling_limit_max_cu");
-    (min.or(max).unwrap_or(CU_DEFAULT), max.or(min).unwrap_or(CU_DEFAULT))
+    let least = min.or(max).unwrap_or(CU_DEFAULT);
+    (least, max.unwrap_or(least.max(CU_MAX_DEFAULT)))
 }
 
 /// The timeout that a project's settings for endpoints say.
@@ -372,7 +373,7 @@ pub(super) async fn show(
     Ok(Json(EndpointResponse { endpoint }))
 }
 
-/// Change an endpoint. What goes to Postgres counts from its compute's next start on.
+/// Change an endpoint. What goes to Postgres counts from its compute's next start on, limits at once.
 #[utoipa::path(patch, path = "/projects/{project_id}/endpoints/{endpoint_id}", tag = "endpoints",
     params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
     request_body = UpdateEndpoint,
@@ -397,6 +398,7 @@ pub(super) async fn update(
     });
     let (row, operation) = written.await?;
     context.endpoints.resize(&branch.project, &branch.timeline, endpoints::milli_cu(&row));
+    context.endpoints.set_limits(&branch.project, &branch.timeline, row.max_cu);
     let endpoint = Endpoint::view(&context, &row, &branch);
     Ok(Json(EndpointOperations { endpoint, operations: vec![operation.into()] }))
 }
