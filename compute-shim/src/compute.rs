@@ -1,5 +1,6 @@
 //! A compute's whole life: from an empty folder to a running Postgres, and back to nothing mounted.
 
+mod kept;
 mod moment;
 mod start;
 
@@ -47,6 +48,8 @@ pub struct ComputeConfig {
     pub pg_bin: Option<PathBuf>,
     /// The unprivileged user that Postgres runs as; `postgres` where none is named.
     pub user: Option<String>,
+    /// Where slots and statistics outlive the compute; nowhere where none is said.
+    pub keep: Option<PathBuf>,
     /// The folders of the control groups that Postgres runs in.
     pub cgroups: Vec<PathBuf>,
     /// The user's settings for `postgresql.conf`.

@@ -390,6 +390,15 @@ impl Proposer {
         }
     }
 
+    /// The term that wrote the last byte of the log that was taken over: terms that wrote nothing are
+    /// passed over. Zero where nobody has written.
+    pub fn wrote_last(&self) -> Term {
+        let Phase::Leading(leading) = &self.phase else { return Term(0) };
+        let mut entries = leading.history.entries().iter().rev();
+        let wrote = entries.find(|entry| entry.start < leading.position);
+        wrote.map_or(Term(0), |entry| entry.term)
+    }
+
     fn flushed(&mut self, peer: Peer, term: Term, flush_lsn: Lsn, effects: &mut Vec<Effect>) {
         let Phase::Leading(_) = &self.phase else {
             return self.reconnect(peer, "an answer to nothing".to_owned(), effects);

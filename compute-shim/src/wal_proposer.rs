@@ -40,6 +40,8 @@ const ELECTION_PAUSE_MAX: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long one safekeeper may take to give a few records.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of earlier WAL is read at once.
+const EARLIER_BYTES_MAX: u64 = 4 << 20;
 /// How long the last commit's news may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -184,6 +186,30 @@ impl WalProposer {
         }
         wal.truncate(wanted);
         Ok(wal.freeze())
+    }
+
+    /// The term that wrote the last byte of the log that was taken over.
+    pub fn wrote_last(&self) -> Term {
+        self.shared.ask(Proposer::wrote_last)
+    }
+
+    /// Puts the WAL from `from` to where the log was taken over into the folder behind `pg_wal`: a
+    /// slot's reader left off there. After [`WalProposer::start_at`], before [`WalProposer::mount`].
+    pub async fn put_earlier(&self, from: Lsn) -> Result<(), ShimError> {
+        let shared = &self.shared;
+        let (Some(position), Some(folder)) = (shared.ask(Proposer::position), shared.folder.get())
+        else {
+            return Err(ShimError::Stopped);
+        };
+        let origin = &shared.config.origin;
+        let mut at = from;
+        while at < position {
+            let to = position.min(at + EARLIER_BYTES_MAX);
+            let bytes = self.read_committed(at, to).await?;
+            folder.put_earlier(origin, shared.version, at, &bytes, at == from)?;
+            at = to;
+        }
+        Ok(())
     }
 
     /// Lays out the folder behind `pg_wal`, and returns when a quorum has what `wal` adds. Once in a

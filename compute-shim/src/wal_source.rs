@@ -57,6 +57,26 @@ impl WalFolder {
         Ok(folder)
     }
 
+    /// Puts WAL in that comes before what Postgres starts from, for readers that left off there: from
+    /// `begin` on, with the page headers before it where it is the first piece.
+    pub(crate) fn put_earlier(
+        &self,
+        origin: &TimelineOrigin,
+        version: Version,
+        begin: Lsn,
+        bytes: &[u8],
+        is_first: bool,
+    ) -> Result<(), ShimError> {
+        let doing = || ShimError::io(format!("write WAL to {}", self.path.display()));
+        if is_first {
+            let (system, size) = (origin.system_id, origin.segment_bytes);
+            for piece in &segment_prefix(version, system, POSTGRES_TIMELINE, size, begin) {
+                self.put(piece.begin, &piece.bytes).map_err(doing())?;
+            }
+        }
+        self.put(begin, bytes).map_err(doing())
+    }
+
     /// A reader, which keeps the segment that it reads open.
     pub(crate) fn reader(&self) -> SegmentReader<'_> {
         SegmentReader { folder: self, open: None }

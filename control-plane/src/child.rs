@@ -1,8 +1,8 @@
 //! One compute: a child process, from its spawn to the last trace of it.
 
 use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt,
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, OnceLock},
@@ -35,6 +35,9 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// What a compute says may hold its tenant's data, and other computes run as other users.
 const LOG_MODE: u32 = 0o600;
 
+/// What is kept of a compute is root's alone while it does not run.
+const KEPT_MODE: u32 = 0o700;
+
 /// What a compute's Postgres logs to, in the compute's folder.
 pub(crate) const POSTGRES_LOG: &str = "postgres.log";
 
@@ -51,6 +54,8 @@ pub(crate) struct Spec {
     pub folder: PathBuf,
     /// Where its standard error goes.
     pub log: PathBuf,
+    /// What it keeps, which belongs to nobody while no compute runs.
+    pub keep: Option<PathBuf>,
     /// The control group of its Postgres, removed with it.
     pub group: Option<Group>,
 }
@@ -130,7 +135,7 @@ impl Child {
             // Its standard output ends now, unless something outside the group still holds it.
             let heard = tokio::time::timeout(LAST_WORDS_MAX, listening).await;
             let last_words = heard.ok().and_then(Result::ok).flatten();
-            clear(spec.folder, &spec.log, removed).await;
+            clear(spec.folder, &spec.log, spec.keep, removed).await;
             let clean = stopped.is_cancelled() && status.is_some_and(|status| status.success());
             let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
             report.send_replace(Phase::Ended { reason });
@@ -214,7 +219,7 @@ async fn listen(
 }
 
 /// Removes what is left of a compute, but for what its Postgres said last.
-async fn clear(folder: PathBuf, log: &Path, group: Option<Arc<Group>>) {
+async fn clear(folder: PathBuf, log: &Path, keep: Option<PathBuf>, group: Option<Arc<Group>>) {
     let shown = folder.display().to_string();
     match std::fs::rename(folder.join(POSTGRES_LOG), kept_log(log)) {
         Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => {
@@ -224,6 +229,10 @@ async fn clear(folder: PathBuf, log: &Path, group: Option<Arc<Group>>) {
     }
     let cleared = move || {
         leftovers::clear(&folder)?;
+        // Another compute may be given the user, but not what this one kept.
+        if let Some(keep) = keep.filter(|keep| keep.exists()) {
+            std::fs::set_permissions(keep, Permissions::from_mode(KEPT_MODE))?;
+        }
         group.map_or(Ok(()), |group| group.remove())
     };
     match tokio::task::spawn_blocking(cleared).await {

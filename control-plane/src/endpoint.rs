@@ -361,6 +361,7 @@ mod tests {
             arguments: vec!["-c".to_owned(), ready.to_owned()],
             folder: folder.path().join("compute"),
             log: folder.path().join("log"),
+            keep: None,
             group: None,
         })?;
         let plan = Plan { served, port: 1, settings: Settings::new(), milli_cu: 250, limits: None };

@@ -28,6 +28,9 @@ const FOLDER_MODE: u32 = 0o711;
 /// The size of a compute of which nothing else is said: a quarter of a compute unit.
 pub(crate) const MILLI_CU_DEFAULT: u32 = 250;
 
+/// The folder for what is kept of computes, by timeline.
+const KEPT: &str = "kept";
+
 /// For how many moments of its history a tenant may have computes at a time: any of its clients can ask
 /// for one.
 const MOMENTS_MAX: usize = 8;
@@ -62,9 +65,11 @@ impl Endpoints {
     /// No endpoint yet; the computes' folder is made.
     pub(crate) fn new(config: Config) -> Result<Endpoints, Error> {
         let folder = &config.folder;
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
-            .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
+        for folder in [folder, &folder.join(KEPT)] {
+            fs::create_dir_all(folder)
+                .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
+                .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
+        }
         let pageserver = PageserverClient::new(config.pageservers());
         Ok(Endpoints {
             config,
@@ -166,6 +171,8 @@ impl Endpoints {
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
         self.drop_endpoint(&endpoint);
+        // There may be none.
+        let _absent = fs::remove_dir_all(self.kept(endpoint.served().timeline));
         Ok(endpoint.view())
     }
 
@@ -297,6 +304,11 @@ impl Endpoints {
         let served = Served::head(timeline);
         let folder = self.config.folder.join(served.folder_name());
         [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(&served))]
+    }
+
+    /// Where slots and statistics of a timeline's computes are kept.
+    fn kept(&self, timeline: TimelineId) -> PathBuf {
+        self.config.folder.join(KEPT).join(timeline.to_string())
     }
 
     /// Where a compute logs.
@@ -433,9 +445,17 @@ impl Endpoints {
         for (option, value) in options {
             arguments.extend([option.to_owned(), value]);
         }
-        if let Some(lsn) = &served.at {
-            arguments.extend(["--at".to_owned(), lsn.clone()]);
-        }
+        let keep = match &served.at {
+            Some(lsn) => {
+                arguments.extend(["--at".to_owned(), lsn.clone()]);
+                None
+            }
+            None => {
+                let keep = self.kept(served.timeline);
+                arguments.extend(["--keep".to_owned(), keep.display().to_string()]);
+                Some(keep)
+            }
+        };
         for folder in group.iter().flat_map(Group::folders) {
             arguments.extend(["--cgroup".to_owned(), folder.display().to_string()]);
         }
@@ -450,7 +470,7 @@ impl Endpoints {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
         let log = self.log(served);
-        Spec { executable: config.executable.clone(), arguments, folder, log, group }
+        Spec { executable: config.executable.clone(), arguments, folder, log, keep, group }
     }
 }
 

@@ -23,11 +23,9 @@ const AT_ONCE: usize = 4;
 
 /// Whether there is work that no client of the proxy waits for: sessions that came by the compute's
 /// own port, walsenders, autovacuum, workers of queries and of subscriptions, and extensions' workers
-/// that are in a transaction. A replication slot is a promise to whoever will come back for it; it is
-/// on the compute's disk alone, and would be lost with that.
+/// that are in a transaction. A replication slot that nobody reads is kept, and is none.
 const IS_BUSY: &str = "\
-SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots)
-    OR EXISTS (
+SELECT EXISTS (
         SELECT FROM pg_catalog.pg_stat_activity
         WHERE pid <> pg_catalog.pg_backend_pid()
         AND NOT (backend_type = 'client backend' AND usename = session_user

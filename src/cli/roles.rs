@@ -231,6 +231,9 @@ pub struct ComputeRunArgs {
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// The folder in which replication slots and statistics outlive the compute.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
     /// The folder of a control group that Postgres runs in; may be said more than once.
     #[arg(long, value_name = "DIR")]
     pub cgroup: Vec<PathBuf>,

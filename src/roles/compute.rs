@@ -25,6 +25,7 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
         listen: args.listen,
         pg_bin: args.postgres.pg_bin,
         user: Some(args.postgres.user),
+        keep: args.keep,
         cgroups: args.cgroup,
         settings: args.settings,
     };

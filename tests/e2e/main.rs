@@ -14,6 +14,7 @@ mod consumption;
 mod fencing;
 mod held_commits;
 mod isolation;
+mod kept;
 mod kinds_of_data;
 mod limits;
 mod machine;

@@ -139,11 +139,6 @@ async fn work_without_a_client_of_the_proxy_keeps_a_compute_awake() -> anyhow::R
     let compute = up.api.start("acme", "main").await?;
     let direct = Database::connect(compute.port).await?;
     up.stays("acme", "a session on its own port").await?;
-    direct.run("SELECT pg_create_physical_replication_slot('reader', true)").await?;
-    drop(direct);
-    up.stays("acme", "a replication slot").await?;
-    let direct = Database::connect(compute.port).await?;
-    direct.run("SELECT pg_drop_replication_slot('reader')").await?;
     drop(direct);
     up.is_suspended("acme").await?;
     assert!(up.process.stop()?.success());

@@ -74,7 +74,15 @@ pub(super) async fn start(
     let least = least_settings(&control.settings);
     let postmaster = start_postgres(config, machine, folder, &least, &STANDBY).await?;
     stages.end("postgres");
-    Ok(Running { term: None, start_lsn: at, proposer: None, pages, postmaster, mounted })
+    Ok(Running {
+        term: None,
+        start_lsn: at,
+        proposer: None,
+        pages,
+        postmaster,
+        mounted,
+        kept: None,
+    })
 }
 
 /// Reads now and then, so that what the compute may want to read stays: its clients may find all in

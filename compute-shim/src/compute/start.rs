@@ -17,9 +17,9 @@ use tokio::{
 };
 use wal_format::{ControlFile, ControlState, Lsn, Version, synthesise_shutdown_checkpoint};
 
-use super::{ComputeConfig, Stages};
+use super::{ComputeConfig, Stages, kept::Kept};
 use crate::{
-    ShimError, StartWal, WalConfig, WalMount, WalProposer,
+    Elected, ShimError, StartWal, WalConfig, WalMount, WalProposer,
     base_backup::{self, BaseBackup},
     folder::Folder,
     fuse::{self, FuseMount, RelationFiles},
@@ -51,6 +51,8 @@ pub(super) struct Running {
     pub(super) pages: PageClient,
     pub(super) postmaster: Postmaster,
     pub(super) mounted: Mounted,
+    /// What outlives it.
+    pub(super) kept: Option<Kept>,
 }
 
 /// What is mounted, and where it is bound to.
@@ -98,6 +100,9 @@ pub(super) async fn start(
     within_quorum_time(config, proposer.start_at(wal)).await?;
     stages.end("checkpoint");
 
+    let kept = take_kept(config, &proposer, elected, machine, folder).await?;
+    stages.end("kept state");
+
     write_configuration(config, machine, folder)?;
     let mut mounted = Mounted::relations(files, folder)?;
     let owner = machine.owner;
@@ -114,6 +119,7 @@ pub(super) async fn start(
         pages,
         postmaster,
         mounted,
+        kept,
     })
 }
 
@@ -153,8 +159,8 @@ impl Running {
     pub(super) async fn stop(self, how: Stop) -> Result<(), ShimError> {
         let clean = how == Stop::Fast && self.postmaster.stop(Stop::Fast).await;
         if let Some(proposer) = &self.proposer {
-            if clean {
-                commit_everything(proposer).await;
+            if clean && commit_everything(proposer).await {
+                keep(self.kept.as_ref(), proposer.commit_lsn());
             }
             // What waits for a quorum ends with an error now: Postgres could not end while it waits.
             proposer.shutdown().await;
@@ -241,6 +247,39 @@ pub(super) async fn receive_backup(
     }
 }
 
+/// Lays out what outlived the computes before, and the WAL that its slots want.
+async fn take_kept(
+    config: &ComputeConfig,
+    proposer: &WalProposer,
+    elected: Elected,
+    machine: &Machine,
+    folder: &Folder,
+) -> Result<Option<Kept>, ShimError> {
+    let Some(keep) = &config.keep else { return Ok(None) };
+    let found = (elected.term, elected.position, proposer.wrote_last());
+    let kept = Kept::take(keep, &folder.data(), machine.owner, found)?;
+    if let Some(from) = kept.restart_lsn()? {
+        match within_quorum_time(config, proposer.put_earlier(from)).await {
+            Err(ShimError::Quorum(reason)) => {
+                tracing::warn!(
+                    timeline = %config.timeline, %from, %reason,
+                    "replication slots are dropped: their WAL is not kept any more"
+                );
+                kept.drop_slots()?;
+            }
+            put => put?,
+        }
+    }
+    Ok(Some(kept))
+}
+
+/// Keeps what outlives the compute, after a clean stop of its Postgres.
+fn keep(kept: Option<&Kept>, end: Lsn) {
+    if let Some(Err(error)) = kept.map(|kept| kept.put(end)) {
+        tracing::warn!(%error, "statistics are not kept: they begin anew");
+    }
+}
+
 /// The WAL that Postgres starts from, and the `pg_control` that points at it. A shutdown checkpoint
 /// that ends the WAL already is used again, so that failed starts add no WAL.
 async fn checkpoint(
@@ -308,15 +347,16 @@ pub(super) fn write_configuration(
     Ok(())
 }
 
-/// Waits for the last WAL, which no fdatasync waited for.
-async fn commit_everything(proposer: &WalProposer) {
+/// Waits for the last WAL, which no fdatasync waited for; whether a quorum has it.
+async fn commit_everything(proposer: &WalProposer) -> bool {
     let begun = Instant::now();
     while proposer.commit_lsn() < proposer.written_lsn() {
         if begun.elapsed() > COMMIT_TIME_MAX {
             let (commit, written) = (proposer.commit_lsn(), proposer.written_lsn());
             tracing::warn!(%commit, %written, "the last WAL is not committed: no quorum has it");
-            return;
+            return false;
         }
         sleep(Duration::from_millis(5)).await;
     }
+    true
 }
