@@ -25,6 +25,19 @@ pub struct Voice {
     pub json: bool,
 }
 
+/// The stages of a start, as people read them.
+pub fn stages(stages: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut total = 0.0;
+    for stage in stages.as_array().into_iter().flatten() {
+        let ms = stage["ms"].as_f64().unwrap_or_default();
+        total += ms;
+        lines.push(format!("  {:<36} {ms:>9.1} ms", text(stage, "/name")));
+    }
+    lines.push(format!("  {:<36} {total:>9.1} ms", "together"));
+    lines.join("\n")
+}
+
 /// A text field of an answer, `-` where it is absent.
 pub fn text(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {

@@ -9,7 +9,7 @@ use std::{
 use protocol::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Bounds, Stages, endpoints::MILLI_CU_DEFAULT};
+use crate::{Bounds, Stage, Stages, endpoints::MILLI_CU_DEFAULT};
 
 /// `POST /v1/computes`: start the compute of a branch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -101,6 +101,10 @@ pub struct Compute {
     pub start_ms: Option<f64>,
     /// The stages of that, as the compute measured them.
     pub stages_ms: Stages,
+    /// All stages of its last start, in order: the control plane's, the compute's, the proxy's up to
+    /// the first client that was in.
+    #[serde(default)]
+    pub trace: Vec<Stage>,
     /// Why it failed.
     pub reason: Option<String>,
 }
@@ -115,6 +119,9 @@ pub enum ComputeEvent {
         port: u16,
         /// The stages of the start.
         stages_ms: Stages,
+        /// Their names, in the order in which they were.
+        #[serde(default)]
+        order: Vec<String>,
     },
     /// A newer compute took the timeline over; Postgres was stopped.
     Fenced {

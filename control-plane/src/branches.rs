@@ -1,6 +1,6 @@
 //! The proxy's directory: endpoints by the names of their branches.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{
@@ -106,6 +106,10 @@ impl Directory for Branches {
         let served = self.endpoints.pageservers().moment(tenant, branch, moment).await?;
         // By the timeline's id: a restore gives the branch's name to another.
         Ok(EndpointRef { tenant: tenant.clone(), branch: served.to_string() })
+    }
+
+    fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration) {
+        self.endpoints.note(&endpoint.tenant, &endpoint.branch, stage, took);
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {

@@ -66,7 +66,7 @@ pub(crate) enum Phase {
     /// It was spawned.
     Starting,
     /// It accepts connections on this port.
-    Ready { port: u16, stages_ms: Stages },
+    Ready { port: u16, stages_ms: Stages, order: Vec<String> },
     /// Its process is gone; what it left is being removed.
     Ending,
     /// It is gone, and so are its processes and mounts. `None`: it stopped as it was asked to.
@@ -198,12 +198,12 @@ async fn listen(
     let mut lines = lines?;
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(ComputeEvent::Ready { port, stages_ms }) => {
+            Ok(ComputeEvent::Ready { port, stages_ms, order }) => {
                 // One that has ended already is not ready, whatever it said before.
                 report.send_if_modified(|phase| {
                     let starts = *phase == Phase::Starting;
                     if starts {
-                        *phase = Phase::Ready { port, stages_ms };
+                        *phase = Phase::Ready { port, stages_ms, order };
                     }
                     starts
                 });

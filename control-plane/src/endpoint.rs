@@ -18,6 +18,7 @@ use crate::{
     child::{Child, Phase},
     limits::Limits,
     served::{self, Served},
+    trace::Trace,
     v2::encode,
 };
 
@@ -40,6 +41,7 @@ struct Now {
     port: u16,
     settings: Settings,
     limits: Option<Limits>,
+    trace: Trace,
     child: Option<Arc<Child>>,
     activity: Activity,
     /// While a stop is under way.
@@ -99,6 +101,7 @@ impl Endpoint {
             port,
             settings: Settings::new(),
             limits: None,
+            trace: Trace::default(),
             child: None,
             activity: Activity::default(),
             stopping: false,
@@ -122,6 +125,11 @@ impl Endpoint {
     /// The limits of its last compute.
     pub(crate) fn limits(&self) -> Option<Limits> {
         self.now.lock().limits
+    }
+
+    /// Notes a stage of its compute's start.
+    pub(crate) fn note(&self, stage: &str, took: Duration) {
+        self.now.lock().trace.note(stage, took);
     }
 
     /// Holds its compute to these limits from now on, if it runs.
@@ -152,6 +160,7 @@ impl Endpoint {
     /// Takes a new compute over, and waits until it is ready or has ended.
     pub(crate) async fn begin(&self, plan: Plan, child: Child, asked: Instant) -> Phase {
         let child = Arc::new(child);
+        let begun = Instant::now();
         {
             let mut now = self.now.lock();
             now.settle();
@@ -159,16 +168,19 @@ impl Endpoint {
             now.port = plan.port;
             now.settings = plan.settings;
             now.limits = plan.limits;
+            now.trace = Trace::begin();
+            now.trace.note("control plane: look up", begun.duration_since(asked));
             now.start_ms = None;
             now.child = Some(child.clone());
         }
         let phase = child.started().await;
-        if matches!(phase, Phase::Ready { .. }) {
+        if let Phase::Ready { stages_ms, order, .. } = &phase {
             // The start is not the client's work: it may take what there is.
             let mut now = self.now.lock();
             if let Some(limits) = now.limits {
                 child.hold_to(limits);
             }
+            now.trace.note_compute(stages_ms, order, begun.elapsed());
             now.start_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
             now.quiet_since = Instant::now();
             now.activity.begin(Instant::now(), plan.milli_cu);
@@ -301,6 +313,7 @@ impl Endpoint {
             pid: now.child.as_ref().filter(|_| lives).map(|child| child.pid),
             start_ms: now.start_ms.filter(|_| lives),
             stages_ms,
+            trace: now.trace.stages(),
             reason,
         }
     }

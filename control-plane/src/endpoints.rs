@@ -1,8 +1,13 @@
 //! All endpoints of this control plane, and what can be done to them.
 
 use std::{
-    any::Any, collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc,
-    time::Instant,
+    any::Any,
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -267,6 +272,13 @@ impl Endpoints {
         let endpoint = self.known(tenant, branch).ok()?;
         let (port, served, stay) = endpoint.enter()?;
         Some(self.awake(&endpoint, port, &served, Box::new(stay)))
+    }
+
+    /// Notes a stage of a compute's start.
+    pub(crate) fn note(&self, tenant: &str, branch: &str, stage: &str, took: Duration) {
+        if let Ok(endpoint) = self.known(tenant, branch) {
+            endpoint.note(stage, took);
+        }
     }
 
     /// The endpoints whose computes have no client, and how to ask each compute whether there is other

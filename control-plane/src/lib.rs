@@ -30,6 +30,7 @@ mod ports;
 mod proxy;
 mod served;
 mod suspend;
+mod trace;
 mod users;
 mod v2;
 
@@ -49,6 +50,7 @@ pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
     Verifier, Way,
 };
+pub use trace::Stage;
 pub use users::Users;
 pub use v2::{ConnectAt, ManagementConfig};
 

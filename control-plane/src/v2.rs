@@ -226,6 +226,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .routes(routes!(endpoints::start))
         .routes(routes!(endpoints::suspend))
         .routes(routes!(endpoints::restart))
+        .routes(routes!(endpoints::trace))
         .routes(routes!(logs::show))
         .routes(routes!(templates::list, templates::create))
         .routes(routes!(templates::show, templates::delete))

@@ -31,6 +31,7 @@ Examples:
   offshoot psql acme
   offshoot psql acme try -- -c 'select count(*) from orders'
   offshoot psql acme --role reader --database orders
+  offshoot psql acme --trace -- -c 'select 1'                  what waking it took, stage by stage
   offshoot psql acme try --lsn 0/1A2B3C8                       as it was, for reading
   offshoot psql acme --timestamp 2026-03-01T12:00:00Z
 
@@ -42,6 +43,10 @@ pub struct PsqlArgs {
     /// The folder with psql, where it is neither on PATH nor in Debian's places.
     #[arg(long, value_name = "DIR", env = "OFFSHOOT_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
+    /// When psql has ended, say on standard error what each stage of the last start took, up to the
+    /// first client that was in.
+    #[arg(long)]
+    pub trace: bool,
     /// What psql is told besides.
     #[arg(last = true)]
     pub arguments: Vec<String>,

@@ -31,8 +31,18 @@ Examples:
     #[command(after_help = "Example:\n  offshoot endpoint show acme main")]
     Show(EndpointArgs),
     /// Start an endpoint's compute, and wait until it accepts connections.
-    #[command(after_help = "Example:\n  offshoot endpoint start acme main")]
-    Start(EndpointArgs),
+    #[command(after_help = "\
+Examples:
+  offshoot endpoint start acme main
+  offshoot endpoint start acme main --trace      what each stage of the start took")]
+    Start {
+        /// Which endpoint.
+        #[command(flatten)]
+        of: EndpointArgs,
+        /// Say what each stage of its start took; of the last one, where it runs already.
+        #[arg(long)]
+        trace: bool,
+    },
     /// Suspend an endpoint's compute, and wait until nothing of it is left.
     #[command(after_help = "Example:\n  offshoot endpoint suspend acme main")]
     Suspend(EndpointArgs),

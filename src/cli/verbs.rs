@@ -321,6 +321,8 @@ pub enum ComputeVerb {
 Examples:
   offshoot compute start acme
   offshoot compute start acme try --port 5433
+  offshoot compute start acme main@0/1A2B3C8      as the branch was then, read-only
+  offshoot compute start acme --trace             what each stage of the start took
   offshoot compute start acme --set work_mem=64MB --set max_prepared_transactions=10")]
     Start {
         /// The tenant, by name or id.
@@ -335,6 +337,9 @@ Examples:
         /// none is said.
         #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
         settings: Vec<(String, String)>,
+        /// Say what each stage of its start took; of the last one, where it runs already.
+        #[arg(long)]
+        trace: bool,
     },
     /// Stop the compute of a branch. Its folder is thrown away: nothing in it is needed.
     Stop {

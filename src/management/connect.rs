@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     output::say,
     programs,
-    verbs::{Voice, text},
+    verbs::{Voice, stages, text},
 };
 
 /// How long the proxy may take to take a connection.
@@ -38,6 +38,7 @@ pub async fn connection_string(
 /// Becomes psql; returns only where it cannot.
 pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
     let psql = programs::find("psql", args.pg_bin.as_deref())?;
+    let (project, branch) = (args.to.project.clone(), args.to.branch.clone());
     let uri = uri(client, args.to, false).await?;
     let environment = environment(&uri)?;
     let value = |name: &str| {
@@ -46,8 +47,33 @@ pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
     };
     reach(value("PGHOST"), value("PGPORT")).await?;
     // By the environment: what stands in arguments, everybody on this machine may read.
-    let error = Command::new(&psql).envs(environment).args(&args.arguments).exec();
+    let mut command = Command::new(&psql);
+    command.envs(environment).args(&args.arguments);
+    if args.trace {
+        return trace(client, &mut command, &project, branch.as_deref()).await;
+    }
+    let error = command.exec();
     Err(Failure::new(format!("{} does not run: {error}", psql.display())))
+}
+
+/// Runs psql to its end, and says what the last start of the branch's compute took.
+async fn trace(
+    client: &Client,
+    psql: &mut Command,
+    project: &str,
+    branch: Option<&str>,
+) -> Result<(), Failure> {
+    let status =
+        psql.status().map_err(|error| Failure::new(format!("psql does not run: {error}")))?;
+    let project = names::project(client, project).await?;
+    let endpoint = names::endpoint(client, &project, branch).await?;
+    let traced = client.get(&project.path(&["endpoints", &endpoint, "trace"]), &[]).await?;
+    eprintln!("{}", stages(&traced["stages"]));
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::with_code(code as u8, "psql failed".to_owned())),
+        None => Err(Failure::new("psql was killed")),
+    }
 }
 
 async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, Failure> {

@@ -12,7 +12,7 @@ use crate::{
     cli::{EndpointArgs, EndpointOptions, EndpointVerb},
     failure::Failure,
     output::say,
-    verbs::{Voice, text},
+    verbs::{Voice, stages, text},
 };
 
 /// Carries a verb out.
@@ -39,9 +39,9 @@ pub async fn endpoint(client: &Client, voice: Voice, verb: EndpointVerb) -> Resu
             answer(voice, &shown, show);
             Ok(())
         }
-        EndpointVerb::Start(of) => ask(client, voice, of, "start").await,
-        EndpointVerb::Suspend(of) => ask(client, voice, of, "suspend").await,
-        EndpointVerb::Restart(of) => ask(client, voice, of, "restart").await,
+        EndpointVerb::Start { of, trace } => ask(client, voice, of, "start", trace).await,
+        EndpointVerb::Suspend(of) => ask(client, voice, of, "suspend", false).await,
+        EndpointVerb::Restart(of) => ask(client, voice, of, "restart", false).await,
         EndpointVerb::Update { of, options, disable, enable } => {
             let (project, id) = find(client, &of).await?;
             let path = project.path(&["endpoints", &id]);
@@ -100,13 +100,27 @@ fn say_options(endpoint: &mut Value, options: EndpointOptions, settings: &Value)
 }
 
 /// Has a compute started or suspended, waits for that, and shows what the endpoint is then.
-async fn ask(client: &Client, voice: Voice, of: EndpointArgs, verb: &str) -> Result<(), Failure> {
+async fn ask(
+    client: &Client,
+    voice: Voice,
+    of: EndpointArgs,
+    verb: &str,
+    trace: bool,
+) -> Result<(), Failure> {
     let (project, id) = find(client, &of).await?;
     let mut asked = client.post(&project.path(&["endpoints", &id, verb]), json!({})).await?;
     progress::finish(client, &project, &mut asked).await?;
     let mut shown = client.get(&project.path(&["endpoints", &id]), &[]).await?;
     asked["endpoint"] = shown["endpoint"].take();
-    answer(voice, &asked, show);
+    if trace {
+        asked["trace"] = client.get(&project.path(&["endpoints", &id, "trace"]), &[]).await?;
+    }
+    answer(voice, &asked, |asked| {
+        show(asked);
+        if trace {
+            say!("{}", stages(&asked["trace"]["stages"]));
+        }
+    });
     Ok(())
 }
 

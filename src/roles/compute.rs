@@ -81,7 +81,8 @@ fn say_ready(voice: Voice, ready: &Ready) {
         let stage =
             |(name, took): &(&str, std::time::Duration)| ((*name).to_owned(), milliseconds(*took));
         let stages_ms: Stages = ready.stages.iter().map(stage).collect();
-        say(voice, &ComputeEvent::Ready { port: ready.address.port(), stages_ms });
+        let order = ready.stages.iter().map(|(name, _)| (*name).to_owned()).collect();
+        say(voice, &ComputeEvent::Ready { port: ready.address.port(), stages_ms, order });
         return;
     }
     match ready.term {

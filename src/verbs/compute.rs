@@ -4,7 +4,7 @@ use control_plane::StartRequest;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Voice, list, text};
+use super::{Voice, list, stages, text};
 use crate::{
     api::{Answer, Api, milliseconds},
     cli::ComputeVerb,
@@ -17,7 +17,7 @@ const NO_BODY: Option<&()> = None;
 /// Carries a verb out.
 pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), Failure> {
     match verb {
-        ComputeVerb::Start { tenant, branch, port, settings } => {
+        ComputeVerb::Start { tenant, branch, port, settings, trace } => {
             let settings = (!settings.is_empty()).then(|| settings.into_iter().collect());
             let answer =
                 start(api, StartRequest { port, settings, ..StartRequest::of(tenant, branch) })
@@ -28,6 +28,9 @@ pub async fn compute(api: &Api, voice: Voice, verb: ComputeVerb) -> Result<(), F
             }
             say!("running after {} ms", milliseconds(answer.took));
             say!("{}", text(&answer.value, "/connection"));
+            if trace {
+                say!("{}", stages(&answer.value["trace"]));
+            }
             Ok(())
         }
         ComputeVerb::Stop { tenant, branch } => {

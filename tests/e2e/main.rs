@@ -32,5 +32,6 @@ mod scrub;
 mod starts;
 mod suspend;
 mod templates;
+mod trace;
 mod up;
 mod usage;

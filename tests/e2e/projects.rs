@@ -59,7 +59,8 @@ impl Up {
         self.url.trim_start_matches("http://")
     }
 
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<Said> {
+    /// How a command ended, whatever it said.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Said> {
         let mut command = Command::new(OFFSHOOT);
         command.args(["--api-url", &self.url, "--api-key-file"]).arg(&self.key_file);
         outcome(command.args(arguments))

@@ -20,7 +20,7 @@ use super::{
     startup::Startup,
     stream::ClientStream,
 };
-use crate::metrics::METRICS;
+use crate::{metrics::METRICS, trace};
 
 /// How long a client may take for its part of the beginning: Postgres' default `authentication_timeout`.
 const CLIENT_MAX: Duration = Duration::from_secs(60);
@@ -129,9 +129,12 @@ async fn begin(
         Some(digest) if stream.is_encrypted() => Binding::EndPoint(digest),
         _ => Binding::None,
     };
+    let began = Instant::now();
     let nonce = new_nonce();
     let authenticated = authenticate(stream, &role, verifier, binding, &nonce);
     let keys = timeout(CLIENT_MAX, authenticated).await.map_err(|_| Refusal::TooSlow)??;
+    let proven = began.elapsed();
+    shared.directory.note(&endpoint, "proxy: the client's proof", proven);
     let endpoint = match moment {
         // Only for who has proven its password is a moment looked for, and a compute started.
         Some(moment) => shared.directory.at(&endpoint, &moment).await.map_err(refused)?,
@@ -152,12 +155,16 @@ async fn connect(
     loop {
         let woken = shared.directory.wake(endpoint).await;
         let awake = woken.map_err(|error| Refusal::from_error(&error, name))?;
+        let logging_in = Instant::now();
         let logged_in = async {
             let backend = awake.way.connect().await?;
             backend::login(backend, startup, keys, &new_nonce()).await
         };
         match logged_in.await {
-            Ok(backend) => return Ok(Session { backend, awake }),
+            Ok(backend) => {
+                shared.directory.note(endpoint, trace::LAST, logging_in.elapsed());
+                return Ok(Session { backend, awake });
+            }
             Err(Failed::Refused(error)) => return Err(Ended::Said(error.encode())),
             Err(Failed::Broken(refusal)) => return Err(refusal.into()),
             Err(Failed::Away(reason)) if began.elapsed() > AWAY_MAX => {

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -44,6 +45,10 @@ pub trait Directory: Send + Sync + 'static {
     /// The compute of a branch as it was at a moment: what to wake for it. The moment is looked for now,
     /// and is there, or why not.
     async fn at(&self, endpoint: &EndpointRef, moment: &Moment) -> Result<EndpointRef, Arc<Error>>;
+
+    /// Says what the proxy took for a part of letting a client in: of a compute that was just woken it
+    /// belongs to the start.
+    fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration);
 
     /// Makes the branch's compute run. Many may ask at once; there is one start.
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>>;

@@ -105,12 +105,14 @@ impl PgAuthid {
         if let Some(session) = living(&session) {
             return Ok(session);
         }
+        let began = Instant::now();
         let made = async {
             let client = connect_as_superuser(&awake).await?;
             let statement = client.prepare_typed(QUERY, &[Type::TEXT]).await?;
             Ok::<_, tokio_postgres::Error>((client, statement))
         };
         let (client, statement) = answer(&endpoint.tenant, &endpoint.branch, made).await?;
+        self.directory.note(endpoint, "proxy: connect as the superuser", began.elapsed());
         let made = Arc::new(Session { client, statement, _stay: awake });
         *session = Some(made.clone());
         Ok(made)
@@ -119,9 +121,13 @@ impl PgAuthid {
     async fn ask(&self, endpoint: &EndpointRef, role: &str) -> Result<Option<String>, Arc<Error>> {
         let session = self.session(endpoint).await?;
         let parameters: [&(dyn ToSql + Sync); 1] = [&role];
+        let began = Instant::now();
         let asked = session.client.query_opt(&session.statement, &parameters);
         let row = match answer(&endpoint.tenant, &endpoint.branch, asked).await {
-            Ok(row) => row,
+            Ok(row) => {
+                self.directory.note(endpoint, "proxy: ask for the verifier", began.elapsed());
+                row
+            }
             Err(error) => {
                 self.slot(endpoint).forget(&session).await;
                 return Err(error);

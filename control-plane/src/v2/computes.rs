@@ -1,6 +1,6 @@
 //! The computes behind endpoints: woken, suspended, and brought up to what the catalog says.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use super::{
     context::Context,
@@ -67,8 +67,15 @@ impl Context {
             ..StartRequest::of(branch.project.clone(), branch.timeline.clone())
         };
         let compute = self.endpoints.start(&request).await?;
+        let began = Instant::now();
         self.apply_at_start(branch, &compute).await?;
+        let applied = began.elapsed();
         self.take_over(branch, &compute).await?;
+        let note = |stage, took| {
+            self.endpoints.note(&branch.project, &branch.timeline, stage, took);
+        };
+        note("control plane: apply changes", applied);
+        note("control plane: look at roles", began.elapsed() - applied);
         let id = endpoint.id.clone();
         let written =
             self.catalog.write(move |catalog| endpoints::set_started(catalog, &id, now()));

@@ -1,7 +1,7 @@
 //! The proxy's directory where there is a catalog: `ep-…` is the endpoint of a project, awake when
 //! what waited for its Postgres is done; any other name is a tenant's branch.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::http::StatusCode;
@@ -102,6 +102,10 @@ impl Directory for Projects {
         let EndpointRef { tenant, branch } = endpoint;
         let served = self.context.endpoints.pageservers().moment(tenant, branch, moment).await?;
         Ok(EndpointRef { tenant: tenant.clone(), branch: served.name(branch) })
+    }
+
+    fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration) {
+        self.branches.note(endpoint, stage, took);
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {

@@ -18,7 +18,7 @@ use super::{
     time,
 };
 use crate::{
-    State as ComputeState,
+    Stage, State as ComputeState,
     catalog::{
         self, Time, branches,
         endpoints::{self, CU_DEFAULT, CU_MAX_DEFAULT},
@@ -145,6 +145,15 @@ pub struct EndpointResponse {
 #[derive(Serialize, ToSchema)]
 pub struct EndpointsResponse {
     endpoints: Vec<Endpoint>,
+}
+
+/// A start, taken apart.
+#[derive(Serialize, ToSchema)]
+pub struct StartTrace {
+    /// Its stages, in the order in which they ended.
+    stages: Vec<Stage>,
+    /// All together, in milliseconds.
+    total_ms: f64,
 }
 
 impl Endpoint {
@@ -371,6 +380,21 @@ pub(super) async fn show(
     });
     let endpoint = Endpoint::view(&context, &row, &branch).under(&read.await?, &branch);
     Ok(Json(EndpointResponse { endpoint }))
+}
+
+/// Say what each stage of an endpoint's last start took, up to the first client that was in. There are
+/// none where its compute was not started since the server was.
+#[utoipa::path(get, path = "/projects/{project_id}/endpoints/{endpoint_id}/trace",
+    tag = "endpoints", params(("project_id" = String, Path), ("endpoint_id" = String, Path)),
+    responses((status = 200, body = StartTrace), (status = "default", body = GeneralError)))]
+pub(super) async fn trace(
+    State(context): State<Arc<Context>>,
+    Path((project, id)): Path<(String, String)>,
+) -> Result<Json<StartTrace>, ApiError> {
+    let (_, branch) = find(&context, project, id).await?;
+    let stages = context.compute(&branch).map(|compute| compute.trace).unwrap_or_default();
+    let total_ms = stages.iter().map(|stage| stage.ms).sum();
+    Ok(Json(StartTrace { stages, total_ms }))
 }
 
 /// Change an endpoint. What goes to Postgres counts from its compute's next start on, limits at once.

@@ -46,6 +46,11 @@ async fn psql_wakes_its_database_and_logs_in_with_channel_binding() -> anyhow::R
     assert!(!fixture.stock.is_running());
     let by_options = fixture.by_options(STRICT);
     assert_eq!(ask(&by_options, "secret", "SELECT current_user").await?, "app");
+    // What it took is said, stage by stage.
+    let noted = fixture.stock.noted.lock().map(|noted| noted.clone()).unwrap_or_default();
+    let stages =
+        ["connect as the superuser", "ask for the verifier", "the client's proof", "log in"];
+    assert_eq!(noted, stages.map(|stage| format!("proxy: {stage}")));
     let by_name = fixture.by_server_name(STRICT);
     assert_eq!(ask(&by_name, "secret", "SELECT current_database()").await?, "app");
     // The certificate is its own root, and names the endpoint.

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::ensure;
@@ -37,6 +38,8 @@ pub struct Stock {
     address: SocketAddr,
     turn: tokio::sync::Mutex<()>,
     pub starts: AtomicUsize,
+    /// The stages that the proxy noted.
+    pub noted: Mutex<Vec<String>>,
 }
 
 impl Stock {
@@ -47,7 +50,8 @@ impl Stock {
         ensure!(status.success(), "chown: {status}");
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let turn = tokio::sync::Mutex::default();
-        let stock = Stock { folder, address, turn, starts: AtomicUsize::new(0) };
+        let stock =
+            Stock { folder, address, turn, starts: AtomicUsize::new(0), noted: Mutex::default() };
         stock.run("initdb", &["-U", "postgres", "--no-sync", "-A", "trust"])?;
         fs::write(stock.data().join("pg_hba.conf"), HBA)?;
         stock.start()?;
@@ -124,6 +128,10 @@ impl Directory for OnlyOne {
 
     async fn at(&self, _: &EndpointRef, _: &Moment) -> Result<EndpointRef, Arc<Error>> {
         Err(Arc::new(Error::Invalid("a stock server keeps no history".to_owned())))
+    }
+
+    fn note(&self, _: &EndpointRef, stage: &str, _: Duration) {
+        self.0.noted.lock().expect("nobody panics").push(stage.to_owned());
     }
 
     async fn wake(&self, _: &EndpointRef) -> Result<Awake, Arc<Error>> {
