@@ -8,6 +8,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+use tokio_postgres::Client;
 
 use crate::{
     Awake, Directory, EndpointRef, Endpoints, Error, Settings, StartRequest,
@@ -110,6 +111,10 @@ impl Directory for Branches {
 
     fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration) {
         self.endpoints.note(&endpoint.tenant, &endpoint.branch, stage, took);
+    }
+
+    fn superuser(&self, endpoint: &EndpointRef) -> Option<Client> {
+        self.endpoints.take_superuser(&endpoint.tenant, &endpoint.branch)
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {

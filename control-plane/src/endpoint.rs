@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use protocol::TenantId;
+use tokio_postgres::Client;
 
 use crate::{
     Compute, EndpointRef, Settings, State,
@@ -42,6 +43,8 @@ struct Now {
     settings: Settings,
     limits: Option<Limits>,
     trace: Trace,
+    /// A superuser's session that the start left open.
+    superuser: Option<Client>,
     child: Option<Arc<Child>>,
     activity: Activity,
     /// While a stop is under way.
@@ -102,6 +105,7 @@ impl Endpoint {
             settings: Settings::new(),
             limits: None,
             trace: Trace::default(),
+            superuser: None,
             child: None,
             activity: Activity::default(),
             stopping: false,
@@ -130,6 +134,11 @@ impl Endpoint {
     /// Notes a stage of its compute's start.
     pub(crate) fn note(&self, stage: &str, took: Duration) {
         self.now.lock().trace.note(stage, took);
+    }
+
+    /// Puts a superuser's session of its compute in the place of the one that was left; that one.
+    pub(crate) fn set_superuser(&self, session: Option<Client>) -> Option<Client> {
+        std::mem::replace(&mut self.now.lock().superuser, session)
     }
 
     /// Holds its compute to these limits from now on, if it runs.
@@ -168,6 +177,7 @@ impl Endpoint {
             now.port = plan.port;
             now.settings = plan.settings;
             now.limits = plan.limits;
+            now.superuser = None;
             now.trace = Trace::begin();
             now.trace.note("control plane: look up", begun.duration_since(asked));
             now.start_ms = None;

@@ -13,6 +13,7 @@ use std::{
 use futures::future::join_all;
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
+use tokio_postgres::Client;
 
 use crate::{
     Addresses, Awake, Compute, Config, EndpointRef, Error, StartRequest, Status, Way,
@@ -35,6 +36,9 @@ pub(crate) const MILLI_CU_DEFAULT: u32 = 250;
 
 /// The folder for what is kept of computes, by timeline.
 const KEPT: &str = "kept";
+
+/// How long a session that a start left open is kept for a client.
+const LEFT_MAX: Duration = Duration::from_secs(5);
 
 /// For how many moments of its history a tenant may have computes at a time: any of its clients can ask
 /// for one.
@@ -279,6 +283,21 @@ impl Endpoints {
         if let Ok(endpoint) = self.known(tenant, branch) {
             endpoint.note(stage, took);
         }
+    }
+
+    /// Leaves a superuser's session with a compute that has just been started, for whoever asks first.
+    pub(crate) fn leave_superuser(&self, tenant: &str, branch: &str, session: Client) {
+        let Ok(endpoint) = self.known(tenant, branch) else { return };
+        endpoint.set_superuser(Some(session));
+        tokio::spawn(async move {
+            tokio::time::sleep(LEFT_MAX).await;
+            endpoint.set_superuser(None);
+        });
+    }
+
+    /// The session that was left.
+    pub(crate) fn take_superuser(&self, tenant: &str, branch: &str) -> Option<Client> {
+        self.known(tenant, branch).ok()?.set_superuser(None)
     }
 
     /// The endpoints whose computes have no client, and how to ask each compute whether there is other

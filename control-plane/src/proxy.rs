@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::pg_authid::{answer, connect_as_superuser};
+pub(crate) use self::pg_authid::{APPLICATION, answer, connect_as_superuser};
 use self::{cancel::Cancels, connection::Ended, refusal::Refusal, tls::Tls};
 pub use self::{
     directory::{Awake, Directory, EndpointRef, Roles},

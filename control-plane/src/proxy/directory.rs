@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio_postgres::Client;
 
 use super::{Verifier, Way};
 use crate::{Error, catalog::timelines::Moment};
@@ -49,6 +50,10 @@ pub trait Directory: Send + Sync + 'static {
     /// Says what the proxy took for a part of letting a client in: of a compute that was just woken it
     /// belongs to the start.
     fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration);
+
+    /// A superuser's session that the start of the compute left open, given once: it saves a connection
+    /// to a Postgres that has just begun.
+    fn superuser(&self, endpoint: &EndpointRef) -> Option<Client>;
 
     /// Makes the branch's compute run. Many may ask at once; there is one start.
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>>;

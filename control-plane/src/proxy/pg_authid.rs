@@ -25,7 +25,7 @@ use crate::Error;
 const SUPERUSER: &str = "postgres";
 
 /// What the superuser's sessions call themselves, so that they are not taken for work.
-const APPLICATION: &str = "offshoot proxy";
+pub(crate) const APPLICATION: &str = "offshoot proxy";
 
 /// How long a superuser's session is kept after its last question: clients come in swarms.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(5);
@@ -107,7 +107,10 @@ impl PgAuthid {
         }
         let began = Instant::now();
         let made = async {
-            let client = connect_as_superuser(&awake).await?;
+            let client = match self.directory.superuser(endpoint) {
+                Some(client) if !client.is_closed() => client,
+                _ => connect_as_superuser(&awake).await?,
+            };
             let statement = client.prepare_typed(QUERY, &[Type::TEXT]).await?;
             Ok::<_, tokio_postgres::Error>((client, statement))
         };

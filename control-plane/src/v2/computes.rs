@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use tokio_postgres::Client;
+
 use super::{
     context::Context,
     error::ApiError,
@@ -70,7 +72,8 @@ impl Context {
         let began = Instant::now();
         self.apply_at_start(branch, &compute).await?;
         let applied = began.elapsed();
-        self.take_over(branch, &compute).await?;
+        let session = self.take_over(branch, &compute).await?;
+        self.endpoints.leave_superuser(&branch.project, &branch.timeline, session);
         let note = |stage, took| {
             self.endpoints.note(&branch.project, &branch.timeline, stage, took);
         };
@@ -169,16 +172,16 @@ impl Context {
         Ok(Ok(()))
     }
 
-    /// Takes over which roles and databases a running Postgres has.
+    /// Takes over which roles and databases a running Postgres has; the session that saw them.
     pub(super) async fn take_over(
         &self,
         branch: &Branch,
         compute: &Compute,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Client, ApiError> {
         let unreachable = |error: SqlError| ApiError::unavailable(error.to_string());
         let socket_folder = self.socket_folder(compute);
         let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
-        let (mut seen, databases) = postgres.look().await.map_err(unreachable)?;
+        let (mut seen, databases, session) = postgres.look().await.map_err(unreachable)?;
         for role in &mut seen {
             // A moment before its password was first set: it has the one that it got.
             if role.login && role.verifier.is_none() {
@@ -198,7 +201,8 @@ impl Context {
             roles::take_over(catalog, &id, &seen, now())?;
             databases::take_over(catalog, &id, &databases, now())
         });
-        Ok(taken_over.await?)
+        taken_over.await?;
+        Ok(session)
     }
 
     /// A role's verifier as the catalog has it, made now where only its password is known.

@@ -123,6 +123,6 @@ impl Context {
         }
         let _turn = self.turn(&branch.id).await;
         let Some(compute) = self.running(&branch) else { return Ok(()) };
-        self.take_over(&branch, &compute).await
+        self.take_over(&branch, &compute).await.map(drop)
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::http::StatusCode;
+use tokio_postgres::Client;
 
 use super::{computes::pg_settings, context::Context, error::ApiError};
 use crate::{
@@ -106,6 +107,10 @@ impl Directory for Projects {
 
     fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration) {
         self.branches.note(endpoint, stage, took);
+    }
+
+    fn superuser(&self, endpoint: &EndpointRef) -> Option<Client> {
+        self.branches.superuser(endpoint)
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::catalog::roles::{Change, Seen};
+use crate::{
+    catalog::roles::{Change, Seen},
+    proxy::APPLICATION,
+};
 
 /// The superuser of every template.
 const SUPERUSER: &str = "postgres";
@@ -58,13 +61,17 @@ pub(super) struct Postgres<'p> {
 
 impl Postgres<'_> {
     async fn connect(&self, database: &str) -> Result<Client, SqlError> {
+        self.connect_as("offshoot", database).await
+    }
+
+    async fn connect_as(&self, application: &str, database: &str) -> Result<Client, SqlError> {
         let mut config = Config::new();
         config
             .host_path(self.socket_folder)
             .port(self.port)
             .user(SUPERUSER)
             .dbname(database)
-            .application_name("offshoot")
+            .application_name(application)
             .connect_timeout(CONNECT_MAX);
         let (client, connection) = config.connect(NoTls).await?;
         // It ends with the client.
@@ -76,9 +83,13 @@ impl Postgres<'_> {
         Ok(client)
     }
 
-    /// What its roles and databases are: users' own, and databases with their owners.
-    pub(super) async fn look(&self) -> Result<(Vec<Seen>, Vec<(String, String)>), SqlError> {
-        let client = self.connect(MAINTENANCE).await?;
+    /// What its roles and databases are: users' own, and databases with their owners. And the session
+    /// that was opened to see it.
+    pub(super) async fn look(
+        &self,
+    ) -> Result<(Vec<Seen>, Vec<(String, String)>, Client), SqlError> {
+        // Looking is no work that keeps a compute awake.
+        let client = self.connect_as(APPLICATION, MAINTENANCE).await?;
         let roles = "SELECT rolname::text, rolpassword, rolcanlogin FROM pg_authid \
                      WHERE rolname !~ '^pg_' AND NOT rolsuper ORDER BY 1";
         let roles = client.query(roles, &[]).await?;
@@ -91,7 +102,7 @@ impl Postgres<'_> {
                          WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY oid";
         let databases = client.query(databases, &[]).await?;
         let databases = databases.iter().map(|row| (row.get(0), row.get(1)));
-        Ok((roles.collect(), databases.collect()))
+        Ok((roles.collect(), databases.collect(), client))
     }
 
     /// Gives a role a verifier.

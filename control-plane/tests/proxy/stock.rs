@@ -134,6 +134,10 @@ impl Directory for OnlyOne {
         self.0.noted.lock().expect("nobody panics").push(stage.to_owned());
     }
 
+    fn superuser(&self, _: &EndpointRef) -> Option<tokio_postgres::Client> {
+        None
+    }
+
     async fn wake(&self, _: &EndpointRef) -> Result<Awake, Arc<Error>> {
         let _turn = self.0.turn.lock().await;
         if !self.0.is_running() {
