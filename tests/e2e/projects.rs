@@ -88,16 +88,6 @@ impl Up {
         Ok(())
     }
 
-    /// The folder of all its data.
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    /// The control plane's address.
-    pub fn control_plane(&self) -> &str {
-        self.url.trim_start_matches("http://")
-    }
-
     /// The management API's URL.
     pub fn url(&self) -> &str {
         &self.url
