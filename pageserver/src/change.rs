@@ -16,8 +16,8 @@ pub enum Value {
     Record {
         /// Redo does not need the value before: the record initialises the page.
         will_init: bool,
-        /// The record, as `wal_format::RawRecord` has it. A page that a record carries as an image
-        /// is better kept as [`Value::Image`]: the record is stored once for each of its keys.
+        /// The record, as `wal_format::kept_record` makes it. A page that a record carries as an
+        /// image is better kept as [`Value::Image`]: the record is stored once for each of its keys.
         bytes: Bytes,
     },
 }
@@ -71,6 +71,13 @@ pub enum ValueKind {
 }
 
 impl ValueKind {
+    /// The kind of this number, where there is one.
+    pub fn from_number(number: u32) -> Option<ValueKind> {
+        [ValueKind::Image, ValueKind::Record, ValueKind::InitRecord]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
+    }
+
     /// A record's.
     pub fn record(will_init: bool) -> ValueKind {
         if will_init { ValueKind::InitRecord } else { ValueKind::Record }
@@ -162,7 +169,7 @@ impl Changes {
         match value {
             Value::Image(bytes) => self.put_image(key, bytes),
             Value::Record { will_init, bytes } => {
-                let place = self.keep(&bytes);
+                let place = self.keep([&bytes, &[], &[]]);
                 self.put_record(key, will_init, place);
             }
         }
@@ -181,10 +188,12 @@ impl Changes {
     }
 
     /// Copies a record's bytes, once for all keys that it is written to.
-    pub(crate) fn keep(&mut self, record: &[u8]) -> Place {
-        let place = Place { at: self.bytes.len() as u32, bytes: record.len() as u32 };
-        self.bytes.extend_from_slice(record);
-        place
+    pub(crate) fn keep(&mut self, parts: [&[u8]; 3]) -> Place {
+        let at = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        Place { at: at as u32, bytes: (self.bytes.len() - at) as u32 }
     }
 
     /// Bytes of all values, also of those that were taken back.

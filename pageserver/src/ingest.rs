@@ -9,12 +9,12 @@
 
 mod sizes;
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use wal_format::{
     BlockRef, Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target,
-    Version, WalError, list_effects, named_pages, redo, rmid,
+    Version, WalError, kept_record, list_effects, named_pages, redo, rmid,
 };
 
 use self::sizes::ForkSizes;
@@ -25,9 +25,6 @@ use crate::{
     replication_origin::OriginProgress,
 };
 
-/// Where `xl_prev` and `xl_crc` stand in a record (xlogrecord.h: `XLogRecord`).
-const PREVIOUS_RECORD: Range<usize> = 8..16;
-const CHECKSUM: Range<usize> = 20..24;
 /// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 
@@ -423,18 +420,9 @@ struct Taken<'t, 'r> {
 }
 
 impl Taken<'_, '_> {
-    /// The record's bytes, copied once. Where the record before begins, and the checksum, which was
-    /// checked, are zeros there: redo needs neither, and they would be a good part of what is left
-    /// of a small record by compression.
+    /// What is kept of the record, copied once.
     fn kept(&mut self, changes: &mut Changes) -> Place {
-        *self.kept.get_or_insert_with(|| {
-            let place = changes.keep(self.bytes);
-            let kept = &mut changes.bytes[place.at as usize..];
-            for part in [PREVIOUS_RECORD, CHECKSUM] {
-                kept[part].fill(0);
-            }
-            place
-        })
+        *self.kept.get_or_insert_with(|| changes.keep(kept_record(self.bytes)))
     }
 }
 

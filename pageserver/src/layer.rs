@@ -1,6 +1,7 @@
 //! Layers: what happened to a range of keys in a range of LSNs. One is open, in memory; a few are
 //! frozen and on their way to the object store; the rest are immutable objects there.
 
+pub mod block;
 pub mod cursor;
 pub mod filter;
 pub mod format;

@@ -43,7 +43,7 @@ pub use page::{
 };
 pub use reader::{LentRecord, RawRecord, Records, WalReader};
 pub use record::{
-    BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record,
+    BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, kept_record,
     record_checksum,
 };
 pub use record_name::record_kind_name;

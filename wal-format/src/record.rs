@@ -5,6 +5,8 @@
 
 mod checksum;
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 pub use checksum::record_checksum;
@@ -24,6 +26,11 @@ pub const RECORD_BYTES_MAX: usize = 1020 << 20;
 /// The largest number of a block reference (`XLR_MAX_BLOCK_ID`).
 pub const BLOCK_ID_MAX: u8 = 32;
 
+/// Where `xl_xid`, `xl_info` and `xl_rmid` stand in the header.
+const XID: Range<usize> = 4..8;
+const INFO_AND_RMID: Range<usize> = 16..18;
+/// Bytes of these.
+const KEPT_HEADER_BYTES: usize = 6;
 /// Where `xl_crc` stands in the header.
 pub(crate) const CHECKSUM_AT: usize = 20;
 /// `XLR_CHECK_CONSISTENCY`.
@@ -120,6 +127,15 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
+    /// As [`Record::parse`], of what [`kept_record`] left; [`Record::prev`] is not known.
+    pub fn parse_kept(version: Version, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
+        let mut record = Record::empty();
+        match version {
+            Version::V15 => decode_kept(bytes, &mut record)?,
+        }
+        Ok(record)
+    }
+
     /// A record that says nothing.
     pub(crate) fn empty() -> Record<'a> {
         Record {
@@ -161,6 +177,16 @@ impl<'a> Record<'a> {
     pub fn name(&self) -> String {
         record_name::name(self.rmid, self.info)
     }
+}
+
+/// What is to be kept of a sound record for redo, in three pieces: all but its length, the start of
+/// the record before, and its checksum, which redo does not need and which would be a good part of a
+/// small record. [`Record::parse_kept`] reads it.
+///
+/// # Panics
+/// Where there are fewer bytes than a record's header has.
+pub fn kept_record(bytes: &[u8]) -> [&[u8]; 3] {
+    [&bytes[XID], &bytes[INFO_AND_RMID], &bytes[RECORD_HEADER_BYTES..]]
 }
 
 /// The fixed header of a record.
@@ -213,7 +239,26 @@ fn decode<'a>(bytes: &'a [u8], record: &mut Record<'a>) -> Result<(), Damage> {
     record.prev = header.prev;
     record.info = header.info;
     record.rmid = header.rmid;
+    decode_parts(fields, bytes, record)
+}
 
+fn decode_kept<'a>(bytes: &'a [u8], record: &mut Record<'a>) -> Result<(), Damage> {
+    let mut fields = Fields::new(bytes);
+    let header = fields.chunk::<KEPT_HEADER_BYTES>().ok_or_else(|| malformed("XLogRecord"))?;
+    let [xid @ .., info, rmid] = *header;
+    record.xid = u32::from_le_bytes(xid);
+    record.info = info;
+    record.rmid = rmid;
+    decode_parts(fields, bytes, record)
+}
+
+/// Decodes what is behind the header; `bytes` is the whole record.
+#[inline]
+fn decode_parts<'a>(
+    mut fields: Fields<'a>,
+    bytes: &'a [u8],
+    record: &mut Record<'a>,
+) -> Result<(), Damage> {
     // The parts follow the headers that announce them, in the same order: until the headers end and their places are known, each is as
     // many bytes as it has, but of the record's front.
     let mut parts = Parts { record, bytes, announced_bytes: 0 };

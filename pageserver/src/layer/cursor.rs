@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use wal_format::Lsn;
 
 use super::{
-    format::Block,
+    block::Block,
     reader::{Contents, Layer},
 };
 use crate::{change::Value, error::Error, key::Key};

@@ -1,16 +1,13 @@
-//! The parts of a layer object: blocks, clears, index, footer; the filter is in `filter.rs`.
+//! The parts of a layer object: clears, index, footer, and how each part is sealed; blocks are in
+//! `block.rs`, the filter in `filter.rs`.
 #![doc = include_str!("../../../docs/formats/layer.md")]
 
 use std::{cell::RefCell, io::Cursor};
 
-use bytes::Bytes;
 use wal_format::Lsn;
 
 use super::Clear;
-use crate::{
-    change::{Value, ValueKind},
-    key::{KEY_BYTES, Key},
-};
+use crate::key::{KEY_BYTES, Key};
 
 /// The version that this module reads and writes.
 pub const LAYER_VERSION: u32 = 1;
@@ -28,16 +25,12 @@ pub const FLUSH_ZSTD_LEVEL: i32 = -3;
 /// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
 pub const PART_BYTES_MAX: u32 = 1 << 30;
 
-/// Bytes of a block's row: key, LSN, flags, end of value.
-const ROW_BYTES: usize = KEY_BYTES + 8 + 1 + 4;
-/// Bytes of a row that are compared: key and LSN.
-const ROW_ORDER_BYTES: usize = KEY_BYTES + 8;
 /// Bytes of an index row: first key, first LSN, last key, locator.
 const INDEX_ROW_BYTES: usize = KEY_BYTES + 8 + KEY_BYTES + LOCATOR_BYTES;
 const LOCATOR_BYTES: usize = 20;
 const CLEAR_BYTES: usize = 2 * KEY_BYTES + 8;
 
-const _: () = assert!(ROW_BYTES == 31 && INDEX_ROW_BYTES == 64 && CLEAR_BYTES == 44);
+const _: () = assert!(INDEX_ROW_BYTES == 64 && CLEAR_BYTES == 44);
 const _: () = assert!(FOOTER_BYTES == 8 + 4 + 4 + 8 + 8 + 3 * LOCATOR_BYTES + 4);
 
 /// Bytes that are not what they should be.
@@ -52,7 +45,11 @@ pub struct Damage {
 }
 
 impl Damage {
-    fn new(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Damage {
+    pub(super) fn new(
+        offset: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Damage {
         Damage { offset, expected: expected.into(), found: found.into() }
     }
 }
@@ -249,149 +246,6 @@ impl Footer {
     }
 }
 
-/// A block while it is built.
-pub struct BlockBuilder {
-    rows: Vec<u8>,
-    values: Vec<u8>,
-    /// Both, behind their number; its room serves the next block.
-    raw: Vec<u8>,
-    level: i32,
-    first: Option<(Key, Lsn)>,
-    last: Key,
-}
-
-impl BlockBuilder {
-    /// An empty block, to be compressed by this level.
-    pub fn new(level: i32) -> BlockBuilder {
-        let (rows, values, raw) = (Vec::new(), Vec::new(), Vec::new());
-        BlockBuilder { rows, values, raw, level, first: None, last: Key::MIN }
-    }
-
-    /// Adds a version; keys and, within a key, LSNs must rise.
-    pub fn add(&mut self, key: Key, lsn: Lsn, (kind, bytes): (ValueKind, &[u8])) {
-        self.first.get_or_insert((key, lsn));
-        self.last = key;
-        self.values.extend_from_slice(bytes);
-        let mut row = [0; ROW_BYTES];
-        row[..KEY_BYTES].copy_from_slice(&key.encode());
-        row[KEY_BYTES..ROW_ORDER_BYTES].copy_from_slice(&lsn.0.to_be_bytes());
-        row[ROW_ORDER_BYTES] = kind as u8;
-        let end = self.values.len() as u32;
-        row[ROW_ORDER_BYTES + 1..].copy_from_slice(&end.to_le_bytes());
-        self.rows.extend_from_slice(&row);
-    }
-
-    /// Bytes before compression.
-    pub fn bytes(&self) -> usize {
-        4 + self.rows.len() + self.values.len()
-    }
-
-    /// Compresses what was added to the end of `out` and begins anew; nothing where it is empty.
-    pub fn finish(&mut self, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Option<IndexRow>> {
-        let Some((first, first_lsn)) = self.first.take() else { return Ok(None) };
-        self.raw.clear();
-        self.raw.extend_from_slice(&((self.rows.len() / ROW_BYTES) as u32).to_le_bytes());
-        self.raw.append(&mut self.rows);
-        self.raw.append(&mut self.values);
-        let locator = seal(&self.raw, self.level, offset, out)?;
-        Ok(Some(IndexRow { first, first_lsn, last: self.last, locator }))
-    }
-}
-
-/// A decompressed block: sorted versions of keys. Its shape was checked, so reading cannot fail.
-#[derive(Clone, Debug)]
-pub struct Block {
-    raw: Bytes,
-    count: usize,
-}
-
-impl Block {
-    /// Checks a block's shape; `offset` is its place in the object.
-    pub fn parse(raw: Vec<u8>, offset: u64) -> Result<Block, Damage> {
-        let found = |what: &str| Damage::new(offset, "a block of sorted versions", what);
-        let count = raw.get(..4).map(|count| u32_at(count, 0) as usize);
-        let count = count.ok_or_else(|| found("fewer than 4 bytes"))?;
-        let values = count.checked_mul(ROW_BYTES).and_then(|rows| rows.checked_add(4));
-        let values = values.filter(|values| *values <= raw.len());
-        let values = values.ok_or_else(|| found("more rows than bytes"))?;
-        let rows = || raw[4..values].chunks_exact(ROW_BYTES);
-        if !rows().is_sorted_by(|a, b| a[..ROW_ORDER_BYTES] < b[..ROW_ORDER_BYTES]) {
-            return Err(found("rows out of order"));
-        }
-        if !rows().is_sorted_by_key(value_end) || rows().any(|row| row[ROW_ORDER_BYTES] > 2) {
-            return Err(found("a row that makes no sense"));
-        }
-        let last = rows().next_back().map_or(0, value_end);
-        if values + last != raw.len() {
-            return Err(found("values of another length than the rows say"));
-        }
-        Ok(Block { raw: Bytes::from(raw), count })
-    }
-
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
-        self.raw.len()
-    }
-
-    /// How many versions there are.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The position of the first version that is not below `(key, lsn)`.
-    pub fn position(&self, key: Key, lsn: Lsn) -> usize {
-        let mut wanted = [0; ROW_ORDER_BYTES];
-        wanted[..KEY_BYTES].copy_from_slice(&key.encode());
-        wanted[KEY_BYTES..].copy_from_slice(&lsn.0.to_be_bytes());
-        let (mut low, mut high) = (0, self.count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.row(middle)[..ROW_ORDER_BYTES] < wanted[..] {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
-    /// The version's key.
-    pub fn key(&self, position: usize) -> Key {
-        key_at(self.row(position), 0)
-    }
-
-    /// The version's LSN.
-    pub fn lsn(&self, position: usize) -> Lsn {
-        lsn_at(self.row(position), KEY_BYTES)
-    }
-
-    /// The version's value, sharing the block's memory.
-    pub fn value(&self, position: usize) -> Value {
-        let values = 4 + self.count * ROW_BYTES;
-        let start = if position == 0 { 0 } else { value_end(self.row(position - 1)) };
-        let row = self.row(position);
-        let bytes = self.raw.slice(values + start..values + value_end(row));
-        let kind = match row[ROW_ORDER_BYTES] {
-            0 => ValueKind::Image,
-            flags => ValueKind::record(flags == 2),
-        };
-        Value::new(kind, bytes)
-    }
-
-    fn row(&self, position: usize) -> &[u8] {
-        &self.raw[4 + position * ROW_BYTES..][..ROW_BYTES]
-    }
-}
-
-fn value_end(row: &[u8]) -> usize {
-    u32_at(row, ROW_ORDER_BYTES + 1) as usize
-}
-
 /// What the index says of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IndexRow {
@@ -487,7 +341,7 @@ fn lsn_at(bytes: &[u8], at: usize) -> Lsn {
     Lsn(u64::from_be_bytes(lsn))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut number = [0; 4];
     number.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(number)

@@ -6,7 +6,8 @@ use protocol::BranchPoint;
 use wal_format::Lsn;
 
 use super::{
-    format::{Block, Damage},
+    block::Block,
+    format::Damage,
     history::{History, Span},
     reader::{Contents, Layer},
 };

@@ -9,8 +9,9 @@ use wal_format::Lsn;
 
 use super::{
     Clear,
+    block::Block,
     filter::Filter,
-    format::{Block, Damage, FOOTER_BYTES, Footer, IndexRow, Locator, decode_clears, decode_index},
+    format::{Damage, FOOTER_BYTES, Footer, IndexRow, Locator, decode_clears, decode_index},
     name::LayerSummary,
 };
 use crate::{

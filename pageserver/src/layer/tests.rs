@@ -39,6 +39,12 @@ fn key(block: u32) -> Key {
     Key::page(key_fork().block(block))
 }
 
+/// Rising with the number, as few blocks of many forks.
+fn key_of_many(number: u32) -> Key {
+    let fork = Relation { number: 16384 + number / 3, ..key_fork().relation }.fork(Fork::Main);
+    Key::page(fork.block(number % 3))
+}
+
 fn record(text: &str, will_init: bool) -> Value {
     Value::Record { will_init, bytes: Bytes::copy_from_slice(text.as_bytes()) }
 }
@@ -199,7 +205,7 @@ fn any_content() -> impl Strategy<Value = Content> {
     let versions = prop::collection::btree_map((0..20_u32, 1..50_u64), value, 0..120);
     let clears = prop::collection::vec((0..20_u32, 1..20_u32, 1..50_u64), 0..4);
     let records = prop::collection::vec((0..30_u64, 1..300_u64, any::<Option<i64>>()), 1..40);
-    (versions, clears, records).prop_map(|(versions, clears, records)| {
+    (versions, clears, records, any::<bool>()).prop_map(|(versions, clears, records, of_many)| {
         let mut history = History::default();
         let mut at = 0x28;
         for (gap, length, time) in records {
@@ -207,7 +213,8 @@ fn any_content() -> impl Strategy<Value = Content> {
             at = start + length;
             history.push(Span { start: Lsn(start), end: Lsn(at) }, time);
         }
-        let version = |((block, lsn), value)| (key(block), Lsn(lsn), value);
+        let key = if of_many { key_of_many } else { key };
+        let version = |((number, lsn), value)| (key(number), Lsn(lsn), value);
         let clear =
             |(first, blocks, lsn)| Clear { range: key(first)..key(first + blocks), lsn: Lsn(lsn) };
         Content {

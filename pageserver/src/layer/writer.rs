@@ -5,10 +5,11 @@ use wal_format::Lsn;
 
 use super::{
     Clear,
+    block::BlockBuilder,
     filter::FilterBuilder,
     format::{
-        BLOCK_BYTES, BlockBuilder, FLUSH_ZSTD_LEVEL, FOOTER_BYTES, Footer, IndexRow, LayerKind,
-        ZSTD_LEVEL, encode_clears, encode_index, seal,
+        BLOCK_BYTES, FLUSH_ZSTD_LEVEL, FOOTER_BYTES, Footer, IndexRow, LayerKind, ZSTD_LEVEL,
+        encode_clears, encode_index, seal,
     },
     memory::{KeyVersions, MemoryLayer},
     name::{LayerName, LayerSummary},

@@ -11,8 +11,9 @@ use crate::{
     error::Error,
     key::{Key, KeyKind},
     layer::{
-        Clear, cleared_at,
-        format::Block,
+        Clear,
+        block::Block,
+        cleared_at,
         memory::MemoryLayer,
         reader::{Contents, Layer, READ_BLOCKS_MAX},
     },

@@ -10,7 +10,8 @@ mod hostile;
 use std::collections::BTreeMap;
 
 use wal_format::{
-    ClusterState, ControlFile, ControlState, Lsn, RawRecord, Version, WalError, WalReader,
+    ClusterState, ControlFile, ControlState, Lsn, RawRecord, Record, Version, WalError, WalReader,
+    kept_record,
 };
 
 const BEGIN: Lsn = Lsn(0x88_5F30);
@@ -53,7 +54,12 @@ fn the_golden_wal_has_the_records_that_pg_waldump_counted() {
     assert_eq!(records.last().unwrap().end, END);
     let mut counts = BTreeMap::new();
     for raw in &records {
-        *counts.entry(raw.decode(Version::V15).unwrap().name()).or_insert(0) += 1;
+        let record = raw.decode(Version::V15).unwrap();
+        *counts.entry(record.name()).or_insert(0) += 1;
+        let kept = kept_record(&raw.bytes).concat();
+        let kept = Record::parse_kept(Version::V15, &kept).unwrap();
+        let all_but_prev = Record { prev: Lsn::INVALID, ..record };
+        assert_eq!(format!("{kept:?}"), format!("{all_but_prev:?}"));
     }
     let expected = [
         ("Btree/INSERT_LEAF", 93),

@@ -64,6 +64,6 @@ async fn has_any(layer: &Arc<Layer>, range: &Range<Key>) -> Result<bool, Error> 
     }
     let numbers: Vec<usize> = blocks.collect();
     let blocks = layer.blocks(&contents, &numbers).await?;
-    let begins = |block: &crate::layer::format::Block, key| block.position(key, Lsn::INVALID);
+    let begins = |block: &crate::layer::block::Block, key| block.position(key, Lsn::INVALID);
     Ok(blocks.iter().any(|block| begins(block, range.start) < begins(block, range.end)))
 }

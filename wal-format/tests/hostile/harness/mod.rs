@@ -12,8 +12,8 @@ mod stream;
 pub use case::{Block, Case, Image};
 pub use page_shape::{Base, PageShape};
 use wal_format::{
-    ControlFile, ControlState, Effect, Lsn, Page, Record, Slru, Target, Version, effects, redo,
-    rmid,
+    ControlFile, ControlState, Effect, Lsn, Page, Record, Slru, Target, Version, effects,
+    kept_record, redo, rmid,
 };
 
 /// What is fuzzed, by the name of its target: the reader, and each resource manager by its number.
@@ -59,14 +59,19 @@ pub fn run(target: Option<u8>, input: &[u8]) {
 /// Decodes the case's record, follows it in the control state, lists its effects and redoes it on every page that it may touch.
 fn record(rmid: u8, case: &Case) {
     let bytes = case.record(rmid);
+    let kept = kept_record(&bytes).concat();
+    let kept = Record::parse_kept(Version::V15, &kept);
     let record = match Record::parse(Version::V15, &bytes) {
         Ok(record) => record,
         // Only an image's header can be wrong: all lengths add up.
         Err(error) => {
             assert!(case.blocks.iter().any(|block| block.image.is_some()), "{error}");
+            assert_eq!(kept.err(), Some(error));
             return;
         }
     };
+    let all_but_prev = Record { prev: Lsn::INVALID, ..record.clone() };
+    assert_eq!(format!("{:?}", kept.unwrap()), format!("{all_but_prev:?}"));
     assert!(!record.name().is_empty());
     follow(&record);
     for image in record.blocks.iter().filter_map(|block| block.image.as_ref()) {
