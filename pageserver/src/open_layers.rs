@@ -1,5 +1,6 @@
 //! The memory of all layers that are not in the object store yet: the open ones, the frozen ones
-//! that wait to be written, and beside a frozen one its finished object.
+//! that wait to be written, and beside a frozen one its finished object, for which there is room
+//! from the beginning.
 //!
 //! Above the soft bound, which is half of it all, the largest open layers are frozen and written.
 //! Above the bound ingest waits. Each layer counts its bytes in here with a [`Charge`], which ends
@@ -93,6 +94,12 @@ impl OpenLayers {
             self.has_said.store(false, Ordering::Relaxed);
         }
     }
+}
+
+/// What a layer of so many bytes takes with its object, which is compressed: half of it is more than
+/// WAL comes to, unless it is of noise.
+pub fn with_object(layer_bytes: usize) -> usize {
+    layer_bytes + layer_bytes / 2
 }
 
 /// A layer's part.

@@ -64,7 +64,7 @@ use crate::{
     manifest::{Sequence, TimelineManifest},
     metering::{Given, GivenCounter, LogicalSize, Meter, fork_bytes},
     metrics::METRICS,
-    open_layers::Charge,
+    open_layers::{Charge, with_object},
 };
 
 /// The open layer is frozen when it has grown to this many bytes.
@@ -327,7 +327,7 @@ impl Timeline {
             state.open_since = Some(Instant::now());
         }
         state.open.apply(changes);
-        let bytes = state.open.bytes();
+        let bytes = with_object(state.open.bytes());
         state.open_charge.grow_to(bytes);
         METRICS.ingested_bytes.inc_by(last_record.lsn.0 - state.last_record.lsn.0);
         state.last_record = last_record;

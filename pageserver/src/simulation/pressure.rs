@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object_store::memory::InMemory;
 
-use super::{FaultyStore, World, world::main_of};
+use super::{World, world::main_of};
 use crate::{key::Key, limits::Limits};
 
 const TIMELINES: usize = 1000;
@@ -53,25 +53,4 @@ async fn a_thousand_timelines_with_a_little_wal_each_stay_within_their_memory() 
     }
     world.tenants.shutdown().await;
     assert_eq!(world.tenants.open_layers().bytes(), 0, "something is counted that is written");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_finished_layer_counts_until_the_store_has_it() {
-    let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
-    let mut world = World::on(store.clone(), 42);
-    world.template("base").await.expect("the store works");
-    let tenant = world.tenant("one", "base").await.expect("the store works");
-    let main = main_of(&tenant);
-    let timeline = world.timeline(main).await.expect("it loads");
-    store.set_up(false);
-    world.write(main).await.expect("memory takes it");
-    let counted = || world.tenants.open_layers().bytes();
-    let in_memory = timeline.memory_bytes();
-    assert_eq!(counted(), in_memory);
-    timeline.flush().await.expect_err("the store is down");
-    assert_eq!(timeline.memory_bytes(), in_memory);
-    assert!(counted() > in_memory, "the object beside the layer is not counted");
-    store.set_up(true);
-    timeline.flush().await.expect("the store is back");
-    assert_eq!(counted(), 0);
 }

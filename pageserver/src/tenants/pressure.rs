@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Tenants;
-use crate::{open_layers::to_write, timeline::Timeline};
+use crate::{
+    open_layers::{to_write, with_object},
+    timeline::Timeline,
+};
 
 /// The shortest time between two looks: what is being written counts until it is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -24,9 +27,11 @@ impl Tenants {
             !timeline.is_read_only() && !timeline.is_fenced() && !timeline.is_warming()
         };
         timelines.retain(may_write);
-        let waiting: usize = timelines.iter().map(|timeline| timeline.frozen_bytes()).sum();
+        let frozen = timelines.iter().map(|timeline| with_object(timeline.frozen_bytes()));
+        let waiting: usize = frozen.sum();
         let excess = self.engine.open_layers.excess().saturating_sub(waiting);
-        let open: Vec<usize> = timelines.iter().map(|timeline| timeline.open_bytes()).collect();
+        let open = timelines.iter().map(|timeline| with_object(timeline.open_bytes()));
+        let open: Vec<usize> = open.collect();
         let chosen = to_write(&open, excess);
         chosen
             .into_iter()

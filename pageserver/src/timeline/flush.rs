@@ -235,25 +235,18 @@ impl Timeline {
             Error::IngestStopped(format!("the layer up to {to} could not be made: {error}"))
         })??;
         drop((permit, charge));
-        let ends = Ends { charge: self.charge(ends.len() * PAGE_BYTES), pages: ends };
-        let charge = self.charge(layer.object.len());
-        Ok(Made { frozen, layer, ends: Some(ends), charge, _timer: timer })
-    }
-
-    /// Counts so many bytes among those that are not in the object store yet.
-    fn charge(&self, bytes: usize) -> Charge {
         let mut charge = Charge::new(self.engine.open_layers.clone());
-        charge.grow_to(bytes);
-        charge
+        charge.grow_to(ends.len() * PAGE_BYTES);
+        let ends = Some(Ends { pages: ends, charge });
+        Ok(Made { frozen, layer, ends, _timer: timer })
     }
 
     /// Fails only where trying again cannot help: fenced, or stopped.
     async fn store_layer(&self, made: Made) -> Result<(), Error> {
-        let Made { frozen, layer: written, charge, _timer, .. } = made;
+        let Made { frozen, layer: written, _timer, .. } = made;
         let to = frozen.last_record.lsn;
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
-        drop((written.object, charge));
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
         self.measure(to).await;
         let mut sequence = self.sequence.lock().await;
@@ -404,8 +397,6 @@ struct Made {
     frozen: Frozen,
     layer: WrittenLayer,
     ends: Option<Ends>,
-    /// Of the object.
-    charge: Charge,
     _timer: HistogramTimer,
 }
 
