@@ -14,6 +14,7 @@ Examples:
   offshoot branch create acme fix --parent try                 of another branch
   offshoot branch create acme old --lsn 0/1A2B3C8              at an LSN
   offshoot branch create acme old --timestamp 2026-03-01T12:00:00Z      the zone must be said
+  offshoot branch create acme empty --schema-only              tables without rows
   offshoot branch create acme kept --no-compute                nothing to connect to, yet
 
 A branch at head has every commit that was acknowledged before the command.")]
@@ -28,6 +29,9 @@ A branch at head has every commit that was acknowledged before the command.")]
         /// The moment.
         #[command(flatten)]
         moment: MomentArgs,
+        /// Begin with the parent's tables, and none of their rows.
+        #[arg(long)]
+        schema_only: bool,
         /// Make no endpoint for it.
         #[arg(long)]
         no_compute: bool,

@@ -21,12 +21,22 @@ use crate::{
 /// Carries a verb out.
 pub async fn branch(client: &Client, voice: Voice, verb: BranchVerb) -> Result<(), Failure> {
     match verb {
-        BranchVerb::Create { project, name, parent, moment, no_compute, protected, expires_in } => {
+        BranchVerb::Create {
+            project,
+            name,
+            parent,
+            moment,
+            schema_only,
+            no_compute,
+            protected,
+            expires_in,
+        } => {
             let project = names::project(client, &project).await?;
             let parent = names::branch(client, &project, parent.as_deref()).await?;
             let mut new = json!({ "parent_id": parent.id, "protected": protected });
             let said = [
                 ("name", name.map(Value::from)),
+                ("init_source", schema_only.then(|| "schema-only".into())),
                 ("parent_lsn", moment.lsn.map(Value::from)),
                 ("parent_timestamp", moment.timestamp.map(Value::from)),
                 ("expires_at", expires_in.map(from_now).map(Value::from)),

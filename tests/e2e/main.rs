@@ -28,6 +28,7 @@ mod proxy;
 mod restore;
 mod s3;
 mod safekeeper_loss;
+mod schema_only;
 mod scrub;
 mod starts;
 mod suspend;

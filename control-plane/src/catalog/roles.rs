@@ -45,7 +45,7 @@ impl Role {
     }
 }
 
-/// What is to be done in a branch's Postgres. Each can be done twice.
+/// What is to be done in a branch's Postgres. Each can be done twice, before anybody else is let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -85,6 +85,8 @@ pub enum Change {
         /// What it is called.
         to: String,
     },
+    /// No table has a row. Nobody is let in before that is so.
+    NoRows,
     /// There is no such database.
     NoDatabase {
         /// Its name.

@@ -63,10 +63,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Template> {
 pub fn insert(catalog: &Connection, template: &Template) -> Result<(), Error> {
     let Template { name, project, branch, operation, created_at, .. } = template;
     if find(catalog, name)?.is_some() || is_going(catalog, name)? {
-        return Err(Error::Exists(format!(
-            "template {name:?} is there already: a template stays as it is, so give another version \
-             another name"
-        )));
+        return Err(taken(name));
     }
     let sql = "INSERT INTO templates (name, project, branch, operation, state, created_at) \
                VALUES (?,?,?,?,?,?)";
@@ -75,6 +72,14 @@ pub fn insert(catalog: &Connection, template: &Template) -> Result<(), Error> {
         .prepare_cached(sql)?
         .execute(params![name, project, branch, operation, state, created_at])?;
     Ok(())
+}
+
+/// The error of a name that is taken.
+pub fn taken(name: &str) -> Error {
+    Error::Exists(format!(
+        "template {name:?} is there already: a template stays as it is, so give another version \
+         another name"
+    ))
 }
 
 /// A template that was published here, and is not going.

@@ -166,15 +166,7 @@ pub(super) async fn create(
     if let Some(name) = &new.name {
         check_name("branch", name)?;
     }
-    match new.init_source.as_deref() {
-        None | Some("parent-data") => {}
-        Some(other) => {
-            return Err(ApiError::refused(format!(
-                "init_source {other:?} is not served: leave it out, and truncate what the branch \
-                 is not to have"
-            )));
-        }
-    }
+    let contents = contents(new.init_source.as_deref())?;
     if endpoints.len() > 1 {
         return Err(ApiError::refused("a branch has one endpoint: ask for one"));
     }
@@ -223,10 +215,35 @@ pub(super) async fn create(
             endpoint_routes::set_options(&mut row, &asked.options).map(|()| row)
         });
         let endpoint = endpoint.transpose()?;
-        let operation = make(&context, branch.clone(), &parent, moment, endpoint, key).await?;
+        let from = Beginning { parent: &parent, moment, contents };
+        let operation = make(&context, branch.clone(), from, endpoint, key).await?;
         created_answer(&context, project, branch.id, vec![operation]).await
     });
     created.await.map(|created| (StatusCode::CREATED, Json(created)))
+}
+
+/// What a branch begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Data,
+    Schema,
+}
+
+fn contents(init_source: Option<&str>) -> Result<Contents, ApiError> {
+    match init_source {
+        None | Some("parent-data") => Ok(Contents::Data),
+        Some("schema-only") => Ok(Contents::Schema),
+        Some(other) => Err(ApiError::invalid(format!(
+            "{other:?} is no init_source: ask for parent-data or schema-only"
+        ))),
+    }
+}
+
+/// Where a branch begins.
+struct Beginning<'p> {
+    parent: &'p branches::Branch,
+    moment: Option<Moment>,
+    contents: Contents,
 }
 
 /// Writes a branch down, has the pageserver make it, and writes that down. One that the pageserver
@@ -234,11 +251,11 @@ pub(super) async fn create(
 async fn make(
     context: &Context,
     branch: branches::Branch,
-    parent: &branches::Branch,
-    moment: Option<Moment>,
+    from: Beginning<'_>,
     endpoint: Option<endpoints::Endpoint>,
     key: Option<(String, [u8; 32])>,
 ) -> Result<operations::Operation, ApiError> {
+    let Beginning { parent, moment, contents } = from;
     let timeline = new_timeline(&branch.project, branch.timeline.clone(), &parent.timeline, moment);
     let endpoint_id = endpoint.as_ref().map(|endpoint| endpoint.id.clone());
     let new = operation(
@@ -261,6 +278,9 @@ async fn make(
         timelines::insert(catalog, &wanted, timelines::State::Wanted)?;
         branches::insert(catalog, &row)?;
         branches::copy_contents(catalog, &parent_id, &row.id)?;
+        if contents == Contents::Schema {
+            roles::wait(catalog, &row.id, &roles::Change::NoRows)?;
+        }
         if wanted.moment.is_some() {
             roles::keep_verifiers(catalog, &row.id)?;
         }

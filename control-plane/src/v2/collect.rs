@@ -4,7 +4,8 @@
 //! - Time and transfer are written to the catalog every second that there is some: what a control plane
 //!   used that is killed since then is not counted, and nothing is counted twice.
 //! - The pageservers' meters go on without us. Those of projects whose computes run, or did until a
-//!   minute ago, are asked for every two seconds; all every five minutes.
+//!   minute ago, are asked for every two seconds; all at the start, for what a killed control plane did
+//!   not see, and every hour: of others only what is stored changes, as layers are merged.
 //! - Each pageserver is asked for the tenants that it serves, in lists.
 
 use std::{
@@ -41,7 +42,7 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 /// How long after its last use a project's meters are read so often.
 const IN_USE: Duration = Duration::from_secs(60);
 /// How often the meters of all projects are read.
-const SWEEP_EVERY: Duration = Duration::from_secs(300);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Tenants of one list, and readings of one write.
 const PAGE: usize = 256;
 /// The longest that a pageserver may take for a list.

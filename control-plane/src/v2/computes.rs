@@ -165,6 +165,11 @@ impl Context {
                 Ok(()) => {
                     self.catalog.write(move |catalog| roles::done(catalog, number)).await?;
                 }
+                // Whoever were let in would see what there is not to be.
+                Err(SqlError::Refused(said)) if change == Change::NoRows => {
+                    let message = format!("the branch's rows cannot be removed: {said}");
+                    return Err(ApiError::compute(message));
+                }
                 Err(SqlError::Refused(said)) => return Ok(Err((number, said))),
                 Err(error) => return Err(ApiError::unavailable(error.to_string())),
             }

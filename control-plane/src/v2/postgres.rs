@@ -15,6 +15,11 @@ const SUPERUSER: &str = "postgres";
 const MAINTENANCE: &str = "postgres";
 /// What a template's role and database are called.
 const TEMPLATE_NAME: &str = "app";
+/// The databases that can be connected to.
+const DATABASES: &str = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY oid";
+/// Makes a database's tables empty: without triggers, and without touching what foreign tables stand
+/// for.
+const NO_ROWS: &str = include_str!("no_rows.sql");
 /// What removes secrets from a database: each statement by itself, as `VACUUM` wants it.
 const SECRETS_OF_A_DATABASE: [&str; 4] = [
     "UPDATE pg_user_mapping SET umoptions = NULL WHERE umoptions IS NOT NULL",
@@ -29,6 +34,9 @@ const SECRETS_OF_ALL: [&str; 3] = [
     "VACUUM FULL pg_authid",
     "VACUUM FULL pg_subscription",
 ];
+/// Nothing that a database's or a role's settings say keeps the superuser from its work.
+const OPTIONS: &str =
+    "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off";
 /// How long a connection may take.
 const CONNECT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -72,6 +80,7 @@ impl Postgres<'_> {
             .user(SUPERUSER)
             .dbname(database)
             .application_name(application)
+            .options(OPTIONS)
             .connect_timeout(CONNECT_MAX);
         let (client, connection) = config.connect(NoTls).await?;
         // It ends with the client.
@@ -137,11 +146,21 @@ impl Postgres<'_> {
             Change::NoRole { name } => self.drop_role(&client, name).await,
             Change::Database { name, owner } => ensure_database(&client, name, owner).await,
             Change::Rename { from, to } => rename(&client, "DATABASE", from, to).await,
+            Change::NoRows => self.remove_rows(&client).await,
             Change::NoDatabase { name } => {
                 let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
                 Ok(client.batch_execute(&sql).await?)
             }
         }
+    }
+
+    /// Removes the rows of all tables in all databases, but for those that belong to extensions and those
+    /// that are elsewhere.
+    async fn remove_rows(&self, client: &Client) -> Result<(), SqlError> {
+        for row in client.query(DATABASES, &[]).await? {
+            self.connect(row.get(0)).await?.batch_execute(NO_ROWS).await?;
+        }
+        Ok(())
     }
 
     /// Removes what lets people in, here and elsewhere: passwords of roles, options of user mappings,
@@ -157,10 +176,9 @@ impl Postgres<'_> {
                 "there is a prepared transaction then, {gid:?}: end it, and publish a later moment"
             )));
         }
-        let sql = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY oid";
         let subscriptions = "SELECT subname::text FROM pg_subscription WHERE subdbid = \
                              (SELECT oid FROM pg_database WHERE datname = current_database())";
-        for row in client.query(sql, &[]).await? {
+        for row in client.query(DATABASES, &[]).await? {
             let client = self.connect(row.get(0)).await?;
             for row in client.query(subscriptions, &[]).await? {
                 let name = identifier(row.get(0));
@@ -187,12 +205,10 @@ impl Postgres<'_> {
         if !is_there(client, "ROLE", name).await? {
             return Ok(());
         }
-        let sql = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY oid";
         let role = identifier(name);
         let freed = format!("REASSIGN OWNED BY {role} TO {SUPERUSER}; DROP OWNED BY {role}");
-        for row in client.query(sql, &[]).await? {
-            let database: String = row.get(0);
-            self.connect(&database).await?.batch_execute(&freed).await?;
+        for row in client.query(DATABASES, &[]).await? {
+            self.connect(row.get(0)).await?.batch_execute(&freed).await?;
         }
         let ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
         client.execute(ends, &[&name]).await?;

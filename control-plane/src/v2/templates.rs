@@ -23,9 +23,10 @@ use super::{
 use crate::{
     StartRequest,
     catalog::{
-        branches, ids,
+        self, branches, ids,
         operations::{self, Action, Status},
         projects,
+        roles::{self, Change},
         templates::{self, Template as Row},
         timelines,
     },
@@ -182,17 +183,20 @@ pub(super) async fn create(
     let created = finish(async move {
         context.ensure_tenant(&new.project_id).await?;
         if context.storage.template(&new.name).await?.is_some() {
-            return Err(ApiError::conflict(format!(
-                "template {:?} is there already: a template stays as it is, so give another version \
-                 another name",
-                new.name
-            )));
+            return Err(templates::taken(&new.name).into());
         }
         let written = context.catalog.write(move |catalog| {
             let project = projects::get(catalog, &new.project_id)?;
             let branch = new.branch_id.unwrap_or_else(|| project.default_branch.clone());
             let branch = branches::get(catalog, &project.id, &branch)?;
             branches::refuse_unmade(catalog, &branch)?;
+            if roles::waiting(catalog, &branch.id)?.iter().any(|(_, it)| *it == Change::NoRows) {
+                return Err(catalog::Error::Refused(format!(
+                    "branch {} has its parent's rows until its compute is first started: start it \
+                     first",
+                    branch.id
+                )));
+            }
             let (action, status) = (Action::PublishTemplate, Status::Running);
             let operation = operation(&project.id, Some(&branch.id), None, action, status);
             let name = format!("template-{}", ids::suffix(&mut rand::rng()));
