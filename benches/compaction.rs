@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use self::{
     figures::round,
-    harness::{Cluster, Role, eventually, pgbench, pgbench_init},
+    harness::{Cluster, Role, eventually, pgbench, pgbench_init, token},
     page_client::PageClient,
 };
 
@@ -81,7 +81,7 @@ async fn measure(settings: Settings) -> anyhow::Result<Value> {
     cluster.stop_role(Role::Pageserver)?;
     cluster.start_role(Role::Pageserver)?;
     // Whose reader is there is loaded; one that reads nothing keeps nothing.
-    let _reader = PageClient::connect(cluster.pageserver, id, None).await??;
+    let _reader = PageClient::connect_showing(cluster.pageserver, id, None, token()).await??;
     let nothing = json!({ "history": { "bytes": 0 } });
     cluster.api.storage(Method::PATCH, TENANT, Some(nothing)).await?;
     eventually("history is given up", SETTLED_WITHIN, async || {

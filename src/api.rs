@@ -1,7 +1,12 @@
 //! The client of a running `offshoot up`: its control plane, and the pageserver that it names.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    path::Path,
+    time::{Duration, Instant},
+};
 
+use access::Bearer;
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +22,7 @@ const HOPS_MAX: u32 = 4;
 /// A client; it asks the control plane for the pageserver's address when it first needs it.
 pub struct Api {
     control_plane: String,
+    operator: Bearer,
     http: reqwest::Client,
 }
 
@@ -45,10 +51,20 @@ pub fn milliseconds(time: Duration) -> f64 {
 }
 
 impl Api {
-    /// A client of the control plane at this address.
-    pub fn new(control_plane: &str) -> Api {
+    /// A client of the control plane at this address, for an operator.
+    pub fn new(control_plane: &str, operator: Bearer) -> Api {
         let address = control_plane.trim_start_matches("http://").trim_end_matches('/');
-        Api { control_plane: address.to_owned(), http: reqwest::Client::new() }
+        Api { control_plane: address.to_owned(), operator, http: reqwest::Client::new() }
+    }
+
+    /// The same, for whoever may read the token in this file.
+    pub fn with_token_of(control_plane: &str, file: &Path) -> Api {
+        // Servers that let everybody in need none, and the others say so.
+        let operator = match File::open(file) {
+            Ok(_) => Bearer::file(file.to_owned()),
+            Err(_) => Bearer::Nobody,
+        };
+        Api::new(control_plane, operator)
     }
 
     /// Asks the control plane.
@@ -126,6 +142,9 @@ impl Api {
         let response = loop {
             let url = format!("http://{address}/v1/{path}");
             let mut request = self.http.request(method.clone(), url).timeout(ANSWER_MAX);
+            if let Some(token) = self.operator.token() {
+                request = request.bearer_auth(token.secret());
+            }
             if let Some(body) = body {
                 request = request.json(body);
             }
@@ -182,6 +201,11 @@ async fn refusal(server: &str, response: Response) -> Failure {
     };
     let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
     match status.as_u16() {
+        404 if code == "no_such_path" => Failure::no_key(format!(
+            "the {server} has nothing for you: it wants an operator's token, which `offshoot up` \
+             leaves in its data folder, as auth/operator-token, for root alone; run this as root, or \
+             name the file with --token-file or OFFSHOOT_TOKEN_FILE"
+        )),
         404 => Failure::not_found(sentence),
         409 if code == "not_yet" => Failure::unavailable(sentence),
         409 => Failure::conflict(sentence),

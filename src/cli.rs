@@ -1,5 +1,6 @@
 //! The command line: what can be said, and the help that teaches it.
 
+mod access;
 mod api;
 mod branches;
 mod connect;
@@ -14,6 +15,9 @@ mod verbs;
 
 use clap::{Parser, Subcommand};
 
+pub use access::{
+    AuthVerb, ComputeTokenArgs, DoorArgs, OperatorArgs, SignerArgs, TOKEN_FILE_DEFAULT,
+};
 pub use api::{ApiArgs, KEY_FILE_DEFAULT};
 pub use branches::{BranchArgs, BranchVerb, ExpiryArgs, MomentArgs};
 pub use connect::{ConnectArgs, ConnectionStringArgs, PsqlArgs};
@@ -83,6 +87,9 @@ pub struct Cli {
     /// The management API.
     #[command(flatten)]
     pub api: ApiArgs,
+    /// The storage.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -136,6 +143,9 @@ pub enum Command {
     Status,
     /// Look for damage in the object store, and for what no manifest names.
     Scrub(ScrubArgs),
+    /// Keys, and the tokens that they sign: who may ask the processes for what.
+    #[command(subcommand)]
+    Auth(AuthVerb),
     /// Run one safekeeper: a member of the quorum that makes WAL durable.
     Safekeeper(SafekeeperArgs),
     /// Run the pageserver: it turns WAL into layers in the object store, and serves pages.

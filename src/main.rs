@@ -30,8 +30,9 @@ const LOG_VARIABLE: &str = "OFFSHOOT_LOG";
 ///
 /// A reply that the kernel does not take was to an interruption that came after the interrupted
 /// request was answered, or the mount has ended. Neither is an error, which fuser takes it for.
-/// What befalls the disk cache is said by its owner, once; foyer says it for every block.
-const UNSAID: &str = "fuser::reply=off,foyer=off";
+/// What befalls the disk cache is said by its owner, once; foyer says it for every block. The client of
+/// Postgres would say every statement, and with it the verifiers of passwords.
+const UNSAID: &str = "fuser::reply=off,foyer=off,tokio_postgres=warn";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -71,7 +72,7 @@ fn log_to_stderr() {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let voice = Voice { json: cli.json };
-    let api = Api::new(&cli.control_plane);
+    let api = Api::with_token_of(&cli.control_plane, &cli.operator.token_file);
     let client = || Client::new(&cli.api, &cli.control_plane);
     match cli.command {
         Command::Up(args) => roles::up(*args, voice).await,
@@ -96,6 +97,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Template(verb) => management::template(client, &api, voice, verb).await,
         Command::ApiKey(verb) => management::api_key(&client()?, voice, verb).await,
         Command::Status => verbs::status(&api, voice).await,
+        Command::Auth(verb) => verbs::auth(voice, verb),
         Command::Scrub(args) => verbs::scrub(voice, args).await,
     }
 }

@@ -1,5 +1,6 @@
 //! The roles, each started and kept until it is told to stop.
 
+mod access;
 mod compute;
 mod control_plane;
 mod data_folder;

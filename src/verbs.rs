@@ -1,5 +1,6 @@
 //! The verbs for tenants and what is below them: all but `scrub` talk to a running `offshoot up`.
 
+mod auth;
 mod branch;
 mod compute;
 mod psql;
@@ -9,6 +10,7 @@ mod status;
 mod template;
 mod tenant;
 
+pub use auth::auth;
 pub use compute::compute;
 pub use scrub::scrub;
 pub use snapshot::snapshot;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use access::Bearer;
 use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,7 +30,9 @@ impl Up {
         let address = |name: &str| -> anyhow::Result<SocketAddr> {
             Ok(ready[name].as_str().context("an address")?.parse()?)
         };
-        let api = Api::new(address("pageserver_http")?, address("control_plane")?);
+        let token = ready["token_file"].as_str().context("the token's file")?;
+        let operator = Bearer::file(token.into());
+        let api = Api::new(address("pageserver_http")?, address("control_plane")?, operator);
         Ok(Up { api, proxy, _process: process, folder })
     }
 

@@ -15,6 +15,8 @@ use protocol::{
 };
 use wal_format::{Lsn, PageKey, RelationFork};
 
+use crate::harness::token;
+
 /// A connection for one timeline.
 pub struct Client {
     stream: TcpStream,
@@ -35,7 +37,7 @@ impl Client {
     pub fn connect(server: SocketAddr, timeline: TenantTimeline) -> anyhow::Result<Client> {
         let mut stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
-        let hello = Hello { version: PROTOCOL_VERSION, timeline, term: None };
+        let hello = Hello { version: PROTOCOL_VERSION, timeline, term: None, token: token() };
         stream.write_all(&wire::encode(&hello, b"")?)?;
         let mut frame = Vec::new();
         match read(&mut stream, &mut frame)?.response {

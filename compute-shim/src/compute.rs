@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use access::Bearer;
 use protocol::{TenantTimeline, Term};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct ComputeConfig {
     pub pageservers: Route,
     /// Where the safekeepers listen: all of them.
     pub safekeepers: Vec<SocketAddr>,
+    /// What pageservers and safekeepers are shown.
+    pub bearer: Bearer,
     /// The compute's disposable folder; made where it is missing, emptied at each start.
     pub folder: PathBuf,
     /// Where Postgres listens; port 0 takes a free one.

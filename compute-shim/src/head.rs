@@ -8,6 +8,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use access::Bearer;
 use futures::{StreamExt, stream::FuturesUnordered};
 use protocol::{TenantTimeline, Term, TimelineOrigin, quorum::TimelineStatus};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -32,15 +33,16 @@ pub struct SettledHead {
 }
 
 /// The LSN that includes every commit which was acknowledged before the question. A live proposer
-/// is waited for; where none lives, an election commits what the quorum has.
+/// is waited for; where none lives, an election commits what the quorum has. The safekeepers are
+/// shown what the bearer has.
 pub async fn settled_head(
     timeline: TenantTimeline,
     origin: TimelineOrigin,
-    safekeepers: &[SocketAddr],
+    (safekeepers, bearer): (&[SocketAddr], &Bearer),
     timeout: Duration,
 ) -> Result<SettledHead, ShimError> {
     let deadline = Instant::now() + timeout;
-    let settled = settle(timeline, origin, safekeepers);
+    let settled = settle(timeline, origin, safekeepers, bearer);
     timeout_at(deadline, settled).await.unwrap_or_else(|_| {
         let seconds = timeout.as_secs_f32();
         Err(ShimError::Unavailable(format!(
@@ -53,11 +55,12 @@ async fn settle(
     timeline: TenantTimeline,
     origin: TimelineOrigin,
     safekeepers: &[SocketAddr],
+    bearer: &Bearer,
 ) -> Result<SettledHead, ShimError> {
     let mut first: Option<Bounds> = None;
     loop {
         let mut asked: FuturesUnordered<_> =
-            safekeepers.iter().map(|&address| status(address, timeline)).collect();
+            safekeepers.iter().map(|&address| status(address, timeline, bearer)).collect();
         let mut statuses = Vec::new();
         let mut bounds = None;
         while let Some(answer) = asked.next().await {
@@ -84,6 +87,7 @@ async fn settle(
             timeline,
             origin,
             safekeepers: safekeepers.to_vec(),
+            bearer: bearer.clone(),
             wal_folder: PathBuf::new(),
         };
         if let Stood::Won(proposer, elected) = WalProposer::stand(config, above).await? {

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use access::Bearer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -60,6 +61,7 @@ struct Shared {
     route: Mutex<Route>,
     timeline: TenantTimeline,
     term: Option<Term>,
+    bearer: Bearer,
     pending: Mutex<HashMap<u64, Pending>>,
     welcome: watch::Sender<Option<Result<Welcome, PageError>>>,
     fenced: watch::Sender<Option<PageError>>,
@@ -87,8 +89,8 @@ impl PageClient {
     /// Connects, and waits for a pageserver's word on the timeline for at most `wait`.
     pub async fn connect(
         route: impl Into<Route>,
-        timeline: TenantTimeline,
-        term: Option<Term>,
+        (timeline, term): (TenantTimeline, Option<Term>),
+        bearer: &Bearer,
         wait: Duration,
     ) -> Result<(PageClient, Welcome), ShimError> {
         let (unsent, to_send) = mpsc::unbounded_channel();
@@ -96,6 +98,7 @@ impl PageClient {
             route: Mutex::new(route.into()),
             timeline,
             term,
+            bearer: bearer.clone(),
             pending: Mutex::default(),
             welcome: watch::Sender::new(None),
             fenced: watch::Sender::new(None),

@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use access::Bearer;
 use bytes::{Bytes, BytesMut};
 use protocol::{
     TenantTimeline,
@@ -46,6 +47,7 @@ pub(crate) struct FrameWriter {
 pub(crate) async fn connect(
     address: SocketAddr,
     timeline: TenantTimeline,
+    bearer: &Bearer,
     purpose: Purpose,
 ) -> Result<(FrameReader, FrameWriter), ShimError> {
     let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
@@ -57,7 +59,8 @@ pub(crate) async fn connect(
     let socket = BufReader::with_capacity(READ_BUFFER_BYTES, read);
     let reader = FrameReader { address, socket };
     let mut writer = FrameWriter { address, socket: write };
-    writer.send(&Hello { version: PROTOCOL_VERSION, timeline, purpose }, &[]).await?;
+    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose, token: bearer.token() };
+    writer.send(&hello, &[]).await?;
     Ok((reader, writer))
 }
 
@@ -117,8 +120,9 @@ impl FrameWriter {
 pub(crate) async fn status(
     address: SocketAddr,
     timeline: TenantTimeline,
+    bearer: &Bearer,
 ) -> Result<TimelineStatus, ShimError> {
-    let (mut reader, _writer) = connect(address, timeline, Purpose::Status).await?;
+    let (mut reader, _writer) = connect(address, timeline, bearer, Purpose::Status).await?;
     match reader.next::<ReaderMessage>().await? {
         Some((ReaderMessage::Status(status), _)) => Ok(status),
         Some((ReaderMessage::Refused(refusal), _)) => Err(refusal.into()),
@@ -139,12 +143,12 @@ impl WalStream {
     /// Asks for the WAL from `from` on.
     pub(crate) async fn open(
         address: SocketAddr,
-        timeline: TenantTimeline,
+        (timeline, bearer): (TenantTimeline, &Bearer),
         from: Lsn,
         limit: ReadLimit,
     ) -> Result<WalStream, ShimError> {
         let purpose = Purpose::Read { from, limit };
-        let (reader, writer) = connect(address, timeline, purpose).await?;
+        let (reader, writer) = connect(address, timeline, bearer, purpose).await?;
         Ok(WalStream { address, reader, _writer: writer, next: from })
     }
 

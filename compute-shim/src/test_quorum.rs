@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use access::{Bearer, Guard};
 use object_store::memory::InMemory;
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId, TimelineOrigin};
 use safekeeper::{Bounds, Config, Safekeeper};
@@ -55,6 +56,8 @@ impl Quorum {
             http: None,
             peers: others.map(|other| (node(other), self.addresses[other])).collect(),
             store: self.store.clone(),
+            guard: Guard::open(),
+            bearer: Bearer::Nobody,
             bounds: Bounds { offload_idle: Duration::from_millis(200), ..Bounds::default() },
         };
         let keeper = Safekeeper::start(config).await.expect("the safekeeper starts");
@@ -81,6 +84,7 @@ impl Quorum {
             timeline: timeline(),
             origin,
             safekeepers: self.addresses.clone(),
+            bearer: Bearer::Nobody,
             wal_folder: self.folder.path().join(name),
         }
     }

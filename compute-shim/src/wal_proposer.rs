@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use access::Bearer;
 use bytes::{Bytes, BytesMut};
 use protocol::{TenantTimeline, Term, TimelineOrigin, quorum::ReadLimit};
 use rand::Rng;
@@ -54,6 +55,8 @@ pub struct WalConfig {
     pub origin: TimelineOrigin,
     /// All safekeepers, whether they are members of the quorum or not.
     pub safekeepers: Vec<SocketAddr>,
+    /// What the safekeepers are shown.
+    pub bearer: Bearer,
     /// The files behind `pg_wal`: disposable, emptied at each start.
     pub wal_folder: PathBuf,
 }
@@ -176,8 +179,9 @@ impl WalProposer {
     }
 
     async fn read_from(&self, address: SocketAddr, from: Lsn, to: Lsn) -> Result<Bytes, ShimError> {
-        let timeline = self.shared.config.timeline;
-        let mut stream = WalStream::open(address, timeline, from, ReadLimit::Commit).await?;
+        let WalConfig { timeline, bearer, .. } = &self.shared.config;
+        let mut stream =
+            WalStream::open(address, (*timeline, bearer), from, ReadLimit::Commit).await?;
         let mut wal = BytesMut::new();
         let wanted = to.since(from) as usize;
         while wal.len() < wanted {

@@ -14,8 +14,8 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{ChildStdout, Command},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{ChildStdin, ChildStdout, Command},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ComputeEvent, Error, Stages, leftovers,
     limits::{Group, Limits},
+    tokens::ComputeTokens,
 };
 
 /// How long a compute may take to stop before it is killed. A fast stop writes a checkpoint through
@@ -50,6 +51,8 @@ pub(crate) fn kept_log(log: &Path) -> PathBuf {
 pub(crate) struct Spec {
     pub executable: PathBuf,
     pub arguments: Vec<String>,
+    /// What it is brought on its standard input, where it needs any.
+    pub tokens: Option<ComputeTokens>,
     /// The disposable folder: it is removed after the end, whatever the compute left in it or mounted.
     pub folder: PathBuf,
     /// Where its standard error goes.
@@ -103,7 +106,7 @@ impl Child {
             .spawn()
             .map_err(|reason| failed(&spec.executable, reason))?;
         let pid = process.id().unwrap_or_default();
-        let stdin = process.stdin.take();
+        let mut stdin = process.stdin.take();
         let stdout = process.stdout.take();
         let stop = CancellationToken::new();
         let (report, phase) = watch::channel(Phase::Starting);
@@ -116,7 +119,10 @@ impl Child {
             let lines = stdout.map(|stdout| BufReader::new(stdout).lines());
             let listening = tokio::spawn(listen(lines, report.clone()));
             let asked = async {
-                stopped.cancelled().await;
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = bring_tokens(stdin.as_mut(), spec.tokens) => {}
+                }
                 // The end of its standard input tells the compute to stop.
                 drop(stdin);
                 tokio::time::sleep(STOP_MAX).await;
@@ -187,6 +193,21 @@ impl Child {
             Err(_) => Phase::Ended { reason: Some("its watcher ended".to_owned()) },
         }
     }
+}
+
+/// Writes a token to the compute's standard input, one a line, whenever it needs a newer one. Never
+/// ends: where the compute reads no more, its end is noticed elsewhere.
+async fn bring_tokens(stdin: Option<&mut ChildStdin>, tokens: Option<ComputeTokens>) {
+    if let (Some(stdin), Some(tokens)) = (stdin, tokens) {
+        loop {
+            let line = format!("{}\n", tokens.next().secret());
+            if stdin.write_all(line.as_bytes()).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(tokens.pause()).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Reads the compute's events to the end of its standard output; the last reason it gave, if any.

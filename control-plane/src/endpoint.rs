@@ -382,6 +382,7 @@ mod tests {
         let child = Child::spawn(Spec {
             executable: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), ready.to_owned()],
+            tokens: None,
             folder: folder.path().join("compute"),
             log: folder.path().join("log"),
             keep: None,

@@ -16,7 +16,7 @@ use protocol::{TenantId, TimelineId};
 use tokio_postgres::Client;
 
 use crate::{
-    Addresses, Awake, Compute, Config, EndpointRef, Error, StartRequest, Status, Way,
+    Addresses, Awake, Compute, Config, EndpointRef, Error, StartRequest, Status, Tokens, Way,
     activity::Spell,
     catalog::timelines::Moment,
     child::{self, Child, Phase, Spec},
@@ -79,7 +79,8 @@ impl Endpoints {
                 .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
                 .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
         }
-        let pageserver = PageserverClient::new(config.pageservers());
+        let pageserver =
+            PageserverClient::new(config.pageservers(), Tokens::bearer(config.tokens.as_ref()));
         Ok(Endpoints {
             config,
             pageserver,
@@ -497,11 +498,15 @@ impl Endpoints {
         }
         arguments.push("--until-stdin-ends".to_owned());
         arguments.extend(config.compute_arguments.iter().cloned());
+        let tokens = config.tokens.as_ref().map(|tokens| tokens.for_compute(tenant));
+        if tokens.is_some() {
+            arguments.extend(["--auth-token".to_owned(), "-".to_owned()]);
+        }
         if let Some(user) = config.users.of(port) {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
         let log = self.log(served);
-        Spec { executable: config.executable.clone(), arguments, folder, log, keep, group }
+        Spec { executable: config.executable.clone(), arguments, tokens, folder, log, keep, group }
     }
 }
 

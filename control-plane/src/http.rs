@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
+use access::Guard;
 use axum::{
     Json, Router,
     extract::{Path, State, rejection::JsonRejection},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 
 use crate::{
@@ -22,17 +23,30 @@ use crate::{
 
 type Shared = State<Arc<Endpoints>>;
 
-pub(crate) fn router(endpoints: Arc<Endpoints>) -> Router {
-    Router::new()
-        .route("/metrics", get(show_metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/tenants/{tenant}/move", post(move_tenant))
-        .route("/v1/computes", get(list).post(start))
-        .route("/v1/computes/{tenant}/{branch}", get(show).delete(stop))
-        .route("/v1/computes/{tenant}/{branch}/follow", post(follow))
-        .route("/v1/computes/{tenant}/{branch}/forget", post(forget))
-        .fallback(nothing_here)
-        .with_state(endpoints)
+/// What answers at each path.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Endpoints>>)> {
+    vec![
+        ("/metrics", get(show_metrics)),
+        ("/v1/status", get(status)),
+        ("/v1/tenants/{tenant}/move", post(move_tenant)),
+        ("/v1/computes", get(list).post(start)),
+        ("/v1/computes/{tenant}/{branch}", get(show).delete(stop)),
+        ("/v1/computes/{tenant}/{branch}/follow", post(follow)),
+        ("/v1/computes/{tenant}/{branch}/forget", post(forget)),
+    ]
+}
+
+/// Every path of version 1 that there is.
+pub fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).collect()
+}
+
+/// The routes, for operators.
+pub(crate) fn router(endpoints: Arc<Endpoints>, guard: Guard) -> Router {
+    let empty = Router::new();
+    let routes = routes().into_iter().fold(empty, |all, (path, answer)| all.route(path, answer));
+    let routes = routes.fallback(async |uri: Uri| nothing_at(&uri)).with_state(endpoints);
+    access::http::operators_only(routes, guard, "http", nothing_at)
 }
 
 async fn status(endpoints: Shared) -> Json<Status> {
@@ -99,8 +113,12 @@ async fn move_tenant(
         .map(Json)
 }
 
-async fn nothing_here() -> Error {
-    Error::NotFound("no such path; docs/formats/compute-api.md lists them".to_owned())
+/// Said of a path that there is not, and to whom there is nothing. The code is another than for a
+/// thing that is not there: it is not to be taken for gone.
+fn nothing_at(uri: &Uri) -> Response {
+    let message = format!("there is nothing at {}", uri.path());
+    let body = ErrorBody { code: "no_such_path".to_owned(), message };
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
 
 /// Carries the work to its end, also where the client does not wait for it.

@@ -30,6 +30,7 @@ mod ports;
 mod proxy;
 mod served;
 mod suspend;
+mod tokens;
 mod trace;
 mod users;
 mod v2;
@@ -43,6 +44,7 @@ pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartReques
 pub use branches::Branches;
 pub use endpoints::Endpoints;
 pub use error::Error;
+pub use http::paths as http_paths;
 pub use limits::Bounds;
 pub use moves::{Move, MoveRequest};
 pub use ports::PortRange;
@@ -50,6 +52,7 @@ pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
     Verifier, Way,
 };
+pub use tokens::Tokens;
 pub use trace::Stage;
 pub use users::Users;
 pub use v2::{ConnectAt, ManagementConfig};
@@ -82,6 +85,8 @@ pub struct Config {
     pub management: Option<ManagementConfig>,
     /// Further arguments of `compute run`: where Postgres is, and which user runs it.
     pub compute_arguments: Vec<String>,
+    /// What it signs tokens with; where there is nothing, it lets everybody in, and shows nothing.
+    pub tokens: Option<Tokens>,
     /// The proxy, where there is to be one.
     pub proxy: Option<ProxyConfig>,
     /// With a proxy, how long a compute may be without clients and other work before it is stopped,
@@ -128,11 +133,14 @@ impl ControlPlane {
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let (proxy_config, wanted) = (config.proxy.take(), config.management.take());
         let (pageserver_http, suspend_after) = (config.pageserver_http, config.suspend_after);
+        let guard = Tokens::guard(config.tokens.as_ref());
+        let bearer = Tokens::bearer(config.tokens.as_ref());
         let endpoints = Arc::new(Endpoints::new(config)?);
-        let mut router = http::router(endpoints.clone());
+        let mut router = http::router(endpoints.clone(), guard);
         let mut management = None;
         if let Some(wanted) = wanted {
-            let service = v2::Service::start(wanted, pageserver_http, endpoints.clone()).await?;
+            let storage = v2::Storage::new(pageserver_http, bearer);
+            let service = v2::Service::start(wanted, storage, endpoints.clone()).await?;
             router = router.nest("/api/v2", v2::router(service.context.clone()));
             management = Some(service);
         }

@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    Histogram, IntCounter, IntGauge, TextEncoder, exponential_buckets, register_histogram,
-    register_int_counter, register_int_gauge,
+    Histogram, IntCounter, IntCounterVec, IntGauge, TextEncoder, exponential_buckets,
+    register_histogram, register_int_counter, register_int_counter_vec, register_int_gauge,
 };
 
 /// The media type of the text format.
@@ -28,7 +28,15 @@ pub struct Metrics {
     pub proxy_connections: IntGauge,
     /// Clients that the proxy refused.
     pub proxy_refused: IntCounter,
+    /// Those who were not let in.
+    pub tokens_refused: IntCounterVec,
     computes: IntGauge,
+}
+
+/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
+pub fn note_refused(door: &'static str, denied: access::Denied) {
+    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
+    tracing::warn!(door, reason = %denied, "somebody was not let in");
 }
 
 impl Metrics {
@@ -55,6 +63,11 @@ impl Metrics {
             proxy_refused: register_int_counter!(
                 "offshoot_control_plane_proxy_refused_total",
                 "Connections that the proxy refused"
+            )?,
+            tokens_refused: register_int_counter_vec!(
+                "offshoot_control_plane_tokens_refused_total",
+                "Requests that were not let in, by door and reason",
+                &["door", "reason"]
             )?,
             computes: register_int_gauge!("offshoot_control_plane_computes", "Computes that run")?,
         })

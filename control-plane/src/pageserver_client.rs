@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
+use access::Bearer;
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 use reqwest::Method;
@@ -15,9 +16,15 @@ const RESOLVE_MAX: Duration = Duration::from_secs(30);
 /// How often a request follows a tenant that goes from one pageserver to another.
 const HOPS_MAX: usize = 4;
 
+/// What it means where a pageserver says that there is no such path.
+pub(crate) const NOT_LET_IN: &str = "the pageserver does not take this control plane's token, or \
+                                     is of another version: give both keys that belong together \
+                                     (--auth-key, --auth-public-key)";
+
 /// A client of the pageservers' HTTP APIs.
 pub(crate) struct PageserverClient {
     pageservers: Vec<PageserverAt>,
+    bearer: Bearer,
     /// Which of them served a tenant when it was last asked for, by its name or id. Only saves a
     /// request: what is not so any more, the pageserver says.
     places: Mutex<HashMap<String, usize>>,
@@ -70,8 +77,9 @@ enum Answer<T> {
 
 impl PageserverClient {
     /// A client; no connection is made yet.
-    pub(crate) fn new(pageservers: Vec<PageserverAt>) -> PageserverClient {
-        PageserverClient { pageservers, places: Mutex::default(), http: reqwest::Client::new() }
+    pub(crate) fn new(pageservers: Vec<PageserverAt>, bearer: Bearer) -> PageserverClient {
+        let http = reqwest::Client::new();
+        PageserverClient { pageservers, bearer, places: Mutex::default(), http }
     }
 
     /// The tenant's name and the branch, each given by name or id.
@@ -215,6 +223,9 @@ impl PageserverClient {
             |reason: reqwest::Error| Error::Unavailable { address, reason: reason.to_string() };
         let url = format!("http://{address}/v1/{path}");
         let mut request = self.http.request(method, url).timeout(longest);
+        if let Some(token) = self.bearer.token() {
+            request = request.bearer_auth(token.secret());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -229,11 +240,15 @@ impl PageserverClient {
         {
             return Ok(Answer::Moved(pageserver));
         }
-        let message = match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => body.message,
-            Err(_) => format!("HTTP status {status}"),
+        let (code, message) = match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => (body.code, body.message),
+            Err(_) => (String::new(), format!("HTTP status {status}")),
         };
         match status.as_u16() {
+            // What is there must not be taken for gone because the token is not taken.
+            404 if code == "no_such_path" => {
+                Err(Error::Unavailable { address, reason: NOT_LET_IN.to_owned() })
+            }
             404 => Err(Error::NotFound(message)),
             // Gone: the history that is asked for is not kept any more.
             400 | 410 => Err(Error::Invalid(message)),
@@ -261,7 +276,7 @@ mod tests {
     fn a_tenants_own_page_service_comes_first_and_the_others_follow() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let pageservers = [1, 2, 3].map(|n| PageserverAt { pages: at(n), http: at(n + 10) });
-        let client = PageserverClient::new(pageservers.to_vec());
+        let client = PageserverClient::new(pageservers.to_vec(), Bearer::Nobody);
         let tenant = TenantId::from_bits(7);
         assert_eq!(client.pages_for(tenant), [1, 2, 3].map(at));
         client.note(tenant, at(13));

@@ -37,7 +37,7 @@ mod templates;
 pub(crate) mod time;
 mod work;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -57,10 +57,10 @@ pub(crate) use connection::encode;
 pub(crate) use context::Context;
 pub use context::{ConnectAt, ManagementConfig};
 pub(crate) use directory::Projects;
+pub(crate) use storage::Storage;
 
 use crate::{Endpoints, catalog::Catalog};
 use error::ApiError;
-use storage::Storage;
 
 /// The catalog's file, in its folder.
 const CATALOG_FILE: &str = "catalog.sqlite";
@@ -101,7 +101,7 @@ impl Service {
     /// the middle left.
     pub(crate) async fn start(
         config: ManagementConfig,
-        pageserver_http: SocketAddr,
+        storage: Storage,
         endpoints: Arc<Endpoints>,
     ) -> Result<Service, crate::Error> {
         let folder = &config.folder;
@@ -109,7 +109,6 @@ impl Service {
             |error: ApiError| crate::Error::Catalog { path: folder.clone(), reason: error.message };
         open_folder(folder)
             .map_err(|reason| crate::Error::Folder { path: folder.clone(), reason })?;
-        let storage = Storage::new(pageserver_http);
         let catalog = open_catalog(folder, &storage).await.map_err(failed)?;
         let key_file = folder.join(KEY_FILE);
         let made = auth::ensure_first_key(&catalog, &key_file).await;

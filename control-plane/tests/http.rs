@@ -80,6 +80,7 @@ impl Fixture {
             ports: own_ports()?,
             users: Users::Shared,
             compute_arguments: vec![],
+            tokens: None,
             proxy: None,
             suspend_after: None,
             management: None,

@@ -112,6 +112,13 @@ fn said(place: &Place) -> String {
     format!("pageserver {name:?}{}{}", at("its pages at", pages), at("its HTTP API at", http))
 }
 
+impl Error {
+    /// There is no such tenant.
+    pub(crate) fn no_tenant(id: TenantId) -> Error {
+        Error::NotFound(format!("tenant {id}"))
+    }
+}
+
 impl From<Error> for PageError {
     fn from(error: Error) -> PageError {
         match error {

@@ -14,11 +14,13 @@ mod usage;
 
 use std::sync::Arc;
 
+use access::Guard;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
-    routing::{get, post},
+    response::IntoResponse,
+    routing::{MethodRouter, get, post},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,44 +44,57 @@ pub(crate) struct Api {
 }
 
 /// Serves the admin API until it is stopped.
-pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationToken) {
-    let served = axum::serve(listener, router(api)).with_graceful_shutdown(stop.cancelled_owned());
+pub(crate) async fn serve(api: Api, guard: Guard, listener: TcpListener, stop: CancellationToken) {
+    let served =
+        axum::serve(listener, router(api, guard)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         warn!(%error, "the admin API ended");
     }
 }
 
-fn router(api: Api) -> Router {
-    let branch = "/v1/tenants/{tenant}/branches/{branch}";
-    Router::new()
-        .route("/metrics", get(metrics::show))
-        .route("/v1/status", get(status::show))
-        .route("/v1/tenants", get(tenants::list).post(tenants::create))
-        .route(
-            "/v1/tenants/{tenant}",
-            get(tenants::show).patch(tenants::change).delete(tenants::delete),
-        )
-        .route("/v1/tenants/{tenant}/take", post(tenants::take))
-        .route("/v1/tenants/{tenant}/look", post(tenants::look))
-        .route("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create))
-        .route(branch, get(branches::show).delete(branches::delete))
-        .route(&format!("{branch}/restore"), post(branches::restore))
-        .route(&format!("{branch}/moment"), get(moment::show))
-        .route("/v1/tenants/{tenant}/usage", get(usage::show))
-        .route("/v1/usage", get(usage::list).post(usage::some))
-        .route(&format!("{branch}/snapshots"), get(snapshots::list).post(snapshots::create))
-        .route(
-            &format!("{branch}/snapshots/{{snapshot}}"),
+/// What answers at each path.
+fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
+    vec![
+        ("/metrics", get(metrics::show)),
+        ("/v1/status", get(status::show)),
+        ("/v1/tenants", get(tenants::list).post(tenants::create)),
+        ("/v1/tenants/{tenant}", get(tenants::show).patch(tenants::change).delete(tenants::delete)),
+        ("/v1/tenants/{tenant}/take", post(tenants::take)),
+        ("/v1/tenants/{tenant}/look", post(tenants::look)),
+        ("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create)),
+        ("/v1/tenants/{tenant}/branches/{branch}", get(branches::show).delete(branches::delete)),
+        ("/v1/tenants/{tenant}/branches/{branch}/restore", post(branches::restore)),
+        ("/v1/tenants/{tenant}/branches/{branch}/moment", get(moment::show)),
+        ("/v1/tenants/{tenant}/usage", get(usage::show)),
+        ("/v1/usage", get(usage::list).post(usage::some)),
+        (
+            "/v1/tenants/{tenant}/branches/{branch}/snapshots",
+            get(snapshots::list).post(snapshots::create),
+        ),
+        (
+            "/v1/tenants/{tenant}/branches/{branch}/snapshots/{snapshot}",
             get(snapshots::show).delete(snapshots::delete),
-        )
-        .route("/v1/templates", get(templates::list).post(templates::create))
-        .route("/v1/templates/{template}", get(templates::show).delete(templates::delete))
-        .fallback(async |uri: Uri| {
-            ApiError::not_found(format!("there is nothing at {}", uri.path()))
-        })
+        ),
+        ("/v1/templates", get(templates::list).post(templates::create)),
+        ("/v1/templates/{template}", get(templates::show).delete(templates::delete)),
+    ]
+}
+
+/// Every path that there is.
+pub fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).collect()
+}
+
+fn router(api: Api, guard: Guard) -> Router {
+    let empty = Router::new();
+    let routes = routes().into_iter().fold(empty, |all, (path, answer)| all.route(path, answer));
+    let routes = routes
+        .fallback(async |uri: Uri| ApiError::no_path(uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             ApiError::method_not_allowed(&method, uri.path())
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(api)
+        .with_state(api);
+    let nothing = |uri: &Uri| ApiError::no_path(uri.path()).into_response();
+    access::http::operators_only(routes, guard, "http", nothing)
 }

@@ -34,6 +34,7 @@ mod template;
 mod wal_receiver;
 mod work;
 
+pub use http::paths as http_paths;
 pub use limits::{Limits, Memory};
 pub use manifest::NAME_DEFAULT;
 pub use server::{CacheConfig, Config, DiskConfig, HeadSource, Pageserver, StartError};

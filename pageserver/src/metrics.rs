@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntGauge, TextEncoder, exponential_buckets,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, TextEncoder, exponential_buckets,
     register_histogram, register_histogram_vec, register_int_counter, register_int_counter_vec,
     register_int_gauge,
 };
@@ -57,9 +57,17 @@ pub struct Metrics {
     /// Times that ingest waited because open layers filled their memory.
     pub memory_waits: IntCounter,
     timelines: IntGauge,
+    /// Those who were not let in.
+    pub tokens_refused: IntCounterVec,
     memory_layer_bytes: IntGauge,
     unflushed_bytes: IntGauge,
     fenced_timelines: IntGauge,
+}
+
+/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
+pub(crate) fn note_refused(door: &'static str, denied: access::Denied) {
+    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
+    tracing::warn!(door, reason = %denied, "somebody was not let in");
 }
 
 impl Metrics {
@@ -67,7 +75,7 @@ impl Metrics {
         let metrics = Metrics::try_register()
             .expect("names and buckets are constants, and a test has registered them");
         // Exported from the start: a rate needs the zero before the first event.
-        for request in ["range", "batch", "relations"] {
+        for request in ["range", "batch", "relations", "renew"] {
             metrics.page_request_seconds.with_label_values(&[request]);
         }
         for operation in ["put", "put_multipart", "get", "get_ranges", "list", "copy"] {
@@ -88,6 +96,11 @@ impl Metrics {
             &["from"]
         )?;
         Ok(Metrics {
+            tokens_refused: register_int_counter_vec!(
+                "offshoot_pageserver_tokens_refused_total",
+                "Connections and requests that were not let in, by door and reason",
+                &["door", "reason"]
+            )?,
             page_request_seconds: register_histogram_vec!(
                 "offshoot_pageserver_page_request_seconds",
                 "Time from a page request's arrival to its answer, the wait for ingest included",

@@ -4,9 +4,11 @@ mod answers;
 mod connection;
 mod requests;
 mod scans;
+mod visitor;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use access::Guard;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span, warn};
@@ -24,6 +26,7 @@ const CONNECTIONS_MAX: usize = 4096;
 pub(crate) struct PageService {
     pub tenants: Arc<Tenants>,
     pub receivers: Receivers,
+    pub guard: Guard,
     pub stop: CancellationToken,
 }
 

@@ -18,9 +18,10 @@ use crate::{
     cache::Disk,
     http::{self, Api},
     manifest::Place,
+    metrics::note_refused,
     page_service::PageService,
     tenants::{Options, Tenants},
-    wal_receiver::Receivers,
+    wal_receiver::{Receivers, Safekeepers},
 };
 
 /// Why a pageserver does not start.
@@ -51,7 +52,9 @@ impl Pageserver {
     pub async fn start(config: Config) -> Result<Pageserver, StartError> {
         let (page_listener, page_addr) = listen(config.page_listen).await?;
         let (http_listener, http_addr) = listen(config.http_listen).await?;
-        let receivers = Receivers::new(config.safekeepers, config.limits.unload_after);
+        let safekeepers = Safekeepers { addresses: config.safekeepers, bearer: config.bearer };
+        let receivers = Receivers::new(safekeepers, config.limits.unload_after);
+        let guard = config.guard.noting(note_refused);
         let disk = match config.cache.disk {
             Some(DiskConfig { folder, bytes }) => Some(Disk::open(&folder, bytes).await),
             None => None,
@@ -65,6 +68,7 @@ impl Pageserver {
         let page_service = PageService {
             tenants: Arc::clone(&tenants),
             receivers: receivers.clone(),
+            guard: guard.clone(),
             stop: stop.clone(),
         };
         tasks.spawn(page_service.serve(page_listener));
@@ -74,7 +78,7 @@ impl Pageserver {
             head: config.head,
             publishing: Default::default(),
         };
-        tasks.spawn(http::serve(api, http_listener, stop.clone()));
+        tasks.spawn(http::serve(api, guard, http_listener, stop.clone()));
         tasks.close();
         info!(%page_addr, %http_addr, "pageserver started");
         Ok(Pageserver { tenants, receivers, page_addr, http_addr, stop, tasks })

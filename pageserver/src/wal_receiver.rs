@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use access::Bearer;
 use parking_lot::Mutex;
 use protocol::TenantTimeline;
 use tokio::{
@@ -61,6 +62,15 @@ pub(crate) enum ReceiverStatus {
     Ended,
 }
 
+/// Where WAL comes from.
+#[derive(Clone)]
+pub(crate) struct Safekeepers {
+    /// All of them.
+    pub addresses: Vec<SocketAddr>,
+    /// What they are shown.
+    pub bearer: Bearer,
+}
+
 /// The receivers of all timelines in use.
 #[derive(Clone)]
 pub(crate) struct Receivers {
@@ -68,7 +78,7 @@ pub(crate) struct Receivers {
 }
 
 struct Shared {
-    safekeepers: Vec<SocketAddr>,
+    safekeepers: Safekeepers,
     idle_after: Duration,
     running: Mutex<HashMap<TenantTimeline, Arc<Receiver>>>,
     tasks: TaskTracker,
@@ -77,7 +87,7 @@ struct Shared {
 
 impl Receivers {
     /// None yet. One that nobody uses ends when there has been nothing to receive for so long.
-    pub fn new(safekeepers: Vec<SocketAddr>, idle_after: Duration) -> Receivers {
+    pub fn new(safekeepers: Safekeepers, idle_after: Duration) -> Receivers {
         let shared = Shared {
             safekeepers,
             idle_after,
@@ -132,7 +142,7 @@ impl Receivers {
 
 /// What a receiver's task takes from its surroundings.
 struct Terms {
-    safekeepers: Vec<SocketAddr>,
+    safekeepers: Safekeepers,
     idle_after: Duration,
     stop: CancellationToken,
 }
@@ -303,12 +313,13 @@ async fn receive_and_tell(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms
 }
 
 async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms) {
-    let mut session = Session::new(Arc::clone(&receiver.timeline));
+    let mut session =
+        Session::new(Arc::clone(&receiver.timeline), terms.safekeepers.bearer.clone());
     let mut pause = PAUSE_MIN;
     loop {
         let mut damaged = None;
         let mut unknown = 0;
-        for &safekeeper in &terms.safekeepers {
+        for &safekeeper in &terms.safekeepers.addresses {
             let before = receiver.timeline.last_record_lsn();
             let needs = Needs {
                 is_idle: || receiver.is_idle(terms.idle_after),
@@ -336,7 +347,7 @@ async fn receive(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms)
             }
         }
         // No compute has ever written: who begins to uses the timeline, and is waited for then.
-        let is_new = unknown == terms.safekeepers.len() && !receiver.is_used();
+        let is_new = unknown == terms.safekeepers.addresses.len() && !receiver.is_used();
         if let Some(reason) = damaged {
             // No other safekeeper had it whole. One that was away may have.
             receiver.status.send_replace(ReceiverStatus::Stopped(reason));

@@ -7,6 +7,7 @@ mod branch_point;
 mod id;
 pub mod page_service;
 pub mod quorum;
+pub mod token;
 pub mod wire;
 
 pub use branch_point::{BranchPoint, TimelineOrigin};

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use wal_format::{Lsn, PageKey, RelationFork};
 
-use crate::{TenantTimeline, Term, TimelineOrigin};
+use crate::{TenantTimeline, Term, TimelineOrigin, token::Token};
 
 /// The version of these messages; a peer of another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The most pages that one request may ask for: 4 MiB.
 pub const REQUEST_PAGES_MAX: u32 = 512;
 /// The most bytes of a file that one [`Response::BackupFile`] carries.
@@ -28,6 +28,8 @@ pub struct Hello {
     /// The compute's term; requests of a term below the newest seen are refused. `None` for a
     /// reader that writes nothing, and for a compute that was not elected yet.
     pub term: Option<Term>,
+    /// What lets the compute in; a pageserver that lets everybody in does not look at it.
+    pub token: Option<Token>,
 }
 
 /// What a pageserver says of the timeline to a new connection.
@@ -90,6 +92,11 @@ pub enum Request {
         /// A record's end; the pageserver waits for ingest to reach it.
         lsn: Lsn,
     },
+    /// To be let in for longer. Answered by [`Response::Renewed`].
+    Renew {
+        /// A newer token.
+        token: Token,
+    },
 }
 
 impl Request {
@@ -98,7 +105,7 @@ impl Request {
         match self {
             Request::Range { count, .. } => Some(*count as usize),
             Request::Batch { pages, .. } => Some(pages.len()),
-            Request::Relations { .. } | Request::BaseBackup { .. } => None,
+            Request::Relations { .. } | Request::BaseBackup { .. } | Request::Renew { .. } => None,
         }
     }
 }
@@ -148,6 +155,8 @@ pub enum Response {
     },
     /// The base backup is complete.
     BackupEnd,
+    /// The newer token counts from now on.
+    Renewed,
     /// The request failed; the connection goes on, unless it was [`Hello`] that failed.
     Failed(PageError),
 }

@@ -9,12 +9,12 @@ mod term_history;
 use serde::{Deserialize, Serialize};
 use wal_format::Lsn;
 
-use crate::{Identity, NodeId, TenantTimeline, Term, TimelineOrigin};
+use crate::{Identity, NodeId, TenantTimeline, Term, TimelineOrigin, token::Token};
 
 pub use term_history::{TermHistory, TermHistoryError, TermStart};
 
 /// The version of these messages; a peer of another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The most WAL that one [`ProposerMessage::Append`] or [`ReaderMessage::Wal`] carries.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 
@@ -58,6 +58,8 @@ pub struct Hello {
     pub timeline: TenantTimeline,
     /// What the connection is for.
     pub purpose: Purpose,
+    /// What lets the sender in; a safekeeper that lets everybody in does not look at it.
+    pub token: Option<Token>,
 }
 
 /// What a connection to a safekeeper is for.
@@ -141,6 +143,11 @@ pub enum ProposerMessage {
         begin: Lsn,
         /// How far a quorum is known to have flushed.
         commit_lsn: Lsn,
+    },
+    /// Asks to be let in for longer. Not answered, unless it is refused.
+    Renew {
+        /// A newer token.
+        token: Token,
     },
 }
 

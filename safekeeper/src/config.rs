@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::{Bearer, Guard};
 use object_store::ObjectStore;
 use protocol::NodeId;
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// Where configurations are, and where WAL goes; already scoped to the deployment's prefix.
     pub store: Arc<dyn ObjectStore>,
+    /// Whom it lets in.
+    pub guard: Guard,
+    /// What it shows to the others.
+    pub bearer: Bearer,
     /// How much this safekeeper keeps, and how long it waits.
     pub bounds: Bounds,
 }

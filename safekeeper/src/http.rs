@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use protocol::quorum::TimelineStatus;
 use protocol::{Identity, NodeId, TenantTimeline};
@@ -34,13 +34,22 @@ struct NamedStatus {
     status: TimelineStatus,
 }
 
-/// The routes.
+fn routes() -> [(&'static str, MethodRouter<Arc<Keeper>>); 3] {
+    [("/v1/status", get(status)), ("/v1/timelines", get(timelines)), ("/metrics", get(metrics))]
+}
+
+/// Every path that there is.
+pub fn paths() -> Vec<&'static str> {
+    routes().map(|(path, _)| path).to_vec()
+}
+
+/// The routes, for operators.
 pub fn router(keeper: Arc<Keeper>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/timelines", get(timelines))
-        .route("/metrics", get(metrics))
-        .with_state(keeper)
+    let guard = keeper.guard.clone();
+    let empty = Router::new();
+    let routes = routes().into_iter().fold(empty, |all, (path, answer)| all.route(path, answer));
+    let routes = routes.with_state(keeper);
+    access::http::operators_only(routes, guard, "http", |_| StatusCode::NOT_FOUND.into_response())
 }
 
 async fn status(State(keeper): State<Arc<Keeper>>) -> Json<Status> {

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use access::Guard;
 use object_store::ObjectStore;
 use parking_lot::{Mutex, RwLock};
 use protocol::quorum::{Configuration, Member, Refusal};
@@ -31,6 +32,8 @@ pub struct Keeper {
     pub store: Arc<dyn ObjectStore>,
     /// The other safekeepers.
     pub peers: Vec<Peer>,
+    /// Whom it lets in.
+    pub guard: Guard,
     /// Bounds and pauses.
     pub bounds: Bounds,
     /// Ends all tasks.
@@ -53,7 +56,7 @@ impl Keeper {
         journal: Arc<Journal>,
         store: Arc<dyn ObjectStore>,
         peers: Vec<Peer>,
-        bounds: Bounds,
+        (guard, bounds): (Guard, Bounds),
         timelines: HashMap<TenantTimeline, Arc<Timeline>>,
     ) -> Arc<Keeper> {
         Arc::new(Keeper {
@@ -61,6 +64,7 @@ impl Keeper {
             journal,
             store,
             peers,
+            guard,
             bounds,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -19,9 +19,11 @@ mod propose;
 mod recovery;
 mod server;
 mod timeline;
+mod visitor;
 mod wal_object;
 mod wal_service;
 
 pub use config::{Bounds, Config};
 pub use error::Error;
+pub use http::paths as http_paths;
 pub use server::Safekeeper;

@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use prometheus::{
-    Histogram, IntCounter, IntGaugeVec, TextEncoder, exponential_buckets, register_histogram,
-    register_int_counter, register_int_gauge_vec,
+    Histogram, IntCounter, IntCounterVec, IntGaugeVec, TextEncoder, exponential_buckets,
+    register_histogram, register_int_counter, register_int_counter_vec, register_int_gauge_vec,
 };
 
 use crate::keeper::Keeper;
@@ -28,8 +28,16 @@ pub struct Metrics {
     pub appended_bytes: IntCounter,
     /// Rounds of offload that failed for a timeline.
     pub offload_failures: IntCounter,
+    /// Those who were not let in.
+    pub tokens_refused: IntCounterVec,
     journal_bytes: IntGaugeVec,
     timelines: IntGaugeVec,
+}
+
+/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
+pub fn note_refused(door: &'static str, denied: access::Denied) {
+    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
+    tracing::warn!(door, reason = %denied, "somebody was not let in");
 }
 
 impl Metrics {
@@ -54,6 +62,11 @@ impl Metrics {
             offload_failures: register_int_counter!(
                 "offshoot_safekeeper_offload_failures_total",
                 "Tries to offload a timeline's WAL that failed"
+            )?,
+            tokens_refused: register_int_counter_vec!(
+                "offshoot_safekeeper_tokens_refused_total",
+                "Connections and requests that were not let in, by door and reason",
+                &["door", "reason"]
             )?,
             journal_bytes: register_int_gauge_vec!(
                 "offshoot_safekeeper_journal_bytes",

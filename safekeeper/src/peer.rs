@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::Bearer;
 use bytes::Bytes;
 use protocol::quorum::{
     Configuration, Hello, PROTOCOL_VERSION, Purpose, ReadLimit, ReaderMessage, TimelineStatus,
@@ -18,12 +19,14 @@ use crate::frames::{FrameReader, frames};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Another safekeeper.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its number.
     pub node: NodeId,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it is shown.
+    pub bearer: Bearer,
 }
 
 impl Peer {
@@ -49,7 +52,7 @@ impl Peer {
         limit: ReadLimit,
     ) -> Result<PeerWal, Error> {
         let frames = self.connect(timeline, Purpose::Read { from, limit }).await?;
-        Ok(PeerWal { peer: *self, frames })
+        Ok(PeerWal { peer: self.clone(), frames })
     }
 
     async fn ask(
@@ -79,7 +82,8 @@ impl Peer {
             .map_err(|_| self.error("no connection in time".into()))?
             .map_err(|error| self.error(error.to_string()))?;
         let (reader, mut writer) = frames(socket)?;
-        let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose };
+        let hello =
+            Hello { version: PROTOCOL_VERSION, timeline, purpose, token: self.bearer.token() };
         writer.send(&hello, Bytes::new()).await?;
         // The answer comes on the half that stays open; this half is closed when it is dropped, which says that
         // no more questions follow.

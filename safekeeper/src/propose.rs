@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::TimelineOrigin;
 use protocol::quorum::{APPEND_BYTES_MAX, AcceptorMessage, ProposerMessage, Refusal};
-use protocol::{TenantTimeline, TimelineOrigin};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use crate::acceptor::{ConnectionId, Event};
 use crate::frames::{FrameReader, FrameWriter};
 use crate::keeper::Keeper;
 use crate::timeline::Timeline;
+use crate::visitor::Visitor;
 
 /// A proposer that says nothing for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -28,11 +29,12 @@ const IN_FLIGHT_BYTES_MAX: u64 = 16 << 20;
 /// Serves a proposer until either side ends the connection.
 pub async fn serve(
     keeper: &Arc<Keeper>,
-    id: TenantTimeline,
+    visitor: Visitor,
     (origin, proposer): (TimelineOrigin, u128),
     mut reader: FrameReader,
     mut writer: FrameWriter,
 ) -> Result<(), Error> {
+    let id = visitor.timeline;
     let timeline =
         match keeper.until_shutdown(keeper.timeline_for_proposer(id, origin)).await.flatten() {
             Ok(timeline) => timeline,
@@ -56,7 +58,8 @@ pub async fn serve(
             () = stopped.cancelled() => {}
         }
     });
-    let proposing = Proposing { keeper, timeline: &timeline, connection, proposer, answers };
+    let proposing =
+        Proposing { keeper, timeline: &timeline, visitor, connection, proposer, answers };
     let received = tokio::select! {
         received = keeper.until_shutdown(proposing.receive(&mut reader)) => received.flatten(),
         () = closed.cancelled() => Ok(()),
@@ -84,6 +87,7 @@ fn silent_end(error: Error) -> Result<(), Error> {
 struct Proposing<'a> {
     keeper: &'a Arc<Keeper>,
     timeline: &'a Arc<Timeline>,
+    visitor: Visitor,
     connection: ConnectionId,
     proposer: u128,
     answers: mpsc::UnboundedSender<AcceptorMessage>,
@@ -105,7 +109,12 @@ impl Proposing<'_> {
 
     async fn message(&self, message: ProposerMessage, wal: Bytes) -> Result<(), Error> {
         let (connection, proposer) = (self.connection, self.proposer);
+        let is_renewal = matches!(message, ProposerMessage::Renew { .. });
+        if !is_renewal {
+            self.visitor.check()?;
+        }
         let (generation, event) = match message {
+            ProposerMessage::Renew { token } => return Ok(self.visitor.renew(&token)?),
             ProposerMessage::Vote { generation, term } => {
                 (generation, Event::Vote { connection, proposer, generation, term })
             }

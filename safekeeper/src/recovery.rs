@@ -112,7 +112,7 @@ fn others(
                 let peer = keeper.peers.iter().find(|peer| peer.node == member.node);
                 let reason = "it is a member, and its address is not known".to_owned();
                 let peer = peer.ok_or(Error::Peer { node: member.node, reason })?;
-                Ok((*member, *peer))
+                Ok((*member, peer.clone()))
             })
             .collect(),
     )

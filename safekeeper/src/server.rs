@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::quorum::{
-    Configuration, Hello, Member, PROTOCOL_VERSION, Purpose, ReaderMessage, Refusal, TermHistory,
+    AcceptorMessage, Configuration, Hello, Member, Purpose, ReaderMessage, Refusal, TermHistory,
     TimelineStatus,
 };
 use protocol::{Identity, NodeId, TenantTimeline, Term};
@@ -24,7 +24,8 @@ use crate::journal::{Journal, Opened, Options, SEGMENT_BYTES};
 use crate::keeper::Keeper;
 use crate::peer::Peer;
 use crate::timeline::Timeline;
-use crate::{Config, Error, http, membership, offload, propose, recovery, wal_service};
+use crate::visitor::Visitor;
+use crate::{Config, Error, http, membership, metrics, offload, propose, recovery, wal_service};
 
 /// A connection says what it is for within this time.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
@@ -118,8 +119,12 @@ async fn open(config: Config) -> Result<(Arc<Keeper>, bool), Error> {
             Ok((id, timeline))
         })
         .collect();
-    let peers = config.peers.iter().map(|&(node, address)| Peer { node, address }).collect();
-    let keeper = Keeper::new(me, journal, config.store, peers, config.bounds, timelines?);
+    let bearer = config.bearer;
+    let peers = config.peers.iter();
+    let peers =
+        peers.map(|&(node, address)| Peer { node, address, bearer: bearer.clone() }).collect();
+    let terms = (config.guard.noting(metrics::note_refused), config.bounds);
+    let keeper = Keeper::new(me, journal, config.store, peers, terms, timelines?);
     Ok((keeper, is_new))
 }
 
@@ -198,12 +203,24 @@ async fn serve(keeper: &Arc<Keeper>, socket: TcpStream) -> Result<(), Error> {
     let Some((hello, _)) = hello.map_err(|_| Error::from(silence))?? else {
         return Ok(());
     };
-    if let Purpose::Propose { origin, proposer } = hello.purpose
-        && hello.version == PROTOCOL_VERSION
-    {
-        return propose::serve(keeper, hello.timeline, (origin, proposer), reader, writer).await;
+    let visitor = match Visitor::admit(keeper, &hello) {
+        Ok(visitor) => visitor,
+        Err(refusal) => {
+            match hello.purpose {
+                Purpose::Propose { .. } => {
+                    writer.send(&AcceptorMessage::Refused(refusal), Bytes::new()).await?;
+                }
+                _ => writer.send(&ReaderMessage::Refused(refusal), Bytes::new()).await?,
+            }
+            writer.finish().await;
+            return Ok(());
+        }
+    };
+    if let Purpose::Propose { origin, proposer } = hello.purpose {
+        return propose::serve(keeper, visitor, (origin, proposer), reader, writer).await;
     }
-    let answered = keeper.until_shutdown(answer(keeper, hello, reader, &mut writer)).await?;
+    let answered =
+        keeper.until_shutdown(answer(keeper, hello, visitor, reader, &mut writer)).await?;
     if let Err(error) = answered {
         // A damaged object or journal is for a person to see; a reader's mistakes are its own.
         if matches!(error, Error::Object { .. } | Error::Journal { .. }) {
@@ -218,21 +235,17 @@ async fn serve(keeper: &Arc<Keeper>, socket: TcpStream) -> Result<(), Error> {
 async fn answer(
     keeper: &Arc<Keeper>,
     hello: Hello,
+    visitor: Visitor,
     reader: FrameReader,
     writer: &mut FrameWriter,
 ) -> Result<(), Error> {
     // Nothing more is expected from a reader.
     drop(reader);
-    if hello.version != PROTOCOL_VERSION {
-        let asked = hello.version;
-        let reason = format!("protocol version {asked}: this safekeeper speaks {PROTOCOL_VERSION}");
-        return Err(Refusal::Invalid(reason).into());
-    }
     let id = hello.timeline;
     match hello.purpose {
         Purpose::Propose { .. } => return Err(Refusal::Invalid("a proposer".to_owned()).into()),
         Purpose::Read { from, limit } => {
-            return wal_service::serve(keeper, id, from, limit, writer).await;
+            return wal_service::serve(keeper, &visitor, from, limit, writer).await;
         }
         Purpose::Status => {}
         Purpose::Consumed { remote_consistent_lsn } => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStore;
+use protocol::Term;
 use protocol::quorum::{APPEND_BYTES_MAX, ReadLimit, ReaderMessage, Refusal};
-use protocol::{TenantTimeline, Term};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use wal_format::Lsn;
@@ -14,6 +14,7 @@ use wal_format::Lsn;
 use crate::frames::FrameWriter;
 use crate::keeper::Keeper;
 use crate::timeline::{Progress, Timeline};
+use crate::visitor::Visitor;
 use crate::wal_object::{self, WalObject};
 use crate::{Error, error::not_available};
 
@@ -23,11 +24,12 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Serves a reader until it goes, or has what it asked for.
 pub async fn serve(
     keeper: &Arc<Keeper>,
-    id: TenantTimeline,
+    visitor: &Visitor,
     from: Lsn,
     limit: ReadLimit,
     writer: &mut FrameWriter,
 ) -> Result<(), Error> {
+    let id = visitor.timeline;
     let timeline = keeper.timeline(id).ok_or(Refusal::UnknownTimeline(id))?;
     let origin = timeline.origin().point.lsn;
     if from < origin {
@@ -36,23 +38,25 @@ pub async fn serve(
     let store = Arc::clone(&keeper.store);
     let mut wal = WalSource { timeline: Arc::clone(&timeline), store, object: None };
     match limit {
-        ReadLimit::Commit => follow(&timeline, &mut wal, from, writer).await,
+        ReadLimit::Commit => follow(&timeline, visitor, &mut wal, from, writer).await,
         ReadLimit::Flush { last_log_term, until } => {
-            send_until(&timeline, &mut wal, from, (last_log_term, until), writer).await
+            send_until(&timeline, visitor, &mut wal, from, (last_log_term, until), writer).await
         }
     }
 }
 
-/// Sends committed WAL as it comes, for ever.
+/// Sends committed WAL as it comes, for as long as the reader may go on.
 async fn follow(
     timeline: &Arc<Timeline>,
+    visitor: &Visitor,
     wal: &mut WalSource,
     mut position: Lsn,
     writer: &mut FrameWriter,
 ) -> Result<(), Error> {
     let mut progress = timeline.watch();
     let mut told = (Term(0), Lsn::INVALID);
-    loop {
+    // A reader says nothing more: when its token ends, it comes again with a newer one.
+    while visitor.may_go_on() {
         let now = *progress.borrow_and_update();
         if now.readable > position {
             let bytes = wal.read(position, now.readable).await?;
@@ -73,6 +77,7 @@ async fn follow(
         send(writer, position, now.commit_lsn, now.term, Bytes::new()).await?;
         told = (now.term, now.commit_lsn);
     }
+    Ok(())
 }
 
 async fn news(
@@ -87,12 +92,13 @@ async fn news(
 /// Sends flushed WAL of one log up to a position, and ends.
 async fn send_until(
     timeline: &Arc<Timeline>,
+    visitor: &Visitor,
     wal: &mut WalSource,
     mut position: Lsn,
     (term, until): (Term, Lsn),
     writer: &mut FrameWriter,
 ) -> Result<(), Error> {
-    loop {
+    while visitor.may_go_on() {
         let log = timeline.log();
         let now = *timeline.watch().borrow();
         if !timeline.holds(term, until) {
@@ -110,6 +116,7 @@ async fn send_until(
         send(writer, position, now.commit_lsn, now.term, bytes).await?;
         position += wal_bytes;
     }
+    Ok(())
 }
 
 async fn send(

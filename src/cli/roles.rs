@@ -10,7 +10,9 @@ use control_plane::{PageserverAt, PortRange, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 use wal_format::Lsn;
 
-use super::{CONTROL_PLANE_DEFAULT, LimitsArgs, proxy::ProxyArgs};
+use super::{
+    CONTROL_PLANE_DEFAULT, ComputeTokenArgs, DoorArgs, LimitsArgs, SignerArgs, proxy::ProxyArgs,
+};
 
 const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
 const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
@@ -96,6 +98,12 @@ pub struct UpArgs {
     /// The proxy.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// Let everybody in who reaches the ports: no process asks another for a token. On loopback only.
+    #[arg(long)]
+    pub no_auth: bool,
+    /// The computes' tokens.
+    #[command(flatten)]
+    pub tokens: ComputeTokenArgs,
     /// The pageserver's bounds; what it takes of the disk is in a folder below --data.
     #[command(flatten)]
     pub limits: LimitsArgs,
@@ -109,7 +117,8 @@ pub struct UpArgs {
 #[command(after_help = "\
 Example, the first of three:
   offshoot safekeeper --node 1 --folder /srv/sk --listen 10.0.0.1:6411 \\
-      --peers 2=10.0.0.2:6411,3=10.0.0.3:6411 --store s3://bucket/prefix")]
+      --peers 2=10.0.0.2:6411,3=10.0.0.3:6411 --store s3://bucket/prefix \\
+      --auth-public-key /srv/key.pub --auth-token /srv/peer-token")]
 pub struct SafekeeperArgs {
     /// Its number.
     #[arg(long, value_parser = node_id)]
@@ -129,6 +138,9 @@ pub struct SafekeeperArgs {
     /// Where its HTTP status listens; nowhere if not said.
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
+    /// Whom it lets in.
+    #[command(flatten)]
+    pub door: DoorArgs,
 }
 
 /// Run the pageserver.
@@ -156,6 +168,9 @@ pub struct PageserverArgs {
     /// The folder for --disk; what is in it may be lost at any time.
     #[arg(long, value_name = "DIR")]
     pub cache_folder: Option<PathBuf>,
+    /// Whom it lets in.
+    #[command(flatten)]
+    pub door: DoorArgs,
 }
 
 /// Run the control plane.
@@ -189,6 +204,9 @@ pub struct ControlPlaneArgs {
     /// The folder for the catalog and the first API key; `catalog` in --folder if not said.
     #[arg(long, value_name = "DIR")]
     pub catalog: Option<PathBuf>,
+    /// Whom it lets in.
+    #[command(flatten)]
+    pub signer: SignerArgs,
     /// The management API.
     #[command(flatten)]
     pub management: ManagementArgs,
@@ -237,6 +255,10 @@ pub struct ComputeRunArgs {
     /// The folder of a control group that Postgres runs in; may be said more than once.
     #[arg(long, value_name = "DIR")]
     pub cgroup: Vec<PathBuf>,
+    /// The file with the token for the tenant's timelines, read anew from time to time; with -, each
+    /// line of standard input is one.
+    #[arg(long, value_name = "FILE|-")]
+    pub auth_token: Option<PathBuf>,
     /// Stop when standard input ends, as it does when the control plane that started this is gone.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,

@@ -1,10 +1,15 @@
 //! `offshoot compute run`: a compute in this process.
 
+use ::access::Bearer;
 use compute_shim::{ComputeConfig, Exit, Ready, Route};
 use control_plane::{ComputeEvent, Stages};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::stop::{StopSignals, stdin_end};
+use super::{
+    access,
+    stop::{StopSignals, stdin_lines},
+};
 use crate::{
     api::milliseconds,
     cli::ComputeRunArgs,
@@ -15,12 +20,22 @@ use crate::{
 
 /// Runs until it is told to stop, fenced, or failed.
 pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
+    let (lines, stdin_end) = match args.until_stdin_ends || reads_stdin(&args) {
+        true => stdin_lines(),
+        false => (mpsc::unbounded_channel().1, oneshot::channel().1),
+    };
+    let bearer = match &args.auth_token {
+        None => Bearer::Nobody,
+        Some(_) if reads_stdin(&args) => access::brought(lines).await?,
+        Some(file) => access::from_file(file)?,
+    };
     let config = ComputeConfig {
         timeline: args.timeline,
         at: args.at,
         pageservers: Route::of(&args.pageserver)
             .ok_or_else(|| Failure::new("--pageserver names none"))?,
         safekeepers: args.safekeepers,
+        bearer,
         folder: args.folder,
         listen: args.listen,
         pg_bin: args.postgres.pg_bin,
@@ -36,7 +51,8 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
     tokio::spawn(async move {
         let abandoned = async {
             match until_stdin_ends {
-                true => stdin_end().await,
+                // An error means that the thread is gone, and with it whatever could be read.
+                true => drop(stdin_end.await),
                 false => std::future::pending().await,
             }
         };
@@ -71,6 +87,11 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
             Err(Failure::with_code(code, reason))
         }
     }
+}
+
+/// Whether its tokens are lines of standard input.
+fn reads_stdin(args: &ComputeRunArgs) -> bool {
+    args.auth_token.as_ref().is_some_and(|file| file.as_os_str() == "-")
 }
 
 /// The exit code of a compute that lost its timeline to a newer one.

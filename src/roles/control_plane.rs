@@ -4,7 +4,7 @@ use std::env;
 
 use control_plane::{Config, ControlPlane, ManagementConfig, Users};
 
-use super::stop::StopSignals;
+use super::{access, stop::StopSignals};
 use crate::{
     cli::{ControlPlaneArgs, ManagementArgs, PostgresArgs, ProxyArgs},
     failure::Failure,
@@ -21,7 +21,9 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         Some(catalog) => absolute(catalog)?,
         None => folder.join("catalog"),
     };
+    let tokens = access::signer(&args.signer, args.http)?;
     let control_plane = ControlPlane::start(Config {
+        tokens,
         http: args.http,
         executable: this_executable()?,
         proxy: args.proxy.config(folder.clone()),

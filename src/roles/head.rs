@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use ::access::Bearer;
 use async_trait::async_trait;
 use pageserver::HeadSource;
 use protocol::{TenantTimeline, TimelineOrigin};
@@ -14,6 +15,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(20);
 pub struct QuorumHead {
     /// All of them.
     pub safekeepers: Vec<SocketAddr>,
+    /// What they are shown.
+    pub bearer: Bearer,
 }
 
 #[async_trait]
@@ -23,8 +26,13 @@ impl HeadSource for QuorumHead {
         timeline: TenantTimeline,
         origin: TimelineOrigin,
     ) -> Result<Lsn, String> {
-        let settled =
-            compute_shim::settled_head(timeline, origin, &self.safekeepers, SETTLE_MAX).await;
+        let settled = compute_shim::settled_head(
+            timeline,
+            origin,
+            (&self.safekeepers, &self.bearer),
+            SETTLE_MAX,
+        )
+        .await;
         settled.map(|head| head.lsn).map_err(|error| error.to_string())
     }
 }

@@ -1,10 +1,8 @@
 //! When a role stops: on Ctrl-C, on SIGTERM, and for a compute when its control plane is gone.
 
-use std::io::Read;
-
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 
 use crate::failure::Failure;
@@ -36,16 +34,18 @@ impl StopSignals {
     }
 }
 
-/// Waits for the end of standard input. A thread reads it: a read of it cannot be called off.
-pub async fn stdin_end() {
+/// The lines of standard input, and its end. A thread reads it: a read of it cannot be called off.
+pub fn stdin_lines() -> (mpsc::UnboundedReceiver<String>, oneshot::Receiver<()>) {
     let (ended, end) = oneshot::channel();
+    let (sender, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        let mut ignored = [0; 64];
         // An error is an end too.
-        while std::io::stdin().read(&mut ignored).is_ok_and(|bytes| bytes > 0) {}
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            // Nobody takes them where nothing is expected but the end.
+            let _taken = sender.send(line);
+        }
         // Nobody waits any more where the role has stopped meanwhile.
         let _heard = ended.send(());
     });
-    // An error means that the thread is gone, and with it whatever could be read.
-    let _ended = end.await;
+    (lines, end)
 }

@@ -2,11 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use ::access::{Bearer, Guard};
 use pageserver::{CacheConfig, DiskConfig, Limits, Memory, Pageserver, cache::DISK_BYTES_MIN};
 use protocol::NodeId;
 use safekeeper::Safekeeper;
 
-use super::{head::QuorumHead, machine_share, stop::StopSignals};
+use super::{access, head::QuorumHead, machine_share, stop::StopSignals};
 use crate::{
     cli::{LimitsArgs, PageserverArgs, SafekeeperArgs},
     failure::Failure,
@@ -16,6 +17,9 @@ use crate::{
 /// Below this a pageserver does nothing well.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
+/// Whom a server lets in, and what it shows to others.
+pub type Door = (Guard, Bearer);
+
 /// The object store, scoped to the prefix that is ours.
 pub type Store = Arc<dyn object_store::ObjectStore>;
 
@@ -23,8 +27,10 @@ pub type Store = Arc<dyn object_store::ObjectStore>;
 pub async fn safekeeper(args: SafekeeperArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let store = open_store(&args.store).await?;
-    let SafekeeperArgs { node, folder, listen, peers, http, .. } = args;
-    let config = safekeeper_config(node, folder, listen, peers, store);
+    let SafekeeperArgs { node, folder, listen, peers, http, door, .. } = args;
+    let listens: Vec<SocketAddr> = [listen].into_iter().chain(http).collect();
+    let door = access::door(&door, &listens)?;
+    let config = safekeeper_config(node, folder, listen, peers, (store, door));
     let safekeeper = start_safekeeper(safekeeper::Config { http, ..config }).await?;
     say!("safekeeper {node} on {}", safekeeper.local_addr());
     signals.next().await;
@@ -38,7 +44,9 @@ pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
     let store = open_store(&args.store).await?;
     let bounds = bounds(&args.limits, &args.store, args.cache_folder)?;
     let listen = (args.listen, args.http);
-    let pageserver = start_pageserver(store, args.name, listen, args.safekeepers, bounds).await?;
+    let door = access::door(&args.door, &[args.listen, args.http])?;
+    let started = start_pageserver((store, door), args.name, listen, args.safekeepers, bounds);
+    let pageserver = started.await?;
     say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
@@ -57,10 +65,10 @@ pub fn safekeeper_config(
     folder: PathBuf,
     listen: SocketAddr,
     peers: Vec<(NodeId, SocketAddr)>,
-    store: Store,
+    (store, (guard, bearer)): (Store, Door),
 ) -> safekeeper::Config {
     let bounds = safekeeper::Bounds::default();
-    safekeeper::Config { node, folder, listen, http: None, peers, store, bounds }
+    safekeeper::Config { node, folder, listen, http: None, peers, store, guard, bearer, bounds }
 }
 
 /// Starts a safekeeper, or says why it cannot.
@@ -114,13 +122,13 @@ pub fn bounds(
 
 /// Starts the pageserver, with its page service and its HTTP API there, or says why it cannot.
 pub async fn start_pageserver(
-    store: Store,
+    (store, (guard, bearer)): (Store, Door),
     name: String,
     (page_listen, http_listen): (SocketAddr, SocketAddr),
     safekeepers: Vec<SocketAddr>,
     bounds: Bounds,
 ) -> Result<Pageserver, Failure> {
-    let head = Arc::new(QuorumHead { safekeepers: safekeepers.clone() });
+    let head = Arc::new(QuorumHead { safekeepers: safekeepers.clone(), bearer: bearer.clone() });
     let Bounds { cache, limits } = bounds;
     let config = pageserver::Config {
         store,
@@ -129,6 +137,8 @@ pub async fn start_pageserver(
         http_listen,
         safekeepers,
         head,
+        guard,
+        bearer,
         cache,
         limits,
     };

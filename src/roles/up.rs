@@ -2,15 +2,18 @@
 
 use std::{net::SocketAddr, path::Path, time::Instant};
 
-use control_plane::{Config, ControlPlane};
+use ::access::{Bearer, Guard, PublicKeys, SigningKey};
+use control_plane::{Config, ControlPlane, Tokens};
 use nix::unistd::User;
 use pageserver::{NAME_DEFAULT, Pageserver};
-use protocol::NodeId;
+use protocol::{NodeId, token::Scope};
 use reqwest::Method;
 use safekeeper::Safekeeper;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::{
+    access,
     control_plane::{compute_arguments, management, this_executable},
     data_folder::DataFolder,
     default_template, machine,
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{Api, milliseconds},
-    cli::{KEY_FILE_DEFAULT, UpArgs},
+    cli::{KEY_FILE_DEFAULT, TOKEN_FILE_DEFAULT, UpArgs},
     failure::Failure,
     output::{self, say},
     programs,
@@ -34,6 +37,8 @@ struct Running {
     safekeepers: Vec<Safekeeper>,
     pageserver: Pageserver,
     control_plane: ControlPlane,
+    /// Renews the operator's token, where there is one.
+    operator_token: Option<JoinHandle<()>>,
 }
 
 /// Runs everything until it is told to stop.
@@ -48,6 +53,10 @@ pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
         return Err(Failure::new(format!(
             "--safekeepers names {said} addresses; {SAFEKEEPERS} are needed, one for each"
         )));
+    }
+    if args.no_auth {
+        let listens = [args.http, args.pageserver_http, args.pageserver];
+        access::refuse_open(&[&listens[..], &args.safekeepers].concat())?;
     }
     let folder = DataFolder::open(&args.data, &user)?;
     let running = tokio::select! {
@@ -75,18 +84,34 @@ async fn start(
         None => format!("file://{}", folder.private("store")?.display()),
     };
     let store = storage::open_store(&store_url).await?;
-    let safekeepers = start_safekeepers(args, folder, &store).await?;
+    let auth = folder.private("auth")?;
+    let key = match args.no_auth {
+        true => None,
+        false => Some(access::own_key(&auth)?),
+    };
+    let door = door(key.as_ref());
+    let safekeepers = start_safekeepers(args, folder, &store, &door).await?;
     let bounds = storage::bounds(&args.limits, &store_url, Some(folder.join("cache")))?;
     let pageserver = storage::start_pageserver(
-        store,
+        (store, door),
         NAME_DEFAULT.to_owned(),
         (args.pageserver, args.pageserver_http),
         args.safekeepers.clone(),
         bounds,
     )
     .await?;
-    ensure_default_template(args, folder, user, voice).await?;
+    let operator = match &key {
+        Some(key) => Bearer::signs(key, Scope::Operator),
+        None => Bearer::Nobody,
+    };
+    ensure_default_template(args, operator, folder, user, voice).await?;
+    let compute_life = args.tokens.compute_token_life;
+    let tokens = key.clone().map(|key| {
+        let accepted = PublicKeys::default();
+        Tokens { key, accepted, compute_life }
+    });
     let control_plane = ControlPlane::start(Config {
+        tokens,
         http: args.http,
         executable: this_executable()?,
         folder: folder.join("computes"),
@@ -109,12 +134,28 @@ async fn start(
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
-    Ok(Running { safekeepers, pageserver, control_plane })
+    let operator_token = match key {
+        Some(key) => Some(access::keep_operator_token(key, &auth)?),
+        None => None,
+    };
+    Ok(Running { safekeepers, pageserver, control_plane, operator_token })
+}
+
+/// Safekeepers and the pageserver let in whom this key has signed a token for, and show each other
+/// their own.
+fn door(key: Option<&SigningKey>) -> storage::Door {
+    match key {
+        Some(key) => (Guard::new(key.public().clone(), |_, _| {}), Bearer::signs(key, Scope::Peer)),
+        None => (Guard::open(), Bearer::Nobody),
+    }
 }
 
 /// Computes first: their last WAL goes through the quorum and their last pages come from the
 /// pageserver.
 async fn stop(running: Running) {
+    if let Some(renewing) = running.operator_token {
+        renewing.abort();
+    }
     running.control_plane.shutdown().await;
     running.pageserver.shutdown().await;
     for safekeeper in running.safekeepers {
@@ -126,6 +167,7 @@ async fn start_safekeepers(
     args: &UpArgs,
     folder: &DataFolder,
     store: &storage::Store,
+    door: &storage::Door,
 ) -> Result<Vec<Safekeeper>, Failure> {
     let members: Vec<(NodeId, SocketAddr)> =
         (1..).map(NodeId).zip(args.safekeepers.iter().copied()).collect();
@@ -133,7 +175,8 @@ async fn start_safekeepers(
     for (node, listen) in &members {
         let peers = members.iter().filter(|(other, _)| other != node).copied().collect();
         let own = folder.private(&format!("safekeeper-{node}"))?;
-        let config = storage::safekeeper_config(*node, own, *listen, peers, store.clone());
+        let config =
+            storage::safekeeper_config(*node, own, *listen, peers, (store.clone(), door.clone()));
         started.push(storage::start_safekeeper(config).await?);
     }
     Ok(started)
@@ -142,11 +185,12 @@ async fn start_safekeepers(
 /// Makes and imports the default template where the object store has none.
 async fn ensure_default_template(
     args: &UpArgs,
+    operator: Bearer,
     folder: &DataFolder,
     user: &User,
     voice: Voice,
 ) -> Result<(), Failure> {
-    let api = Api::new("");
+    let api = Api::new("", operator);
     let address = args.pageserver_http.to_string();
     let path = ["templates"];
     let templates = api.ask("pageserver", &address, Method::GET, &path, None::<&()>).await?.value;
@@ -180,6 +224,7 @@ fn clear(folder: &Path) -> Result<(), Failure> {
 
 fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
     let key_file = folder.path().join("catalog/api-key");
+    let token_file = access::operator_token_file(&folder.path().join("auth"));
     if voice.json {
         output::json(&json!({
             "event": "ready",
@@ -190,6 +235,7 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
             "safekeepers": args.safekeepers,
             "data": folder.path(),
             "api_key_file": key_file,
+            "token_file": (!args.no_auth).then_some(&token_file),
         }));
         return;
     }
@@ -200,7 +246,14 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
     if let Some(proxy) = args.proxy.proxy {
         say!("  proxy          {proxy}, for NAME.{} or options=endpoint%3DNAME", args.proxy.domain);
     }
-    say!("next, in another terminal:");
+    match args.no_auth {
+        true => say!("  --no-auth: whoever reaches these ports may do everything"),
+        false => say!("  operators      their token in {}", token_file.display()),
+    }
+    say!("next, in another terminal, as root:");
+    if !args.no_auth && token_file != Path::new(TOKEN_FILE_DEFAULT) {
+        say!("  export OFFSHOOT_TOKEN_FILE={}", token_file.display());
+    }
     if args.proxy.proxy.is_some() {
         if key_file != Path::new(KEY_FILE_DEFAULT) {
             say!("  export OFFSHOOT_API_KEY_FILE={}", key_file.display());

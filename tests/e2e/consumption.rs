@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use access::Bearer;
 use anyhow::{Context, ensure};
 use parking_lot::Mutex;
 use protocol::TenantTimeline;
@@ -128,13 +129,16 @@ impl Up {
     async fn written(&self, project: &Project) -> anyhow::Result<u64> {
         let at = self.address("pageserver_http")?;
         let url = format!("http://{at}/v1/tenants/{}/branches/main", project.id);
-        let branch: Value = self.http.get(url).send().await?.json().await?;
+        let file = self.ready["token_file"].as_str().context("the token's file")?;
+        let token = Bearer::file(file.into()).token().context("a token")?;
+        let asked = self.http.get(url).bearer_auth(token.secret()).send().await?;
+        let branch: Value = asked.error_for_status()?.json().await?;
         let text = |name: &str| branch[name].as_str().context("a branch has ids and an LSN");
         let tenant = text("tenant_id")?.parse()?;
         let timeline = TenantTimeline { tenant, timeline: text("timeline_id")?.parse()? };
         let begin: Lsn = text("branch_point")?.parse()?;
         let safekeeper = self.ready["safekeepers"][0].as_str().context("an address")?.parse()?;
-        Ok(safekeeper_status(safekeeper, timeline).await?.flush_lsn.0 - begin.0)
+        Ok(safekeeper_status(safekeeper, timeline, Some(token)).await?.flush_lsn.0 - begin.0)
     }
 
     /// Connects by way of `at`.

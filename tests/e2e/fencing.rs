@@ -27,6 +27,8 @@ async fn a_zombie_compute_is_fenced_says_so_and_stops_its_postgres() -> anyhow::
         folder.display().to_string(),
         "--listen".to_owned(),
         format!("127.0.0.1:{port}"),
+        "--auth-token".to_owned(),
+        cluster.path("operator-token").display().to_string(),
     ];
     let mut second = Process::spawn(&arguments, &cluster.path("second.log"))?;
     second.wait_for_line("\"ready\"")?;

@@ -4,6 +4,9 @@
 #[path = "../harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the benches use other parts of it")]
 mod harness;
+#[path = "../../pageserver/tests/services/page_client.rs"]
+#[allow(dead_code, reason = "the pageserver's own tests use other parts of it")]
+mod page_client;
 
 mod api_access;
 mod bad_input;
@@ -30,9 +33,11 @@ mod s3;
 mod safekeeper_loss;
 mod schema_only;
 mod scrub;
+mod secrets;
 mod starts;
 mod suspend;
 mod templates;
+mod tokens;
 mod trace;
 mod up;
 mod usage;

@@ -63,6 +63,7 @@ impl Up {
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Said> {
         let mut command = Command::new(OFFSHOOT);
         command.args(["--api-url", &self.url, "--api-key-file"]).arg(&self.key_file);
+        command.arg("--token-file").arg(self.data().join("auth/operator-token"));
         outcome(command.args(arguments))
     }
 

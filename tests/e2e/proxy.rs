@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
+use access::Bearer;
 use anyhow::{Context, ensure};
 use control_plane::State;
 use serde_json::Value;
@@ -34,7 +35,9 @@ impl Up {
         let address = |name: &str| -> anyhow::Result<SocketAddr> {
             Ok(ready[name].as_str().context("an address")?.parse()?)
         };
-        let api = Api::new(address("pageserver_http")?, address("control_plane")?);
+        let token = ready["token_file"].as_str().context("the token's file")?;
+        let operator = Bearer::file(token.into());
+        let api = Api::new(address("pageserver_http")?, address("control_plane")?, operator);
         Ok(Up { api, proxy, process, _folder: folder })
     }
 
@@ -156,14 +159,13 @@ async fn a_crowd_before_a_sleeping_database_makes_one_start_and_all_get_in() -> 
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.context("the metric")?.parse()?)
     };
-    let metrics = format!("http://{}/metrics", up.api.control_plane);
-    let before = starts(&reqwest::get(&metrics).await?.text().await?)?;
+    let before = starts(&up.api.metrics(up.api.control_plane).await?)?;
     let crowd: Vec<Child> =
         (0..CROWD).map(|_| up.psql("acme", Some("SELECT 42"))).collect::<anyhow::Result<_>>()?;
     for (number, client) in crowd.into_iter().enumerate() {
         assert_eq!(said(client).await.with_context(|| format!("client {number}"))?, "42");
     }
-    let after = starts(&reqwest::get(&metrics).await?.text().await?)?;
+    let after = starts(&up.api.metrics(up.api.control_plane).await?)?;
     assert_eq!(after - before, 1, "the crowd made more than one start");
 
     // A compute that dies is started again for the next client.

@@ -16,20 +16,22 @@ type Environment = Vec<(&'static str, String)>;
 struct Up {
     process: Process,
     control_plane: String,
+    token_file: String,
 }
 
 impl Up {
     fn start(environment: Environment, arguments: &[String], log: &Path) -> anyhow::Result<Up> {
         let mut process = Process::spawn_with(arguments, environment, log)?;
         let ready: Value = serde_json::from_str(&process.wait_for_line("\"ready\"")?)?;
-        let control_plane =
-            ready["control_plane"].as_str().context("ready says no address")?.to_owned();
-        Ok(Up { process, control_plane })
+        let said = |name: &str| ready[name].as_str().map(str::to_owned).context(ready.to_string());
+        let (control_plane, token_file) = (said("control_plane")?, said("token_file")?);
+        Ok(Up { process, control_plane, token_file })
     }
 
     fn offshoot(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let output = Command::new(OFFSHOOT)
             .args(["--json", "--control-plane", &self.control_plane])
+            .args(["--token-file", &self.token_file])
             .args(arguments)
             .output()?;
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -69,6 +71,7 @@ fn refusal(program: &[&str], url: &str, environment: Environment) -> anyhow::Res
         .args(&program[1..])
         .args([
             "pageserver",
+            "--no-auth",
             "--store",
             url,
             "--safekeepers",

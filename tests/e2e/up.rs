@@ -7,9 +7,11 @@ use serde_json::Value;
 use crate::harness::{OFFSHOOT, PATIENCE, Process, folder, mounts_below, turn, up_arguments};
 
 /// `offshoot` with these arguments, its answer and its exit code.
-fn offshoot(control_plane: &str, arguments: &[&str]) -> anyhow::Result<(Value, i32, String)> {
+fn offshoot(ready: &Value, arguments: &[&str]) -> anyhow::Result<(Value, i32, String)> {
+    let said = |name: &str| ready[name].as_str().unwrap_or_default();
     let output = Command::new(OFFSHOOT)
-        .args(["--json", "--control-plane", control_plane])
+        .args(["--json", "--control-plane", said("control_plane")])
+        .args(["--token-file", said("token_file")])
         .args(arguments)
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -27,28 +29,27 @@ async fn the_first_tour_works_and_sigterm_leaves_nothing_mounted_or_running() ->
     let arguments = up_arguments(&data);
     let mut up = Process::spawn(&arguments, &folder.path().join("up.log"))?;
     let ready: Value = serde_json::from_str(&up.wait_for_line("\"ready\"")?)?;
-    let at = ready["control_plane"].as_str().unwrap_or_default().to_owned();
 
-    let (_, code, said) = offshoot(&at, &["tenant", "create", "acme"])?;
+    let (_, code, said) = offshoot(&ready, &["tenant", "create", "acme"])?;
     assert_eq!(code, 0, "{said}");
     let psql = |branch: &str, query: &str| {
-        offshoot(&at, &["tenant", "psql", "acme", branch, "--", "-qAtc", query])
+        offshoot(&ready, &["tenant", "psql", "acme", branch, "--", "-qAtc", query])
     };
     let (_, code, said) = psql("main", "CREATE TABLE t AS SELECT generate_series(1, 100) n")?;
     assert_eq!(code, 0, "{said}");
     let (lsn, ..) = psql("main", "SELECT pg_current_wal_insert_lsn()")?;
     let lsn = lsn.as_str().unwrap_or_default().trim().to_owned();
-    let (made, code, said) = offshoot(&at, &["tenant", "branch", "create", "acme", "try"])?;
+    let (made, code, said) = offshoot(&ready, &["tenant", "branch", "create", "acme", "try"])?;
     assert_eq!((code, made["name"].as_str()), (0, Some("try")), "{said}");
     assert_eq!(psql("main", "DELETE FROM t")?.1, 0);
     assert_eq!(psql("try", "SELECT count(*) FROM t")?.0, Value::from(100));
     let (_, code, said) =
-        offshoot(&at, &["tenant", "branch", "restore", "acme", "main", "--at", &lsn])?;
+        offshoot(&ready, &["tenant", "branch", "restore", "acme", "main", "--at", &lsn])?;
     assert_eq!(code, 0, "{said}");
     assert_eq!(psql("main", "SELECT count(*) FROM t")?.0, Value::from(100));
-    let (branches, ..) = offshoot(&at, &["tenant", "branch", "list", "acme"])?;
+    let (branches, ..) = offshoot(&ready, &["tenant", "branch", "list", "acme"])?;
     assert!(branches.to_string().contains("try"), "{branches}");
-    let (computes, ..) = offshoot(&at, &["compute", "list"])?;
+    let (computes, ..) = offshoot(&ready, &["compute", "list"])?;
     assert_eq!(computes.as_array().map(Vec::len), Some(2), "{computes}");
     assert!(!mounts_below(&data).is_empty());
 
@@ -69,9 +70,9 @@ async fn the_first_tour_works_and_sigterm_leaves_nothing_mounted_or_running() ->
     let mut up = Process::spawn(&arguments, &folder.path().join("up.log"))?;
     up.wait_for_line("\"ready\"")?;
     assert_eq!(psql("main", "SELECT count(*) FROM t")?.0, Value::from(100));
-    let (_, code, said) = offshoot(&at, &["tenant", "delete", "acme", "--yes"])?;
+    let (_, code, said) = offshoot(&ready, &["tenant", "delete", "acme", "--yes"])?;
     assert_eq!(code, 0, "{said}");
-    let (_, code, _) = offshoot(&at, &["tenant", "show", "acme"])?;
+    let (_, code, _) = offshoot(&ready, &["tenant", "show", "acme"])?;
     assert_eq!(code, 4);
     assert!(up.stop()?.success());
     Ok(())

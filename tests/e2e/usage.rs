@@ -70,7 +70,8 @@ async fn usage_is_what_postgres_and_the_store_say_and_survives_a_restart() -> an
 
     let at = cluster.api.control_plane.to_string();
     let listed = Command::new(OFFSHOOT)
-        .args(["--json", "--control-plane", &at, "tenant", "usage"])
+        .args(["--json", "--control-plane", &at, "tenant", "usage", "--token-file"])
+        .arg(cluster.path("operator-token"))
         .output()?;
     let listed: Value = serde_json::from_slice(&listed.stdout)?;
     let names: Vec<_> = listed["tenants"].as_array().into_iter().flatten().collect();

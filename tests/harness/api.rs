@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use access::Bearer;
 use anyhow::{Context, bail};
 use control_plane::Compute;
 use protocol::TimelineId;
@@ -15,12 +16,22 @@ use super::eventually;
 pub struct Api {
     pub pageserver: SocketAddr,
     pub control_plane: SocketAddr,
+    operator: Bearer,
     http: reqwest::Client,
 }
 
 impl Api {
-    pub fn new(pageserver: SocketAddr, control_plane: SocketAddr) -> Api {
-        Api { pageserver, control_plane, http: reqwest::Client::new() }
+    /// One that shows what the bearer has.
+    pub fn new(pageserver: SocketAddr, control_plane: SocketAddr, operator: Bearer) -> Api {
+        Api { pageserver, control_plane, operator, http: reqwest::Client::new() }
+    }
+
+    /// A server's metrics.
+    pub async fn metrics(&self, server: SocketAddr) -> anyhow::Result<String> {
+        let request = self.http.get(format!("http://{server}/metrics"));
+        let token = self.operator.token().context("a token")?;
+        let answer = request.bearer_auth(token.secret()).send().await?;
+        Ok(answer.error_for_status()?.text().await?)
     }
 
     /// Asks, and gives the status and the body as they are.
@@ -32,6 +43,9 @@ impl Api {
         body: Option<Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
         let mut request = self.http.request(method, format!("http://{server}/v1/{path}"));
+        if let Some(token) = self.operator.token() {
+            request = request.bearer_auth(token.secret());
+        }
         if let Some(body) = body {
             request = request.json(&body);
         }

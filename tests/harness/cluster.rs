@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use wal_format::Lsn;
 
 use super::{
-    Api, Database, PATIENCE, Process, eventually,
+    Api, Database, PATIENCE, Process, eventually, keys,
     ports::{free_address, free_port},
     safekeeper_status::safekeeper_status,
     seed,
@@ -51,6 +51,8 @@ pub struct Cluster {
     pub api: Api,
     pub folder: TempDir,
     pub safekeepers: [SocketAddr; 3],
+    /// Where the first safekeeper's status is served over HTTP.
+    pub safekeeper_http: SocketAddr,
     pub pageserver: SocketAddr,
     /// Where the second pageserver's page service and HTTP API are.
     pub other_pageserver: Option<(SocketAddr, SocketAddr)>,
@@ -104,10 +106,12 @@ impl Cluster {
         let turn = turn().await;
         let folder = folder()?;
         seed::copy(seed::seed().await?, &folder.path().join("store"))?;
+        keys::write(folder.path())?;
         let mut cluster = Cluster {
-            api: Api::new(free_address(), free_address()),
+            api: Api::new(free_address(), free_address(), keys::bearer()),
             folder,
             safekeepers: [free_address(), free_address(), free_address()],
+            safekeeper_http: free_address(),
             pageserver: free_address(),
             other_pageserver,
             compute_ports: compute_ports(),
@@ -206,7 +210,8 @@ impl Cluster {
     pub async fn flushed(&self, number: usize, tenant: &str) -> anyhow::Result<(Lsn, bool)> {
         let compute = self.api.compute(tenant, "main").await?;
         let timeline = TenantTimeline { tenant: compute.tenant_id, timeline: compute.timeline_id };
-        let status = safekeeper_status(self.safekeepers[number - 1], timeline).await?;
+        let status =
+            safekeeper_status(self.safekeepers[number - 1], timeline, keys::token()).await?;
         let admitted =
             |configuration: Configuration| configuration.admits(status.node, status.identity);
         Ok((status.flush_lsn, status.configuration.is_some_and(admitted)))
@@ -247,15 +252,26 @@ impl Cluster {
                     ("--pageserver", self.pageserver.to_string()),
                     ("--safekeepers", self.safekeeper_list()),
                     ("--compute-ports", self.compute_ports.clone()),
+                    ("--auth-key", self.path("key").display().to_string()),
                 ],
             ),
         };
         let mut arguments = vec![name.to_owned()];
+        if role != Role::ControlPlane {
+            let door = self.door_options();
+            arguments.extend(door.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        }
         if let (Role::ControlPlane, Some((pages, http))) = (role, self.other_pageserver) {
             arguments.extend(["--other-pageserver".to_owned(), format!("{pages},{http}")]);
         }
         arguments.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
         arguments
+    }
+
+    /// What servers let in, and show.
+    fn door_options(&self) -> [(&'static str, String); 2] {
+        let path = |name| self.path(name).display().to_string();
+        [("--auth-public-key", path("key.pub")), ("--auth-token", path("peer-token"))]
     }
 
     fn pageserver_options(
@@ -282,13 +298,15 @@ impl Cluster {
             .map(|(other, address)| format!("{other}={address}"))
             .collect();
         let folder = self.path(&format!("safekeeper-{number}"));
-        vec![
+        let http = (number == 1).then(|| ("--http", self.safekeeper_http.to_string()));
+        let options = vec![
             ("--node", number.to_string()),
             ("--folder", folder.display().to_string()),
             ("--listen", self.safekeepers[number - 1].to_string()),
             ("--peers", peers.join(",")),
             ("--store", self.store()),
-        ]
+        ];
+        options.into_iter().chain(http).collect()
     }
 }
 

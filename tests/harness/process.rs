@@ -43,8 +43,8 @@ impl Process {
         let stderr = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new(super::OFFSHOOT)
             .args(arguments)
-            .envs(environment)
             .env("OFFSHOOT_LOG", std::env::var("OFFSHOOT_LOG").unwrap_or("info".into()))
+            .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -6,6 +6,7 @@ use anyhow::bail;
 use protocol::{
     TenantTimeline,
     quorum::{Hello, PROTOCOL_VERSION, Purpose, ReaderMessage, TimelineStatus},
+    token::Token,
     wire,
 };
 use tokio::{
@@ -17,9 +18,10 @@ use tokio::{
 pub async fn safekeeper_status(
     safekeeper: SocketAddr,
     timeline: TenantTimeline,
+    token: Option<Token>,
 ) -> anyhow::Result<TimelineStatus> {
     let mut stream = TcpStream::connect(safekeeper).await?;
-    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose: Purpose::Status };
+    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose: Purpose::Status, token };
     stream.write_all(&wire::encode(&hello, b"")?).await?;
     let mut prefix = [0; wire::PREFIX_BYTES];
     stream.read_exact(&mut prefix).await?;

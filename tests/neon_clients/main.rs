@@ -25,6 +25,7 @@ struct Up {
     _folder: TempDir,
     api: String,
     key: String,
+    token_file: PathBuf,
     control_plane: String,
     _turn: MutexGuard<'static, ()>,
 }
@@ -41,13 +42,16 @@ impl Up {
         let control_plane = ready["control_plane"].as_str().context("no address")?.to_owned();
         let key = fs::read_to_string(data.join("catalog/api-key"))?.trim().to_owned();
         let api = format!("http://{control_plane}/api/v2");
-        Ok(Up { process, _folder: folder, api, key, control_plane, _turn: turn })
+        let token_file = data.join("auth/operator-token");
+        Ok(Up { process, _folder: folder, api, key, token_file, control_plane, _turn: turn })
     }
 
     /// What a project's running first branch answers, as its superuser.
     async fn sql(&self, project: &str, query: &str) -> anyhow::Result<String> {
         let url = format!("http://{}/v1/computes", self.control_plane);
-        let computes: Value = reqwest::get(url).await?.json().await?;
+        let token = fs::read_to_string(&self.token_file)?;
+        let asked = reqwest::Client::new().get(url).bearer_auth(token.trim()).send().await?;
+        let computes: Value = asked.error_for_status()?.json().await?;
         let runs = |compute: &&Value| {
             compute["tenant"] == project && compute["state"] == "running" && {
                 let branch = compute["branch"].as_str().unwrap_or_default();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use protocol::{TenantTimeline, page_service::BackupHead};
 use wal_format::{ControlFile, Lsn};
 
-use crate::page_client::PageClient;
+use crate::{harness::token, page_client::PageClient};
 
 /// A base backup.
 pub struct Served {
@@ -28,5 +28,5 @@ impl Served {
 
 /// A reader of the timeline's pages.
 pub async fn connect(server: SocketAddr, timeline: TenantTimeline) -> Result<PageClient> {
-    Ok(PageClient::connect(server, timeline, None).await??)
+    Ok(PageClient::connect_showing(server, timeline, None, token()).await??)
 }

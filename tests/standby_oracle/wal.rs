@@ -21,7 +21,7 @@ use tokio::{
 };
 use wal_format::{Lsn, Record, Segment, Version, WalReader, rmgr::clog::Clog};
 
-use crate::harness::safekeeper_status;
+use crate::harness::{safekeeper_status, token};
 
 /// Postgres' own number of a timeline that was never promoted.
 const POSTGRES_TIMELINE: u32 = 1;
@@ -100,7 +100,7 @@ impl Wal {
     ) -> Result<Wal> {
         let mut until = Vec::new();
         for safekeeper in safekeepers {
-            let status = safekeeper_status(*safekeeper, timeline).await?;
+            let status = safekeeper_status(*safekeeper, timeline, token()).await?;
             until.push((status.commit_lsn, *safekeeper));
         }
         let (until, safekeeper) = until.into_iter().max().context("no safekeeper")?;
@@ -261,7 +261,7 @@ impl Sink<'_> {
 async fn open(safekeeper: SocketAddr, timeline: TenantTimeline, from: Lsn) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(safekeeper).await?;
     let purpose = Purpose::Read { from, limit: ReadLimit::Commit };
-    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose };
+    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose, token: token() };
     stream.write_all(&wire::encode(&hello, b"")?).await?;
     Ok(stream)
 }

@@ -50,7 +50,8 @@ pub(super) async fn start(
 ) -> Result<Running, ShimError> {
     let route = config.pageservers.clone();
     let (pages, welcome) =
-        PageClient::connect(route, config.timeline, None, CONNECT_TIME_MAX).await?;
+        PageClient::connect(route, (config.timeline, None), &config.bearer, CONNECT_TIME_MAX)
+            .await?;
     let origin = welcome.origin;
     let version = check_version(&origin)?;
     stages.end("connect");

@@ -71,7 +71,7 @@ pub(super) async fn start(
 ) -> Result<Running, ShimError> {
     let connect = |term| {
         let route = config.pageservers.clone();
-        PageClient::connect(route, config.timeline, term, CONNECT_TIME_MAX)
+        PageClient::connect(route, (config.timeline, term), &config.bearer, CONNECT_TIME_MAX)
     };
     let (_, welcome) = connect(None).await?;
     let origin = welcome.origin;
@@ -82,6 +82,7 @@ pub(super) async fn start(
         timeline: config.timeline,
         origin,
         safekeepers: config.safekeepers.clone(),
+        bearer: config.bearer.clone(),
         wal_folder: folder.wal(),
     });
     let (proposer, elected) = within_quorum_time(config, election).await?;

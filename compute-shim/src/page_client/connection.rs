@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use access::Bearer;
 use bytes::{Bytes, BytesMut};
 use protocol::{
     page_service::{
@@ -30,21 +31,25 @@ const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A connection that owes answers and says nothing for so long is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// The number of a request to be let in for longer: nobody waits for its answer.
+const RENEWAL: u64 = 0;
 /// Bytes read from the socket at once, where frames are small.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Serves the client until it is dropped, or fenced.
 pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiver<u64>) {
     let mut pause = RECONNECT_PAUSE_MIN;
+    let mut bearer = shared.bearer.clone();
     loop {
-        match timeout(CONNECT_TIME_MAX, greet(&shared)).await {
+        bearer.mark_seen();
+        match timeout(CONNECT_TIME_MAX, greet(&shared, &bearer)).await {
             Ok(Ok(Ok((reader, writer, welcome)))) => {
                 pause = RECONNECT_PAUSE_MIN;
                 shared.route.lock().reached();
                 let lsn = welcome.last_record_lsn;
                 tracing::debug!(timeline = %shared.timeline, %lsn, "connected to the pageserver");
                 shared.welcome.send_replace(Some(Ok(welcome)));
-                let error = serve(&shared, reader, writer, &mut to_send).await;
+                let error = serve(&shared, &mut bearer, (reader, writer), &mut to_send).await;
                 tracing::warn!(timeline = %shared.timeline, %error, "connection to the pageserver lost");
                 drop_begun(&shared);
             }
@@ -86,13 +91,18 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
 
 type Greeted = (BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>, Welcome);
 
-async fn greet(shared: &Shared) -> io::Result<Result<Greeted, PageError>> {
+async fn greet(shared: &Shared, bearer: &Bearer) -> io::Result<Result<Greeted, PageError>> {
     let stream = TcpStream::connect(shared.address()).await?;
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
     let mut writer = BufWriter::new(writer);
-    let hello = Hello { version: PROTOCOL_VERSION, timeline: shared.timeline, term: shared.term };
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        timeline: shared.timeline,
+        term: shared.term,
+        token: bearer.token(),
+    };
     write_frame(&mut writer, &hello).await?;
     writer.flush().await?;
     let (frame, _) = read_frame::<ResponseFrame>(&mut reader).await?;
@@ -106,8 +116,8 @@ async fn greet(shared: &Shared) -> io::Result<Result<Greeted, PageError>> {
 /// Sends requests and hands out answers, until the connection is lost: returns why.
 async fn serve(
     shared: &Shared,
-    reader: BufReader<OwnedReadHalf>,
-    mut writer: BufWriter<OwnedWriteHalf>,
+    bearer: &mut Bearer,
+    (reader, mut writer): (BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>),
     to_send: &mut mpsc::UnboundedReceiver<u64>,
 ) -> io::Error {
     let receive = receive(shared, reader);
@@ -123,7 +133,17 @@ async fn serve(
             send_request(shared, &mut writer, id).await?;
         }
         writer.flush().await?;
-        while let Some(id) = to_send.recv().await {
+        loop {
+            let next = tokio::select! {
+                next = to_send.recv() => next,
+                token = bearer.renewed() => {
+                    let request = Request::Renew { token };
+                    write_frame(&mut writer, &RequestFrame { id: RENEWAL, request }).await?;
+                    writer.flush().await?;
+                    continue;
+                }
+            };
+            let Some(id) = next else { break };
             send_request(shared, &mut writer, id).await?;
             while let Ok(id) = to_send.try_recv() {
                 send_request(shared, &mut writer, id).await?;

@@ -19,7 +19,9 @@ fn content(blocks: u32) -> Content {
 
 async fn connected(server: &PageServer) -> PageClient {
     let (client, welcome) =
-        PageClient::connect(server.address, timeline(), None, WAIT).await.expect("it connects");
+        PageClient::connect(server.address, (timeline(), None), &access::Bearer::Nobody, WAIT)
+            .await
+            .expect("it connects");
     assert_eq!(welcome.last_record_lsn, BASE);
     client
 }
@@ -107,12 +109,23 @@ async fn an_answer_that_never_comes_is_waited_for_no_longer_than_the_bound() {
 async fn an_older_term_is_fenced_at_the_greeting_and_at_a_request() {
     let server = PageServer::start(content(1)).await;
     server.content.lock().term = Term(5);
-    let refused = PageClient::connect(server.address, timeline(), Some(Term(4)), WAIT).await;
+    let refused = PageClient::connect(
+        server.address,
+        (timeline(), Some(Term(4))),
+        &access::Bearer::Nobody,
+        WAIT,
+    )
+    .await;
     assert!(matches!(refused, Err(ShimError::Fenced(_))), "a lower term was let in");
 
-    let (client, _) = PageClient::connect(server.address, timeline(), Some(Term(5)), WAIT)
-        .await
-        .expect("it is the newest");
+    let (client, _) = PageClient::connect(
+        server.address,
+        (timeline(), Some(Term(5))),
+        &access::Bearer::Nobody,
+        WAIT,
+    )
+    .await
+    .expect("it is the newest");
     let fence = PageError::Fenced { asked: Term(5), known: Term(6) };
     server.content.lock().failures = [fence].into();
     let error = client.pages(AT, fork(), 0, 1).await.expect_err("a newer one was elected");
@@ -126,6 +139,7 @@ async fn a_pageserver_that_is_not_there_is_unavailable() {
     let address = listener.local_addr().expect("it has an address");
     drop(listener);
     let wait = Duration::from_millis(100);
-    let refused = PageClient::connect(address, timeline(), None, wait).await;
+    let refused =
+        PageClient::connect(address, (timeline(), None), &access::Bearer::Nobody, wait).await;
     assert!(matches!(refused, Err(ShimError::Unavailable(_))), "nobody is there");
 }

@@ -115,10 +115,14 @@ impl Compute {
         let folder = Folder::take(folder).expect("the folder is free");
         folder.check(&machine.user, machine.owner).expect("it can be reached");
         folder.empty(machine.owner).expect("it is made");
-        let (client, _) =
-            PageClient::connect(server.address, timeline(), None, Duration::from_secs(60))
-                .await
-                .expect("the server is there");
+        let (client, _) = PageClient::connect(
+            server.address,
+            (timeline(), None),
+            &access::Bearer::Nobody,
+            Duration::from_secs(60),
+        )
+        .await
+        .expect("the server is there");
         let source = RemotePages { client: client.clone(), base: BASE, commit: Box::new(|| BASE) };
         let backing = Arc::new(Backing::new(folder.overlay()));
         let files = RelationFiles::new(backing, Arc::new(source), machine.owner, Handle::current());

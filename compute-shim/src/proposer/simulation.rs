@@ -238,6 +238,8 @@ impl World {
                 });
                 return;
             }
+            // The proposer decides nothing by it.
+            ToKeeper::Message(ProposerMessage::Renew { .. }, _) => return,
             ToKeeper::Message(ProposerMessage::Vote { generation, term }, _) => {
                 AcceptorEvent::Vote { connection: id, proposer, generation, term }
             }

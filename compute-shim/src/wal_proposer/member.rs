@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use access::Bearer;
 use bytes::Bytes;
 use protocol::quorum::{
     APPEND_BYTES_MAX, AcceptorMessage, ProposerMessage, Purpose, ReadLimit, Refusal,
@@ -67,9 +68,12 @@ async fn session(
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<(String, bool), ShimError> {
     let purpose = Purpose::Propose { origin: shared.config.origin, proposer };
+    let mut bearer = shared.config.bearer.clone();
+    bearer.mark_seen();
     let (reader, writer) =
-        safekeeper_client::connect(address, shared.config.timeline, purpose).await?;
-    let mut sender = Sender { shared, peer, writer, segments: None, next: None, told: Lsn(0) };
+        safekeeper_client::connect(address, shared.config.timeline, &bearer, purpose).await?;
+    let mut sender =
+        Sender { shared, peer, writer, bearer, segments: None, next: None, told: Lsn(0) };
     tokio::select! {
         ended = listen(shared, peer, address, reader) => ended,
         ended = sender.run(commands) => ended.map(|why| (why, false)),
@@ -102,6 +106,7 @@ struct Sender<'a> {
     shared: &'a Shared,
     peer: Peer,
     writer: FrameWriter,
+    bearer: Bearer,
     segments: Option<SegmentReader<'a>>,
     /// The next byte to send, once the acceptor was told of the election.
     next: Option<Lsn>,
@@ -131,6 +136,9 @@ impl Sender<'_> {
                     Some(Command::Reconnect(why)) => return Ok(why),
                     None => return Ok("another connection took over".to_owned()),
                 },
+                token = self.bearer.renewed() => {
+                    self.writer.send(&ProposerMessage::Renew { token }, &[]).await?;
+                }
                 _ = log_end.changed(), if streams => {}
                 _ = commit_lsn.changed(), if streams => {}
                 _ = heartbeat.tick(), if streams => beat = true,
@@ -196,11 +204,12 @@ impl Sender<'_> {
             return Ok(Err(ShimError::Unavailable(why)));
         };
         let limit = ReadLimit::Flush { last_log_term: term, until };
-        let mut stream =
-            match WalStream::open(address, self.shared.config.timeline, next, limit).await {
-                Ok(stream) => stream,
-                Err(error) => return Ok(Err(error)),
-            };
+        let timeline = self.shared.config.timeline;
+        let mut stream = match WalStream::open(address, (timeline, &self.bearer), next, limit).await
+        {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
         loop {
             match stream.next().await {
                 Ok(Some((begin, bytes))) if !bytes.is_empty() => self.append(begin, bytes).await?,

@@ -324,7 +324,7 @@ async fn the_settled_head_has_the_last_acknowledged_commit() {
     let mut quorum = Quorum::start().await;
     let origin = origin_at(BEGIN);
     let addresses = quorum.addresses.clone();
-    let head = || settled_head(timeline(), origin, &addresses, SOON);
+    let head = || settled_head(timeline(), origin, (&addresses, &Bearer::Nobody), SOON);
     let unwritten = head().await.expect("all answer");
     assert_eq!((unwritten.lsn, unwritten.term), (BEGIN, Term(0)));
 
@@ -345,7 +345,9 @@ async fn the_settled_head_has_the_last_acknowledged_commit() {
     quorum.start_one(0).await;
     assert_eq!(head().await.expect("a quorum answers").lsn, end);
     quorum.stop_one(0).await;
-    let alone = settled_head(timeline(), origin, &addresses, Duration::from_secs(1)).await;
+    let alone =
+        settled_head(timeline(), origin, (&addresses, &Bearer::Nobody), Duration::from_secs(1))
+            .await;
     assert!(matches!(alone, Err(ShimError::Unavailable(_))), "{alone:?}");
 }
 

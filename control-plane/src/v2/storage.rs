@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use access::Bearer;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub(crate) enum StorageError {
 /// A client of it.
 pub(crate) struct Storage {
     address: SocketAddr,
+    bearer: Bearer,
     http: reqwest::Client,
 }
 
@@ -88,8 +90,8 @@ pub(crate) struct StoredTemplate {
 
 impl Storage {
     /// A client; no connection is made yet.
-    pub(crate) fn new(address: SocketAddr) -> Storage {
-        Storage { address, http: reqwest::Client::new() }
+    pub(crate) fn new(address: SocketAddr, bearer: Bearer) -> Storage {
+        Storage { address, bearer, http: reqwest::Client::new() }
     }
 
     /// Makes a tenant, or finds the one that is there.
@@ -261,6 +263,9 @@ impl Storage {
         let mut hops = 0;
         let (status, bytes) = loop {
             let mut request = self.http.request(method.clone(), format!("http://{at}/v1/{path}"));
+            if let Some(token) = self.bearer.token() {
+                request = request.bearer_auth(token.secret());
+            }
             if let Some(body) = &body {
                 request = request.json(body);
             }
@@ -290,6 +295,10 @@ impl Storage {
             Err(_) => (String::new(), format!("the pageserver answered HTTP status {status}")),
         };
         Err(match (status.as_u16(), code.as_str()) {
+            // What is there must not be taken for gone because the token is not taken.
+            (404, "no_such_path") => {
+                StorageError::Unavailable(crate::pageserver_client::NOT_LET_IN.to_owned())
+            }
             (404, _) => StorageError::NotFound(message),
             (409, "exists") => StorageError::Exists(message),
             (421, _) => StorageError::Unavailable(message),

@@ -40,6 +40,7 @@ async fn start(folder: &Path, pageserver: &Pageserver) -> anyhow::Result<Control
         ports: "6990-6999".parse().map_err(anyhow::Error::msg)?,
         users: Users::Shared,
         compute_arguments: vec![],
+        tokens: None,
         proxy: None,
         suspend_after: None,
         management: Some(ManagementConfig {

@@ -34,6 +34,12 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message.into())
     }
 
+    /// There is no such path. The code is another than for a thing that is not there: who asks with
+    /// a token that is not taken hears this, and must not believe that the thing is gone.
+    pub fn no_path(path: &str) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}"))
+    }
+
     /// The path has no such method.
     pub fn method_not_allowed(method: &Method, path: &str) -> ApiError {
         let message = format!("{method} is not possible at {path}");

@@ -18,6 +18,7 @@ use super::{
     PageService,
     answers::{Answer, Outgoing},
     requests::Reader,
+    visitor::Visitor,
 };
 use crate::connection::{FrameBounds, Incoming, read_frame};
 
@@ -129,6 +130,9 @@ pub(super) type Answers = mpsc::Sender<(Answer, bool)>;
 /// The answer, where it needs nothing but memory; otherwise a task brings it.
 async fn begin(reader: &Arc<Reader>, frame: RequestFrame, answers: &Answers) -> Option<Answer> {
     let RequestFrame { id, request } = frame;
+    if let Request::Renew { token } = &request {
+        return Some(reader.renew(id, token));
+    }
     let (reader, answers) = (reader.clone(), answers.clone());
     if let Request::BaseBackup { lsn } = request {
         tokio::spawn(async move { reader.base_backup(id, lsn, &answers).await });
@@ -156,9 +160,10 @@ async fn greet(service: &PageService, hello: Hello) -> Result<(Reader, Welcome),
             hello.version
         )));
     }
+    let visitor = Visitor::admit(&service.guard, &hello)?;
     let timeline = service.tenants.timeline(hello.timeline).await?;
-    let reader =
-        Reader::new(Arc::clone(&service.tenants), service.receivers.receive(&timeline), hello.term);
+    let receiving = service.receivers.receive(&timeline);
+    let reader = Reader::new(Arc::clone(&service.tenants), receiving, visitor, hello.term);
     reader.keep_term().await?;
     info!(timeline = %hello.timeline, term = ?hello.term, "a reader connected");
     let welcome =

@@ -11,6 +11,7 @@ use protocol::{
         BACKUP_CHUNK_BYTES_MAX, PageError, REQUEST_PAGES_MAX, ReadAt, Request, Response,
         ResponseFrame,
     },
+    token::Token,
 };
 use tokio::{sync::mpsc, time::Instant};
 use wal_format::{Lsn, PageKey, RelationFork, Target};
@@ -19,6 +20,7 @@ use super::{
     answers::Answer,
     connection::Answers,
     scans::{Scan, Scans},
+    visitor::Visitor,
 };
 use crate::{
     base_backup::{self, BackupFile, BaseBackup},
@@ -40,6 +42,7 @@ pub(super) struct Reader {
     receiving: Use,
     /// What is read is not given up meanwhile.
     lease: Lease,
+    visitor: Visitor,
     term: Option<Term>,
     scans: Scans,
 }
@@ -51,6 +54,7 @@ fn timer(request: &Request) -> HistogramTimer {
         Request::Batch { .. } => METRICS.time_request("batch"),
         Request::Relations { .. } => METRICS.time_request("relations"),
         Request::BaseBackup { .. } => METRICS.base_backup_seconds.start_timer(),
+        Request::Renew { .. } => METRICS.time_request("renew"),
     }
 }
 
@@ -58,20 +62,28 @@ fn timer(request: &Request) -> HistogramTimer {
 type Served = Result<(Response, Vec<Bytes>), PageError>;
 
 impl Reader {
-    pub fn new(tenants: Arc<Tenants>, receiving: Use, term: Option<Term>) -> Reader {
+    pub fn new(
+        tenants: Arc<Tenants>,
+        receiving: Use,
+        visitor: Visitor,
+        term: Option<Term>,
+    ) -> Reader {
         let lease = receiving.timeline().lease(term);
-        Reader { tenants, receiving, lease, term, scans: Scans::default() }
+        Reader { tenants, receiving, lease, visitor, term, scans: Scans::default() }
     }
 
     /// Answers one request, which is not for a base backup.
     pub async fn answer(&self, id: u64, request: Request) -> Answer {
         let (timer, pages) = (timer(&request), request.pages().unwrap_or(0));
-        let served = match request {
-            Request::Range { at, fork, first, count } => self.range(at, fork, first, count).await,
-            Request::Batch { at, pages } => self.batch(at, &pages).await,
-            Request::Relations { at } => self.relations(at).await,
-            Request::BaseBackup { .. } => {
-                Err(PageError::Invalid("a base backup is more than one answer".to_owned()))
+        let served = match (self.visitor.check(), request) {
+            (Err(nothing), _) => Err(nothing),
+            (Ok(()), Request::Range { at, fork, first, count }) => {
+                self.range(at, fork, first, count).await
+            }
+            (Ok(()), Request::Batch { at, pages }) => self.batch(at, &pages).await,
+            (Ok(()), Request::Relations { at }) => self.relations(at).await,
+            (Ok(()), Request::BaseBackup { .. } | Request::Renew { .. }) => {
+                Err(PageError::Invalid("this request is answered elsewhere".to_owned()))
             }
         };
         let answer = self.unless_fenced(id, self.unless_lost(served).await);
@@ -82,6 +94,15 @@ impl Reader {
             self.timeline().note_given(Given { pages_read: pages as u64, bytes_sent });
         }
         answer
+    }
+
+    /// Lets the compute go on that shows a newer token.
+    pub fn renew(&self, id: u64, token: &Token) -> Answer {
+        let response = match self.visitor.renew(token) {
+            Ok(()) => Response::Renewed,
+            Err(error) => Response::Failed(error),
+        };
+        Answer::head(id, response)
     }
 
     /// A compute that was fenced while its answer was made gets none.
@@ -211,6 +232,7 @@ impl Reader {
     }
 
     async fn send_backup(&self, id: u64, lsn: Lsn, answers: &Answers) -> Result<(), PageError> {
+        self.visitor.check()?;
         self.check_term()?;
         self.receiving.wait_for(lsn, INGEST_WAIT).await?;
         self.lease.renew(lsn, Instant::now());

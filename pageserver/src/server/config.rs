@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use access::{Bearer, Guard};
 use async_trait::async_trait;
 use object_store::ObjectStore;
 use protocol::{TenantTimeline, TimelineOrigin};
@@ -23,6 +24,10 @@ pub struct Config {
     pub safekeepers: Vec<SocketAddr>,
     /// Who knows the last acknowledged commit of a timeline.
     pub head: Arc<dyn HeadSource>,
+    /// Whom it lets in.
+    pub guard: Guard,
+    /// What it shows to the safekeepers.
+    pub bearer: Bearer,
     /// What is kept near at hand.
     pub cache: CacheConfig,
     /// What else bounds it.

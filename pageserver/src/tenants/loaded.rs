@@ -65,7 +65,9 @@ impl Tenants {
         if slot_guard.is_none() {
             self.manifests.lock().remove(&id);
         }
-        found.and_then(|manifest| if manifest.deleted { Err(not_found(id)) } else { Ok(manifest) })
+        found.and_then(
+            |manifest| if manifest.deleted { Err(Error::no_tenant(id)) } else { Ok(manifest) },
+        )
     }
 
     /// Writes the tenant's next manifest, which `change` makes from the newest, where this process
@@ -93,7 +95,7 @@ impl Tenants {
         let mut slot = slot.lock().await;
         let tenant = self.refresh(id, &mut slot).await?;
         if tenant.manifest.deleted {
-            return Err(not_found(id));
+            return Err(Error::no_tenant(id));
         }
         let mut next = TenantManifest::clone(&tenant.manifest);
         change(&mut next)?;
@@ -146,10 +148,10 @@ impl Tenants {
         if slot.is_none() {
             let store = self.engine.store.clone();
             let (sequence, manifest) = Sequence::open(store, tenant_folder(id)).await?;
-            let manifest = Arc::new(manifest.ok_or_else(|| not_found(id))?);
+            let manifest = Arc::new(manifest.ok_or_else(|| Error::no_tenant(id))?);
             *slot = Some(LoadedTenant { sequence, manifest });
         }
-        slot.as_mut().ok_or_else(|| not_found(id))
+        slot.as_mut().ok_or_else(|| Error::no_tenant(id))
     }
 
     /// The timeline, and who ingests into it unless its layers reach `needed`.
@@ -290,8 +292,4 @@ impl Tenants {
         }
         Ok(AncestorTimeline { timeline: self.timeline_for(id, lsn, purpose).await?, lsn })
     }
-}
-
-fn not_found(id: TenantId) -> Error {
-    Error::NotFound(format!("tenant {id}"))
 }

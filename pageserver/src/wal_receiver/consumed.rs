@@ -2,12 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use access::Bearer;
 use protocol::quorum::Purpose;
 use tokio::time::sleep;
 use tracing::debug;
 use wal_format::Lsn;
 
-use super::session::{connect, receive};
+use super::{
+    Safekeepers,
+    session::{connect, receive},
+};
 use crate::timeline::Timeline;
 
 /// Pause between two rounds: flushes that follow each other closely are told together, and a
@@ -15,15 +19,17 @@ use crate::timeline::Timeline;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Tells every safekeeper each time the LSN has moved; never ends.
-pub(super) async fn tell(timeline: &Timeline, safekeepers: &[SocketAddr]) {
-    let mut told = vec![Lsn::INVALID; safekeepers.len()];
+pub(super) async fn tell(timeline: &Timeline, safekeepers: &Safekeepers) {
+    let mut told = vec![Lsn::INVALID; safekeepers.addresses.len()];
     // What a timeline begins with is its ancestor's, of which the safekeepers know nothing.
     let mut watch = timeline.watch_remote_consistent_lsn();
     loop {
         let reached = *watch.borrow_and_update();
         if reached > timeline.origin().point.lsn {
-            for (&safekeeper, told) in safekeepers.iter().zip(&mut told) {
-                if *told < reached && tell_one(timeline, safekeeper, reached).await {
+            for (&safekeeper, told) in safekeepers.addresses.iter().zip(&mut told) {
+                if *told < reached
+                    && tell_one(timeline, (safekeeper, &safekeepers.bearer), reached).await
+                {
                     *told = reached;
                 }
             }
@@ -38,19 +44,23 @@ pub(super) async fn tell(timeline: &Timeline, safekeepers: &[SocketAddr]) {
 
 /// Tells every safekeeper what has been reached now, where there is anything that it could drop.
 /// One that does not listen is told when the timeline is in use again.
-pub(super) async fn tell_once(timeline: &Timeline, safekeepers: &[SocketAddr]) {
+pub(super) async fn tell_once(timeline: &Timeline, safekeepers: &Safekeepers) {
     let reached = timeline.remote_consistent_lsn();
     if reached > timeline.origin().point.lsn {
-        for &safekeeper in safekeepers {
-            tell_one(timeline, safekeeper, reached).await;
+        for &safekeeper in &safekeepers.addresses {
+            tell_one(timeline, (safekeeper, &safekeepers.bearer), reached).await;
         }
     }
 }
 
-async fn tell_one(timeline: &Timeline, safekeeper: SocketAddr, reached: Lsn) -> bool {
+async fn tell_one(
+    timeline: &Timeline,
+    (safekeeper, bearer): (SocketAddr, &Bearer),
+    reached: Lsn,
+) -> bool {
     let purpose = Purpose::Consumed { remote_consistent_lsn: reached };
     let answer = async {
-        let mut stream = connect(safekeeper, timeline, purpose).await?;
+        let mut stream = connect(safekeeper, bearer, timeline, purpose).await?;
         receive(&mut stream).await
     };
     match answer.await {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use access::Bearer;
 use bytes::Bytes;
 use protocol::{
     quorum::{
@@ -75,14 +76,15 @@ pub(super) struct Needs<Idle, Wanted> {
 /// A timeline's ingest, over many connections.
 pub(super) struct Session {
     timeline: Arc<Timeline>,
+    bearer: Bearer,
     ingest: Option<Ingest>,
     /// What was ingested and not applied yet; its room serves again.
     changes: Changes,
 }
 
 impl Session {
-    pub fn new(timeline: Arc<Timeline>) -> Session {
-        Session { timeline, ingest: None, changes: Changes::default() }
+    pub fn new(timeline: Arc<Timeline>, bearer: Bearer) -> Session {
+        Session { timeline, bearer, ingest: None, changes: Changes::default() }
     }
 
     /// Receives from this safekeeper for as long as it serves.
@@ -112,7 +114,8 @@ impl Session {
             WalReader::new(version, origin.segment_bytes, from.lsn, Some(from.last_record))
                 .with_system_id(origin.system_id);
         let purpose = Purpose::Read { from: from.lsn, limit: ReadLimit::Commit };
-        let mut stream = connect(safekeeper, &self.timeline, purpose).await.map_err(lost)?;
+        let connected = connect(safekeeper, &self.bearer, &self.timeline, purpose).await;
+        let mut stream = connected.map_err(lost)?;
         let mut lags_since = None;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -318,6 +321,7 @@ fn lost(reason: impl ToString) -> SessionEnd {
 /// Connects and says what for.
 pub(super) async fn connect(
     safekeeper: SocketAddr,
+    bearer: &Bearer,
     timeline: &Timeline,
     purpose: Purpose,
 ) -> Result<TcpStream, String> {
@@ -326,7 +330,8 @@ pub(super) async fn connect(
         .map_err(|_| "it does not accept connections".to_owned())?
         .map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let hello = Hello { version: PROTOCOL_VERSION, timeline: timeline.id(), purpose };
+    let (token, timeline) = (bearer.token(), timeline.id());
+    let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose, token };
     let hello = wire::encode(&hello, &[]).map_err(|error| error.to_string())?;
     stream.write_all(&hello).await.map_err(|error| error.to_string())?;
     Ok(stream)

@@ -20,6 +20,11 @@ use crate::{
 
 const IDLE_AFTER: Duration = Duration::from_millis(200);
 
+/// Safekeepers at these addresses, which let everybody in.
+fn at(addresses: Vec<SocketAddr>) -> Safekeepers {
+    Safekeepers { addresses, bearer: Bearer::Nobody }
+}
+
 /// Nothing is ever replayed here.
 struct NoRedo;
 
@@ -52,7 +57,7 @@ async fn timelines() -> Result<(Arc<Timeline>, Arc<Timeline>), Error> {
 async fn a_receiver_leaves_when_it_is_not_used_and_comes_back_on_use() {
     let (timeline, _) = timelines().await.expect("an empty timeline");
     let nobody = "127.0.0.1:1".parse().expect("an address");
-    let receivers = Receivers::new(vec![nobody], IDLE_AFTER);
+    let receivers = Receivers::new(at(vec![nobody]), IDLE_AFTER);
     let used = receivers.receive(&timeline);
     tokio::time::sleep(IDLE_AFTER * 3).await;
     assert!(receivers.status(timeline.id()).is_some(), "it left while it was used");
@@ -91,7 +96,7 @@ async fn the_receiver_of_a_timeline_on_which_nobody_ever_wrote_stays_only_while_
     let (timeline, _) = timelines().await.expect("an empty timeline");
     let (a, b) = (untouched_safekeeper().await, untouched_safekeeper().await);
     // It would wait for ever if it waited to be idle for long.
-    let receivers = Receivers::new(vec![a, b], Duration::MAX);
+    let receivers = Receivers::new(at(vec![a, b]), Duration::MAX);
     let used = receivers.receive(&timeline);
     tokio::time::sleep(IDLE_AFTER).await;
     let status = receivers.status(timeline.id());
@@ -109,7 +114,7 @@ async fn the_receiver_of_a_timeline_on_which_nobody_ever_wrote_stays_only_while_
 #[tokio::test]
 async fn a_template_receives_nothing() {
     let (_, template) = timelines().await.expect("an empty template");
-    let receivers = Receivers::new(Vec::new(), IDLE_AFTER);
+    let receivers = Receivers::new(at(Vec::new()), IDLE_AFTER);
     let _used = receivers.receive(&template);
     assert_eq!(receivers.status(template.id()), None);
     receivers.shutdown().await;

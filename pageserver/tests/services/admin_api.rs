@@ -345,7 +345,7 @@ async fn requests_that_are_none_are_answered_in_json_too() -> Result<()> {
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(70_000));
     let (status, answer) = world.api_raw(POST, post, Some(&long)).await?;
     assert_eq!((status.as_u16(), &answer["code"]), (413, &json!("too_large")), "{answer}");
-    world.refused((GET, "/v2/tenants"), None, 404, "not_found").await?;
+    world.refused((GET, "/v2/tenants"), None, 404, "no_such_path").await?;
     world.refused((GET, "/v1/tenants/nobody"), None, 404, "not_found").await?;
     world.refused((GET, "/v1/tenants/nobody/branches"), None, 404, "not_found").await?;
     world.refused((DELETE, "/v1/status"), None, 405, "method_not_allowed").await?;

@@ -10,6 +10,7 @@ use protocol::{
         BackupHead, ForkSize, Hello, PROTOCOL_VERSION, PageError, ReadAt, Request, RequestFrame,
         Response, ResponseFrame, Welcome,
     },
+    token::Token,
     wire::{self, PREFIX_BYTES},
 };
 use serde::Serialize;
@@ -37,7 +38,18 @@ impl PageClient {
         timeline: TenantTimeline,
         term: Option<Term>,
     ) -> Result<Result<PageClient, PageError>> {
-        PageClient::connect_as(address, Hello { version: PROTOCOL_VERSION, timeline, term }).await
+        PageClient::connect_showing(address, timeline, term, None).await
+    }
+
+    /// The same, with a token that is shown.
+    pub async fn connect_showing(
+        address: SocketAddr,
+        timeline: TenantTimeline,
+        term: Option<Term>,
+        token: Option<Token>,
+    ) -> Result<Result<PageClient, PageError>> {
+        let hello = Hello { version: PROTOCOL_VERSION, timeline, term, token };
+        PageClient::connect_as(address, hello).await
     }
 
     pub async fn connect_as(

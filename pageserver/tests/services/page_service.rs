@@ -224,7 +224,7 @@ async fn a_stranger_is_turned_away() -> Result<()> {
     let refused = PageClient::connect(world.page_addr(), other_timeline, None).await?;
     assert!(matches!(refused.err(), Some(PageError::NotFound(_))));
 
-    let hello = Hello { version: PROTOCOL_VERSION + 1, timeline, term: None };
+    let hello = Hello { version: PROTOCOL_VERSION + 1, timeline, term: None, token: None };
     let refused = PageClient::connect_as(world.page_addr(), hello).await?;
     assert!(matches!(refused.err(), Some(PageError::Invalid(_))));
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use access::{Bearer, Guard};
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use pageserver::{CacheConfig, Config, HeadSource, Limits, Pageserver};
@@ -110,6 +111,8 @@ impl World {
             http_listen: "127.0.0.1:0".parse()?,
             safekeepers: vec![down, self.lagging.address, self.wal.address],
             head: self.heads.clone(),
+            guard: Guard::open(),
+            bearer: Bearer::Nobody,
             cache: self.cache.clone(),
             limits: self.limits.clone(),
         };

@@ -90,6 +90,8 @@ impl Cluster {
             http: Some("127.0.0.1:0".parse()?),
             peers: others.map(|other| (node(other), self.addresses[other])).collect(),
             store: self.store()?,
+            guard: access::Guard::open(),
+            bearer: access::Bearer::Nobody,
             bounds: self.bounds,
         };
         self.safekeepers[index] = Some(Safekeeper::start(config).await?);
@@ -169,7 +171,7 @@ impl Frames {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let mut frames = Frames { socket, buffer: BytesMut::new() };
-        let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose };
+        let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose, token: None };
         frames.send(&hello, &[]).await?;
         Ok(frames)
     }

@@ -1,0 +1,10 @@
+#![doc = include_str!("../../docs/formats/token.md")]
+
+mod bearer;
+mod guard;
+pub mod http;
+mod keys;
+
+pub use bearer::Bearer;
+pub use guard::{Admission, Denied, Guard};
+pub use keys::{KeyError, PublicKeys, SigningKey};
