@@ -39,13 +39,15 @@ struct Cluster {
 #[derive(Clone)]
 struct Client {
     bin: PathBuf,
+    /// The folder of the Unix socket, which asks for no password.
+    sockets: PathBuf,
     port: String,
 }
 
 impl Client {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
-        command.args(["-h", "127.0.0.1", "-p", &self.port, "-U", "postgres"]);
+        command.arg("-h").arg(&self.sockets).args(["-p", &self.port, "-U", "postgres"]);
         command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -124,7 +126,8 @@ impl Cluster {
 
     fn client(&self) -> Client {
         let bin = self.machine.postgres.parent().expect("a program is in a folder").to_owned();
-        Client { bin, port: self.machine.listen.port().to_string() }
+        let sockets = self.folder.path().to_owned();
+        Client { bin, sockets, port: self.machine.listen.port().to_string() }
     }
 
     /// The bytes that Postgres has written, from the segments.
