@@ -20,8 +20,8 @@ pub(crate) struct Named {
     pub moment: Option<Moment>,
 }
 
-/// Finds the endpoint's name and the moment, and takes what names them out of the options, which the backend would
-/// not understand.
+/// Finds the endpoint's name and the moment, and takes what names them out of the options: the backend
+/// would not understand it.
 ///
 /// The server name counts where it is one label below `domain`. Where both name an endpoint, they
 /// name the same one.
