@@ -161,6 +161,25 @@ async fn a_moment_that_cannot_be_read_is_refused_and_starts_nothing() -> anyhow:
     let named = Connection { uri: now.uri.replace(&endpoint, &branch) };
     ensure!(named.at(&format!("neon_lsn:{lsn}")).ask("SELECT count(*) FROM t")? == "0");
     ensure!(moments(&up)?.len() == 1);
+
+    // Who used up a quota reads no moment either.
+    let then = named.at(&format!("neon_lsn:{lsn}"));
+    let mut reading = then.psql("SELECT pg_sleep(600)");
+    let reader = std::thread::spawn(move || reading.output());
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    up.json(&["project", "set-quota", "acme", "--active-time", "1s"])?;
+    let read = reader.join().map_err(|_| anyhow::anyhow!("psql was not waited for"))??;
+    ensure!(!read.status.success(), "it reads on");
+    eventually("its compute is gone", PATIENCE, async || {
+        let left = moments(&up)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    let said = then.complaint("SELECT 1")?;
+    ensure!(said.contains("active_time_seconds"), "{said}");
+    up.json(&["project", "set-quota", "acme", "--active-time", "none"])?;
+    ensure!(then.ask("SELECT count(*) FROM t")? == "0");
     up.json(&["project", "delete", "acme", "--yes"])?;
     ensure!(moments(&up)?.is_empty(), "a moment outlived its project");
     up.stop()

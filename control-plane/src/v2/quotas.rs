@@ -15,7 +15,7 @@ use super::{
     time::{self, now},
 };
 use crate::{
-    State as ComputeState,
+    EndpointRef, State as ComputeState,
     catalog::{
         self, Time,
         branches::{self, Branch},
@@ -28,6 +28,7 @@ use crate::{
         period::month_of,
         quota::{Quota, State},
     },
+    served,
 };
 
 /// How often it is looked for computes that are to be suspended.
@@ -131,10 +132,10 @@ pub(super) async fn enforce(context: Arc<Context>, stop: CancellationToken) {
         let round = async {
             let due = due(&context).await?;
             stream::iter(due)
-                .for_each_concurrent(AT_ONCE, async |(endpoint, state)| {
-                    if let Err(error) = suspend(&context, &endpoint, state).await {
+                .for_each_concurrent(AT_ONCE, async |(due, state)| {
+                    if let Err(error) = suspend_due(&context, &due, state).await {
                         let error = error.message;
-                        tracing::warn!(endpoint, error, "a compute above its quota still runs");
+                        tracing::warn!(?due, error, "a compute above its quota still runs");
                     }
                 })
                 .await;
@@ -146,8 +147,17 @@ pub(super) async fn enforce(context: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// The endpoints whose computes run and may not, and why.
-async fn due(context: &Context) -> Result<Vec<(String, State)>, ApiError> {
+/// A compute that runs and may not.
+#[derive(Debug)]
+enum Due {
+    /// An endpoint's, by its id.
+    Endpoint(String),
+    /// That of a moment of a branch of the project, by its name.
+    Moment(EndpointRef),
+}
+
+/// The computes that run and may not, and why.
+async fn due(context: &Context) -> Result<Vec<(Due, State)>, ApiError> {
     let mut running = context.endpoints.list();
     running.retain(|compute| compute.state == ComputeState::Running);
     if running.is_empty() {
@@ -164,16 +174,33 @@ async fn due(context: &Context) -> Result<Vec<(String, State)>, ApiError> {
                 standings.insert(compute.tenant.clone(), standing);
             }
             let standing = standings.get(&compute.tenant).and_then(Option::as_ref);
-            let Some(state) = standing.and_then(|it| it.refusal(&compute.branch)) else { continue };
-            let branch = branches::of_timeline(catalog, &compute.tenant, &compute.branch)?;
+            let (timeline, moment) = served::split(&compute.branch);
+            let Some(state) = standing.and_then(|it| it.refusal(timeline)) else { continue };
+            if moment.is_some() {
+                let of = EndpointRef { tenant: compute.tenant, branch: compute.branch };
+                due.push((Due::Moment(of), state));
+                continue;
+            }
+            let branch = branches::of_timeline(catalog, &compute.tenant, timeline)?;
             let Some(Branch { id, .. }) = branch else { continue };
             if let Some(endpoint) = endpoints::of_branch(catalog, &id)? {
-                due.push((endpoint.id, state));
+                due.push((Due::Endpoint(endpoint.id), state));
             }
         }
         Ok(due)
     });
     Ok(read.await?)
+}
+
+async fn suspend_due(context: &Context, due: &Due, state: State) -> Result<(), ApiError> {
+    match due {
+        Due::Endpoint(id) => suspend(context, id, state).await,
+        // It is no endpoint's, so there is no operation of it.
+        Due::Moment(EndpointRef { tenant, branch }) => {
+            context.endpoints.stop(tenant, branch).await?;
+            Ok(())
+        }
+    }
 }
 
 /// Suspends a compute; the operation says why.
