@@ -16,6 +16,7 @@ mod harness;
 mod figures;
 
 mod overhead;
+#[allow(dead_code, reason = "the bench of the API uses other parts of it")]
 mod up;
 
 use std::{

@@ -13,7 +13,8 @@ use super::harness::{Api, Database, Process, folder, free_port, up_arguments};
 pub struct Up {
     pub api: Api,
     pub proxy: SocketAddr,
-    _process: Process,
+    arguments: Vec<String>,
+    process: Process,
     folder: TempDir,
 }
 
@@ -33,7 +34,53 @@ impl Up {
         let token = ready["token_file"].as_str().context("the token's file")?;
         let operator = Bearer::file(token.into());
         let api = Api::new(address("pageserver_http")?, address("control_plane")?, operator);
-        Ok(Up { api, proxy, _process: process, folder })
+        Ok(Up { api, proxy, arguments, process, folder })
+    }
+
+    /// Stops all roles.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let status = self.process.stop()?;
+        anyhow::ensure!(status.success(), "it ended with {status}:\n{}", self.process.log());
+        Ok(())
+    }
+
+    /// Starts them on what is there, and waits until they are ready.
+    pub fn again(&mut self) -> anyhow::Result<()> {
+        self.process = Process::spawn(&self.arguments, &self.folder.path().join("up.log"))?;
+        self.process.wait_for_line("\"ready\"")?;
+        Ok(())
+    }
+
+    /// Memory of the process and of all that it started.
+    pub fn rss_mib(&self) -> anyhow::Result<f64> {
+        let mut family = std::collections::BTreeSet::from([self.process.pid()]);
+        let mut kib = 0;
+        let mut statuses = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            // One that ends meanwhile takes nothing.
+            let Ok(status) = std::fs::read_to_string(entry?.path().join("status")) else {
+                continue;
+            };
+            let number = |name: &str| -> Option<u32> {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                line.split_whitespace().next()?.parse().ok()
+            };
+            if let (Some(pid), Some(parent)) = (number("Pid:"), number("PPid:")) {
+                statuses.push((pid, parent, number("VmRSS:").unwrap_or_default()));
+            }
+        }
+        // Children have higher numbers than their parents, unless numbers began anew: then again.
+        for _ in 0..2 {
+            for (pid, parent, _) in &statuses {
+                if family.contains(parent) {
+                    family.insert(*pid);
+                }
+            }
+        }
+        for (pid, _, rss) in statuses {
+            kib += if family.contains(&pid) { u64::from(rss) } else { 0 };
+        }
+        Ok(kib as f64 / 1024.0)
     }
 
     /// The folder that everything is in.
