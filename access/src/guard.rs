@@ -34,6 +34,10 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// All of them.
+    pub const ALL: [Denied; 4] =
+        [Denied::NoToken, Denied::NotSigned, Denied::Expired, Denied::Foreign];
+
     /// The reason in a word, for a metric's label.
     pub fn label(self) -> &'static str {
         match self {

@@ -4,7 +4,9 @@ mod bearer;
 mod guard;
 pub mod http;
 mod keys;
+mod refusals;
 
 pub use bearer::Bearer;
 pub use guard::{Admission, Denied, Guard};
 pub use keys::{KeyError, PublicKeys, SigningKey};
+pub use refusals::Refusals;

@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
+use access::{Denied, Refusals};
 use prometheus::{
-    Histogram, IntCounter, IntCounterVec, IntGauge, TextEncoder, exponential_buckets,
-    register_histogram, register_int_counter, register_int_counter_vec, register_int_gauge,
+    Histogram, IntCounter, IntGauge, TextEncoder, exponential_buckets, register_histogram,
+    register_int_counter, register_int_gauge,
 };
 
 /// The media type of the text format.
@@ -29,14 +30,13 @@ pub struct Metrics {
     /// Clients that the proxy refused.
     pub proxy_refused: IntCounter,
     /// Those who were not let in.
-    pub tokens_refused: IntCounterVec,
+    pub tokens_refused: Refusals,
     computes: IntGauge,
 }
 
-/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
-pub fn note_refused(door: &'static str, denied: access::Denied) {
-    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
-    tracing::warn!(door, reason = %denied, "somebody was not let in");
+/// Counts and logs somebody who was not let in by this door.
+pub fn note_refused(door: &'static str, denied: Denied) {
+    METRICS.tokens_refused.note(door, denied);
 }
 
 impl Metrics {
@@ -64,10 +64,9 @@ impl Metrics {
                 "offshoot_control_plane_proxy_refused_total",
                 "Connections that the proxy refused"
             )?,
-            tokens_refused: register_int_counter_vec!(
+            tokens_refused: Refusals::register(
                 "offshoot_control_plane_tokens_refused_total",
-                "Requests that were not let in, by door and reason",
-                &["door", "reason"]
+                &["http"],
             )?,
             computes: register_int_gauge!("offshoot_control_plane_computes", "Computes that run")?,
         })

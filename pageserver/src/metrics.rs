@@ -5,8 +5,9 @@
 
 use std::sync::LazyLock;
 
+use access::{Denied, Refusals};
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, TextEncoder, exponential_buckets,
+    Histogram, HistogramVec, IntCounter, IntGauge, TextEncoder, exponential_buckets,
     register_histogram, register_histogram_vec, register_int_counter, register_int_counter_vec,
     register_int_gauge,
 };
@@ -58,16 +59,15 @@ pub struct Metrics {
     pub memory_waits: IntCounter,
     timelines: IntGauge,
     /// Those who were not let in.
-    pub tokens_refused: IntCounterVec,
+    pub tokens_refused: Refusals,
     memory_layer_bytes: IntGauge,
     unflushed_bytes: IntGauge,
     fenced_timelines: IntGauge,
 }
 
-/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
-pub(crate) fn note_refused(door: &'static str, denied: access::Denied) {
-    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
-    tracing::warn!(door, reason = %denied, "somebody was not let in");
+/// Counts and logs somebody who was not let in by this door.
+pub(crate) fn note_refused(door: &'static str, denied: Denied) {
+    METRICS.tokens_refused.note(door, denied);
 }
 
 impl Metrics {
@@ -96,10 +96,9 @@ impl Metrics {
             &["from"]
         )?;
         Ok(Metrics {
-            tokens_refused: register_int_counter_vec!(
+            tokens_refused: Refusals::register(
                 "offshoot_pageserver_tokens_refused_total",
-                "Connections and requests that were not let in, by door and reason",
-                &["door", "reason"]
+                &["pages", "http"],
             )?,
             page_request_seconds: register_histogram_vec!(
                 "offshoot_pageserver_page_request_seconds",

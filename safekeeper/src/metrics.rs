@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
+use access::{Denied, Refusals};
 use prometheus::{
-    Histogram, IntCounter, IntCounterVec, IntGaugeVec, TextEncoder, exponential_buckets,
-    register_histogram, register_int_counter, register_int_counter_vec, register_int_gauge_vec,
+    Histogram, IntCounter, IntGaugeVec, TextEncoder, exponential_buckets, register_histogram,
+    register_int_counter, register_int_gauge_vec,
 };
 
 use crate::keeper::Keeper;
@@ -29,15 +30,14 @@ pub struct Metrics {
     /// Rounds of offload that failed for a timeline.
     pub offload_failures: IntCounter,
     /// Those who were not let in.
-    pub tokens_refused: IntCounterVec,
+    pub tokens_refused: Refusals,
     journal_bytes: IntGaugeVec,
     timelines: IntGaugeVec,
 }
 
-/// Counts and logs somebody who was not let in by this door. The token itself is told to nobody.
-pub fn note_refused(door: &'static str, denied: access::Denied) {
-    METRICS.tokens_refused.with_label_values(&[door, denied.label()]).inc();
-    tracing::warn!(door, reason = %denied, "somebody was not let in");
+/// Counts and logs somebody who was not let in by this door.
+pub fn note_refused(door: &'static str, denied: Denied) {
+    METRICS.tokens_refused.note(door, denied);
 }
 
 impl Metrics {
@@ -63,10 +63,9 @@ impl Metrics {
                 "offshoot_safekeeper_offload_failures_total",
                 "Tries to offload a timeline's WAL that failed"
             )?,
-            tokens_refused: register_int_counter_vec!(
+            tokens_refused: Refusals::register(
                 "offshoot_safekeeper_tokens_refused_total",
-                "Connections and requests that were not let in, by door and reason",
-                &["door", "reason"]
+                &["wal", "http"],
             )?,
             journal_bytes: register_int_gauge_vec!(
                 "offshoot_safekeeper_journal_bytes",
