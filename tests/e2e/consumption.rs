@@ -307,8 +307,8 @@ async fn consumption_is_what_the_wire_the_clock_and_the_safekeepers_say_also_aft
     drop(client);
     up.again()?;
     let client = up.connect_to_proxy(&project).await?;
+    client.batch_execute("INSERT INTO t VALUES (0, '')").await?;
     let after = eventually("the WAL is counted", PATIENCE, async || {
-        client.batch_execute("INSERT INTO t VALUES (0, '')").await?;
         let row = client.query_one("SELECT (pg_current_wal_flush_lsn() - '0/0')::float8", &[]);
         let _position: f64 = row.await?.get(0);
         let written = up.written(&project).await?;

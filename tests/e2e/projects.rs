@@ -204,15 +204,15 @@ async fn projects_and_branches_are_made_changed_put_back_and_deleted() -> anyhow
     let lsn = text(&tried, "/branch/parent_lsn");
     let kept = up.table(&["branch", "create", "acme", "old", "--lsn", &lsn, "--no-compute"])?;
     ensure!(kept.contains("next: offshoot endpoint create acme old"), "{kept}");
-    let other = ["branch", "create", "acme", "fix", "--parent", "try", "--expires-in", "2d"];
+    let other = ["branch", "create", "acme", "fix_it", "--parent", "try", "--expires-in", "2d"];
     let other = up.json(&other)?;
     ensure!(other["branch"]["parent_id"] == tried["branch"]["id"], "{other}");
     ensure!(!text(&other, "/branch/expires_at").is_empty(), "{other}");
 
     let listed = up.table(&["branch", "list", "acme"])?;
     ensure!(listed.lines().count() == 5, "{listed}");
-    ensure!(rows(&listed, "fix").iter().all(|row| row.contains("  try  ")), "{listed}");
-    let found = up.json(&["branch", "list", "acme", "--search", "fi"])?;
+    ensure!(rows(&listed, "fix_it").iter().all(|row| row.contains("  try  ")), "{listed}");
+    let found = up.json(&["branch", "list", "acme", "--search", "X_I"])?;
     ensure!(found["branches"].as_array().map(Vec::len) == Some(1), "{found}");
     ensure!(field(&up.table(&["branch", "show", "acme", "try"])?, "protected") == "no");
     ensure!(up.json(&["branch", "show", "acme", "try"])?["branch"]["name"] == "try");
@@ -222,11 +222,11 @@ async fn projects_and_branches_are_made_changed_put_back_and_deleted() -> anyhow
     let (_, said) = up.refused(&["branch", "reset", "acme", "trial"])?;
     ensure!(said.contains("protected"), "{said}");
     ensure!(up.json(&["branch", "unprotect", "acme", "trial"])?["branch"]["protected"] == false);
-    let never = up.json(&["branch", "expire", "acme", "fix", "--never"])?;
+    let never = up.json(&["branch", "expire", "acme", "fix_it", "--never"])?;
     ensure!(never["branch"]["expires_at"].is_null(), "{never}");
-    let at = ["branch", "expire", "acme", "fix", "--at", "2099-01-01T00:00:00Z"];
+    let at = ["branch", "expire", "acme", "fix_it", "--at", "2099-01-01T00:00:00Z"];
     ensure!(up.table(&at)?.contains("2099-01-01"));
-    ensure!(up.table(&["branch", "expire", "acme", "fix", "--in", "1h"])?.contains("expires "));
+    ensure!(up.table(&["branch", "expire", "acme", "fix_it", "--in", "1h"])?.contains("expires "));
 
     let reset = up.json(&["branch", "reset", "acme", "trial", "--keep-as", "before"])?;
     ensure!(reset["operations"][0]["status"] == "finished", "{reset}");
@@ -241,9 +241,9 @@ async fn projects_and_branches_are_made_changed_put_back_and_deleted() -> anyhow
     ensure!(
         up.json(&["branch", "restore", "acme", "main", "--lsn", &lsn])?["branch"]["name"] == "main"
     );
-    let (code, said) = up.refused(&["branch", "delete", "acme", "fix"])?;
+    let (code, said) = up.refused(&["branch", "delete", "acme", "fix_it"])?;
     ensure!(code == 1 && said.contains("--yes"), "{said}");
-    let gone = up.json(&["branch", "delete", "acme", "fix", "--yes"])?;
+    let gone = up.json(&["branch", "delete", "acme", "fix_it", "--yes"])?;
     ensure!(gone["operations"][0]["action"] == "delete_timeline", "{gone}");
     ensure!(up.table(&["branch", "delete", "acme", "old", "--yes"])?.contains("is deleted"));
 
