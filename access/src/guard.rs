@@ -81,31 +81,11 @@ impl Guard {
         token: Option<&Token>,
         right: Right,
     ) -> Result<Admission, Denied> {
-        let until = self.check(token, right).inspect_err(|denied| (self.note)(door, *denied))?;
-        Ok(Admission::new(until))
-    }
-
-    /// Lets somebody go on who is in already, and shows a newer token.
-    pub fn renew(
-        &self,
-        door: &'static str,
-        admission: &Admission,
-        token: &Token,
-        right: Right,
-    ) -> Result<(), Denied> {
-        let left = self.check(Some(token), right);
-        let left = left.inspect_err(|denied| (self.note)(door, *denied))?;
+        let left = self.check(token, right).inspect_err(|denied| (self.note)(door, *denied))?;
+        let (guard, since, until) = (self.clone(), Instant::now(), AtomicU64::new(0));
+        let admission = Admission { guard, door, right, since, until };
         admission.extend(left);
-        Ok(())
-    }
-
-    /// Whether somebody who is in may go on; one whose token has ended may not.
-    pub fn still_holds(&self, door: &'static str, admission: &Admission) -> Result<(), Denied> {
-        if admission.holds(Instant::now()) {
-            return Ok(());
-        }
-        (self.note)(door, Denied::Expired);
-        Err(Denied::Expired)
+        Ok(admission)
     }
 
     fn check(&self, token: Option<&Token>, right: Right) -> Result<Option<Duration>, Denied> {
@@ -120,18 +100,30 @@ impl Guard {
 }
 
 /// Somebody who was let in, and until when: a comparison for each request.
-#[derive(Debug)]
 pub struct Admission {
+    guard: Guard,
+    door: &'static str,
+    right: Right,
     since: Instant,
     /// Milliseconds after `since`.
     until: AtomicU64,
 }
 
 impl Admission {
-    fn new(left: Option<Duration>) -> Admission {
-        let admission = Admission { since: Instant::now(), until: AtomicU64::new(0) };
-        admission.extend(left);
-        admission
+    /// Lets somebody go on who shows a newer token.
+    pub fn renew(&self, token: &Token) -> Result<(), Denied> {
+        let left = self.guard.check(Some(token), self.right);
+        self.extend(left.inspect_err(|denied| (self.guard.note)(self.door, *denied))?);
+        Ok(())
+    }
+
+    /// Whether somebody may go on; one whose token has ended may not.
+    pub fn check(&self) -> Result<(), Denied> {
+        if self.holds(Instant::now()) {
+            return Ok(());
+        }
+        (self.guard.note)(self.door, Denied::Expired);
+        Err(Denied::Expired)
     }
 
     /// Whether it has not ended at this moment.
@@ -192,16 +184,16 @@ mod tests {
         let now = Instant::now();
         assert!(admission.holds(now + Duration::from_secs(50)));
         assert!(!admission.holds(now + Duration::from_secs(61)));
-        guard.renew("test", &admission, &sign(600), right)?;
+        admission.renew(&sign(600))?;
         assert!(admission.holds(now + Duration::from_secs(500)));
-        guard.renew("test", &admission, &sign(60), right)?;
+        admission.renew(&sign(60))?;
         assert!(admission.holds(now + Duration::from_secs(500)), "an older token took time away");
         let foreign = key.sign(
             Scope::Tenant(TenantId::from_bits(1)),
             SystemTime::now(),
             Duration::from_secs(6000),
         );
-        assert_eq!(guard.renew("test", &admission, &foreign, right), Err(Denied::Foreign));
+        assert_eq!(admission.renew(&foreign), Err(Denied::Foreign));
         assert!(!admission.holds(now + Duration::from_secs(700)));
         Ok(())
     }

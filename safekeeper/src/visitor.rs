@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use access::{Admission, Guard};
+use access::Admission;
 use protocol::TenantTimeline;
 use protocol::quorum::{Hello, PROTOCOL_VERSION, Purpose, Refusal};
 use protocol::token::{Right, Token};
@@ -16,8 +16,6 @@ const DOOR: &str = "wal";
 pub struct Visitor {
     /// The timeline.
     pub timeline: TenantTimeline,
-    guard: Guard,
-    right: Right,
     admission: Admission,
 }
 
@@ -30,22 +28,21 @@ impl Visitor {
                 "protocol version {asked}: this safekeeper speaks {PROTOCOL_VERSION}"
             )));
         }
-        let (timeline, guard) = (hello.timeline, keeper.guard.clone());
+        let timeline = hello.timeline;
         let right = match hello.purpose {
             Purpose::Propose { .. } | Purpose::Read { .. } | Purpose::Status => {
                 Right::Timeline(timeline.tenant)
             }
             Purpose::Consumed { .. } | Purpose::Configure { .. } => Right::Peer,
         };
-        let admitted = guard.admit(DOOR, hello.token.as_ref(), right);
+        let admitted = keeper.guard.admit(DOOR, hello.token.as_ref(), right);
         let admission = admitted.map_err(|_| Refusal::UnknownTimeline(timeline))?;
-        Ok(Visitor { timeline, guard, right, admission })
+        Ok(Visitor { timeline, admission })
     }
 
     /// Refuses whose token has ended.
     pub fn check(&self) -> Result<(), Refusal> {
-        let holds = self.guard.still_holds(DOOR, &self.admission);
-        holds.map_err(|_| Refusal::UnknownTimeline(self.timeline))
+        self.admission.check().map_err(|_| Refusal::UnknownTimeline(self.timeline))
     }
 
     /// Whether the token has not ended.
@@ -55,7 +52,6 @@ impl Visitor {
 
     /// Lets somebody go on who shows a newer token.
     pub fn renew(&self, token: &Token) -> Result<(), Refusal> {
-        let renewed = self.guard.renew(DOOR, &self.admission, token, self.right);
-        renewed.map_err(|_| Refusal::UnknownTimeline(self.timeline))
+        self.admission.renew(token).map_err(|_| Refusal::UnknownTimeline(self.timeline))
     }
 }

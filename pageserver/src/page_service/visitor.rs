@@ -14,7 +14,6 @@ const DOOR: &str = "pages";
 
 /// Somebody who was let in for one timeline.
 pub(super) struct Visitor {
-    guard: Guard,
     timeline: TenantTimeline,
     admission: Admission,
 }
@@ -22,23 +21,20 @@ pub(super) struct Visitor {
 impl Visitor {
     /// Lets somebody in. Who has no token for the tenant is told that there is none.
     pub fn admit(guard: &Guard, hello: &Hello) -> Result<Visitor, PageError> {
-        let (guard, timeline) = (guard.clone(), hello.timeline);
+        let timeline = hello.timeline;
         let admitted = guard.admit(DOOR, hello.token.as_ref(), Right::Timeline(timeline.tenant));
         let admission = admitted.map_err(|_| nothing(timeline))?;
-        Ok(Visitor { guard, timeline, admission })
+        Ok(Visitor { timeline, admission })
     }
 
     /// Refuses whose token has ended.
     pub fn check(&self) -> Result<(), PageError> {
-        let holds = self.guard.still_holds(DOOR, &self.admission);
-        holds.map_err(|_| nothing(self.timeline))
+        self.admission.check().map_err(|_| nothing(self.timeline))
     }
 
     /// Lets somebody go on who shows a newer token.
     pub fn renew(&self, token: &Token) -> Result<(), PageError> {
-        let right = Right::Timeline(self.timeline.tenant);
-        let renewed = self.guard.renew(DOOR, &self.admission, token, right);
-        renewed.map_err(|_| nothing(self.timeline))
+        self.admission.renew(token).map_err(|_| nothing(self.timeline))
     }
 }
 
