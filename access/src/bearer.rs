@@ -1,7 +1,7 @@
 //! What a client shows.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -26,6 +26,11 @@ pub enum Bearer {
     File(Arc<PathBuf>),
     /// Somebody brings a newer one from time to time.
     Brought(watch::Receiver<Option<Token>>),
+}
+
+/// Reads the token in a file.
+pub fn read_token(path: &Path) -> std::io::Result<Token> {
+    std::fs::read_to_string(path).map(|text| Token::new(text.trim().to_owned()))
 }
 
 impl std::fmt::Debug for Bearer {
@@ -55,8 +60,8 @@ impl Bearer {
         match self {
             Bearer::Nobody => None,
             Bearer::Signs(key, scope) => Some(key.sign(*scope, SystemTime::now(), OWN_LIFE)),
-            Bearer::File(path) => match std::fs::read_to_string(&**path) {
-                Ok(text) => Some(Token::new(text.trim().to_owned())),
+            Bearer::File(path) => match read_token(path) {
+                Ok(token) => Some(token),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "there is no token to show");
                     None

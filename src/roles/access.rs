@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ::access::{Bearer, Guard, KeyError, PublicKeys, SigningKey};
+use ::access::{Bearer, Guard, KeyError, PublicKeys, SigningKey, read_token};
 use control_plane::Tokens;
 use protocol::token::{Scope, Token};
 use tokio::{
@@ -43,14 +43,18 @@ pub fn door(args: &DoorArgs, listens: &[SocketAddr]) -> Result<(Guard, Bearer), 
         ));
     };
     let keys = PublicKeys::load(&args.auth_public_key).map_err(unusable)?;
-    let shown = fs::read_to_string(token)
-        .map_err(|error| Failure::new(format!("--auth-token {}: {error}", token.display())))?;
     // Now, and not when the first commit waits for it.
-    let shown = Token::new(shown.trim().to_owned());
+    let shown = shown(token)?;
     keys.verify(&shown, SystemTime::now()).map_err(|denied| {
         Failure::new(format!("--auth-token {} holds {denied}", token.display()))
     })?;
     Ok((Guard::new(keys, |_, _| {}), Bearer::file(token.clone())))
+}
+
+/// The token in the file that `--auth-token` names.
+fn shown(file: &Path) -> Result<Token, Failure> {
+    read_token(file)
+        .map_err(|error| Failure::new(format!("--auth-token {}: {error}", file.display())))
 }
 
 /// What a control plane that listens there signs tokens with.
@@ -146,17 +150,12 @@ pub async fn brought(mut lines: mpsc::UnboundedReceiver<String>) -> Result<Beare
 
 /// What a compute shows whose tokens are in a file.
 pub fn from_file(file: &Path) -> Result<Bearer, Failure> {
-    let read = |file: &Path| {
-        let text = fs::read_to_string(file)
-            .map_err(|error| Failure::new(format!("--auth-token {}: {error}", file.display())))?;
-        Ok::<_, Failure>(Token::new(text.trim().to_owned()))
-    };
-    let (sender, receiver) = watch::channel(Some(read(file)?));
+    let (sender, receiver) = watch::channel(Some(shown(file)?));
     let file = file.to_owned();
     tokio::spawn(async move {
         while !sender.is_closed() {
             tokio::time::sleep(FILE_LOOK).await;
-            match read(&file) {
+            match shown(&file) {
                 Ok(token) => {
                     sender.send_if_modified(|shown| {
                         let is_newer = shown.as_ref() != Some(&token);
