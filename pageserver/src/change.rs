@@ -169,7 +169,7 @@ impl Changes {
         match value {
             Value::Image(bytes) => self.put_image(key, bytes),
             Value::Record { will_init, bytes } => {
-                let place = self.keep([&bytes, &[], &[]]);
+                let place = self.keep(&[&bytes]);
                 self.put_record(key, will_init, place);
             }
         }
@@ -188,7 +188,7 @@ impl Changes {
     }
 
     /// Copies a record's bytes, once for all keys that it is written to.
-    pub(crate) fn keep(&mut self, parts: [&[u8]; 3]) -> Place {
+    pub(crate) fn keep(&mut self, parts: &[&[u8]]) -> Place {
         let at = self.bytes.len();
         for part in parts {
             self.bytes.extend_from_slice(part);

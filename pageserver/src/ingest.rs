@@ -422,7 +422,7 @@ struct Taken<'t, 'r> {
 impl Taken<'_, '_> {
     /// What is kept of the record, copied once.
     fn kept(&mut self, changes: &mut Changes) -> Place {
-        *self.kept.get_or_insert_with(|| changes.keep(kept_record(self.bytes)))
+        *self.kept.get_or_insert_with(|| changes.keep(&kept_record(self.bytes)))
     }
 }
 

@@ -43,7 +43,8 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    const ALL: [KeyKind; 11] = [
+    /// All of them, by their numbers.
+    pub const ALL: [KeyKind; 11] = [
         KeyKind::Page,
         KeyKind::ForkSize,
         KeyKind::Slru,

@@ -25,17 +25,11 @@ use crate::{
 /// Pages that are read at once: 8 MiB.
 const READ_PAGES: u32 = 1024;
 
-/// What is written after the pages of relations: small, and each kind read at once.
-const OTHER_KINDS: [KeyKind; 8] = [
-    KeyKind::Slru,
-    KeyKind::Database,
-    KeyKind::RelationMap,
-    KeyKind::Tablespace,
-    KeyKind::TwoPhase,
-    KeyKind::ReplicationOrigin,
-    KeyKind::Control,
-    KeyKind::ControlFile,
-];
+/// Whether a template has keys of this kind beside its relations: they are few, and read at once.
+/// History is the source's own.
+fn is_other(kind: &KeyKind) -> bool {
+    !matches!(kind, KeyKind::Page | KeyKind::ForkSize | KeyKind::History)
+}
 
 /// How far the templates are that are being published, by name.
 #[derive(Clone, Default)]
@@ -112,7 +106,7 @@ pub(crate) async fn publish(
     for (key, size) in sizes {
         writer.put(key, size).await?;
     }
-    for kind in OTHER_KINDS {
+    for kind in KeyKind::ALL.into_iter().filter(is_other) {
         for (key, value) in source.scan(kind.all(), point.lsn).await? {
             writer.put(key, value).await?;
         }
