@@ -5,9 +5,9 @@
 //! whatever else is found in the folder.
 
 use std::{
-    fs::{DirBuilder, File, Metadata, Permissions, TryLockError},
+    fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -186,6 +186,21 @@ impl Folder {
 pub fn own(path: &Path, owner: Owner) -> Result<(), ShimError> {
     std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))
         .map_err(ShimError::io(format!("giving {} to user {}", path.display(), owner.uid)))
+}
+
+/// Gives a folder and all that is in it to Postgres: its user may have been another. Links are not
+/// followed.
+pub fn give(folder: &Path, owner: Owner) -> io::Result<()> {
+    let (uid, gid) = (Some(owner.uid), Some(owner.gid));
+    lchown(folder, uid, gid)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => give(&entry.path(), owner)?,
+            false => lchown(entry.path(), uid, gid)?,
+        }
+    }
+    Ok(())
 }
 
 fn make(folder: &Path) -> Result<(), ShimError> {

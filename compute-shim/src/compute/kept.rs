@@ -11,7 +11,7 @@ use std::{
 use protocol::Term;
 use wal_format::Lsn;
 
-use crate::{ShimError, fuse::Owner};
+use crate::{ShimError, folder::give, fuse::Owner};
 
 /// The stamp's first line, by its version.
 const MAGIC: &str = "offshoot kept state 1";
@@ -235,21 +235,6 @@ fn remove(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Gives a folder and all that is in it to Postgres: its user may have been another. Links are not
-/// followed.
-fn give(folder: &Path, owner: Owner) -> io::Result<()> {
-    let (uid, gid) = (Some(owner.uid), Some(owner.gid));
-    lchown(folder, uid, gid)?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => give(&entry.path(), owner)?,
-            false => lchown(entry.path(), uid, gid)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! does write (hint bits, its own control file) stays in the overlay and goes with it. A superuser
 //! may promote it, and has then a copy of its own that nobody else ever sees.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use protocol::page_service::{PageError, ReadAt};
 use tokio::time::sleep;
@@ -21,8 +21,7 @@ use super::{
 };
 use crate::{
     ShimError,
-    folder::{Folder, own},
-    fuse::Owner,
+    folder::{Folder, give},
     page_client::PageClient,
     postgres::Machine,
     wal_source::WalFolder,
@@ -64,7 +63,8 @@ pub(super) async fn start(
     files.append_local_file("global/pg_control", &control.encode())?;
     let pg_wal = folder.data().join("pg_wal");
     WalFolder::lay_out(&pg_wal, &origin, version, wal.begin, &wal.bytes)?;
-    give(&pg_wal, machine.owner)?;
+    give(&pg_wal, machine.owner)
+        .map_err(ShimError::io(format!("giving {} to Postgres", pg_wal.display())))?;
     folder.write("standby.signal", b"", machine.owner)?;
     stages.end("checkpoint");
 
@@ -124,14 +124,4 @@ fn least_settings(primary: &WalSettings) -> [(&'static str, u32); 5] {
         ("max_prepared_transactions", least(primary.max_prepared_transactions)),
         ("max_locks_per_transaction", least(primary.max_locks_per_transaction)),
     ]
-}
-
-/// Gives a folder and what is in it to Postgres.
-fn give(path: &Path, owner: Owner) -> Result<(), ShimError> {
-    own(path, owner)?;
-    let failed = || ShimError::io(format!("reading {}", path.display()));
-    for entry in std::fs::read_dir(path).map_err(failed())? {
-        own(&entry.map_err(failed())?.path(), owner)?;
-    }
-    Ok(())
 }
