@@ -35,6 +35,16 @@ enum Version {
     Two,
 }
 
+impl Version {
+    /// Where the bound on memory is written.
+    fn memory_file(self) -> &'static str {
+        match self {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        }
+    }
+}
+
 /// Where groups of one controller are made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Place {
@@ -133,11 +143,8 @@ impl Cgroups {
     pub(crate) fn make(&self, name: &str) -> io::Result<Group> {
         let group = Group { places: self.places.clone(), name: name.to_owned() };
         for folder in group.folders() {
-            match fs::create_dir(&folder) {
-                // A compute that was killed with its control plane has left it.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => made.map_err(|error| named(&folder, error))?,
-            }
+            // A compute that was killed with its control plane may have left it.
+            ensure(&folder)?;
         }
         Ok(group)
     }
@@ -149,10 +156,7 @@ fn prepare(place: &Place, controller: &str) -> io::Result<()> {
     if place.version == Version::Two {
         write(&place.root.join("cgroup.subtree_control"), &format!("+{controller}"))?;
     }
-    match fs::create_dir(&parent) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made.map_err(|error| named(&parent, error))?,
-    }
+    ensure(&parent)?;
     if place.version == Version::Two {
         write(&parent.join("cgroup.subtree_control"), &format!("+{controller}"))?;
     }
@@ -182,11 +186,8 @@ impl Group {
     /// Bounds the memory. It can be taken back only as far as it is not in use.
     pub(crate) fn set_memory(&self, limits: Limits) -> io::Result<()> {
         let Some(place) = &self.places.memory else { return Ok(()) };
-        let file = match place.version {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
-        };
-        write(&self.folder(place).join(file), &limits.memory_bytes().to_string())
+        let file = self.folder(place).join(place.version.memory_file());
+        write(&file, &limits.memory_bytes().to_string())
     }
 
     /// Bounds the processor time.
@@ -217,6 +218,14 @@ impl Group {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes a group where there is none.
+fn ensure(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(|error| named(folder, error)),
     }
 }
 
@@ -284,10 +293,7 @@ mod tests {
             group.set_memory(Limits::new(units))?;
             group.set_cpu(Limits::new(units))?;
             if let Some(place) = &group.places.memory {
-                let file = match place.version {
-                    Version::One => "memory.limit_in_bytes",
-                    Version::Two => "memory.max",
-                };
+                let file = place.version.memory_file();
                 let read = |group: &Group| fs::read_to_string(group.folder(place).join(file));
                 let bytes = Limits::new(units).memory_bytes().to_string();
                 assert_eq!(read(&group)?.trim(), bytes);

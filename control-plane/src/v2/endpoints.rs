@@ -318,7 +318,7 @@ pub(super) async fn list(
     Path(project): Path<String>,
 ) -> Result<Json<EndpointsResponse>, ApiError> {
     let read = context.catalog.read(move |catalog| {
-        let standing = Standing::of(catalog, &projects::get(catalog, &project)?, time::now())?;
+        let standing = Standing::find(catalog, &project, time::now())?;
         let branches = branches::list(catalog, &project)?;
         let with_branch = |endpoint: endpoints::Endpoint| {
             let branch = branches.iter().find(|branch| branch.id == endpoint.branch)?;
@@ -344,7 +344,7 @@ pub(super) async fn list_of_branch(
 ) -> Result<Json<EndpointsResponse>, ApiError> {
     let read = context.catalog.read(move |catalog| {
         let branch = branches::get(catalog, &project, &branch)?;
-        let standing = Standing::of(catalog, &projects::get(catalog, &project)?, time::now())?;
+        let standing = Standing::find(catalog, &project, time::now())?;
         Ok((endpoints::of_branch(catalog, &branch.id)?, branch, standing))
     });
     let (row, branch, standing) = read.await?;
@@ -375,9 +375,7 @@ pub(super) async fn show(
     Path((project, id)): Path<(String, String)>,
 ) -> Result<Json<EndpointResponse>, ApiError> {
     let (row, branch) = find(&context, project.clone(), id).await?;
-    let read = context.catalog.read(move |catalog| {
-        Standing::of(catalog, &projects::get(catalog, &project)?, time::now())
-    });
+    let read = context.catalog.read(move |catalog| Standing::find(catalog, &project, time::now()));
     let endpoint = Endpoint::view(&context, &row, &branch).under(&read.await?, &branch);
     Ok(Json(EndpointResponse { endpoint }))
 }

@@ -81,6 +81,15 @@ impl Standing {
         Ok(Standing { quota, used, held_bytes: reading.held_bytes, now })
     }
 
+    /// The standing of the project of this id.
+    pub(super) fn find(
+        catalog: &Connection,
+        project: &str,
+        now: Time,
+    ) -> Result<Standing, catalog::Error> {
+        Standing::of(catalog, &projects::get(catalog, project)?, now)
+    }
+
     /// Which bound keeps a branch, that stands for this timeline, from having a compute.
     pub(super) fn refusal(&self, timeline: &str) -> Option<State> {
         let held = self.held_bytes.get(timeline).copied().unwrap_or_default();
@@ -111,10 +120,9 @@ impl Context {
         timeline: &str,
     ) -> Result<(), ApiError> {
         let (project, timeline) = (project.to_owned(), timeline.to_owned());
-        let read = self.catalog.read(move |catalog| {
-            let project = projects::get(catalog, &project)?;
-            Ok(Standing::of(catalog, &project, now())?.refusal(&timeline))
-        });
+        let read = self
+            .catalog
+            .read(move |catalog| Ok(Standing::find(catalog, &project, now())?.refusal(&timeline)));
         match read.await? {
             Some(state) => Err(ApiError::quota(&state)),
             None => Ok(()),
