@@ -64,9 +64,7 @@ const QUICK: Settings =
     Settings { projects: 2_000, rounds: 2, load: Duration::from_secs(4), clients: 8, scale: 4 };
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:?}");
+    let settings = figures::chosen(FULL, QUICK);
     tokio::runtime::Runtime::new()?.block_on(measure(settings))
 }
 

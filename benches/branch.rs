@@ -35,8 +35,7 @@ const AFTERWARDS: Duration = Duration::from_secs(10);
 const YARDSTICK: usize = 500;
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let branches = if quick { BRANCHES_QUICK } else { BRANCHES };
+    let branches = figures::chosen(BRANCHES, BRANCHES_QUICK);
     tokio::runtime::Runtime::new()?.block_on(measure(branches))
 }
 

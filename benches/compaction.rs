@@ -52,9 +52,7 @@ const FULL: Settings = Settings { scale: 50, seconds: 120 };
 const QUICK: Settings = Settings { scale: 4, seconds: 20 };
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:#?}");
+    let settings = figures::chosen(FULL, QUICK);
     let runtime = tokio::runtime::Runtime::new()?;
     println!("{}", runtime.block_on(measure(settings))?);
     Ok(())

@@ -71,9 +71,7 @@ const QUICK: Settings = Settings {
 };
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:?}");
+    let settings = figures::chosen(FULL, QUICK);
     tokio::runtime::Runtime::new()?.block_on(measure(settings))
 }
 

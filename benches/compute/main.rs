@@ -63,9 +63,7 @@ const QUICK: Settings = Settings {
 };
 
 fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:#?}");
+    let settings = figures::chosen(FULL, QUICK);
     println!("{}", machine());
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(measure(settings))?;

@@ -1,9 +1,17 @@
 //! What benches make of what they measured.
 
-use std::{fs::File, io::Write, time::Instant};
+use std::{fmt::Debug, fs::File, io::Write, time::Instant};
 
 use anyhow::Context;
 use serde_json::json;
+
+/// How much is done, which is printed: less with `--quick`.
+pub fn chosen<S: Debug>(full: S, quick: S) -> S {
+    let is_quick = std::env::args().any(|argument| argument == "--quick");
+    let settings = if is_quick { quick } else { full };
+    println!("{settings:#?}");
+    settings
+}
 
 /// To thousandths: more is noise.
 pub fn round(value: f64) -> f64 {

@@ -86,9 +86,7 @@ const RANGE_PAGES: u32 = 128;
 const BATCH_PAGES: usize = 64;
 
 fn main() -> Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:#?}");
+    let settings = figures::chosen(FULL, QUICK);
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(measure(settings))?;
     println!("{result}");

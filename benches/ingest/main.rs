@@ -65,9 +65,7 @@ const FULL: Settings = Settings { rounds: 5, scale: 50, wal_bytes: 1 << 30, clie
 const QUICK: Settings = Settings { rounds: 2, scale: 5, wal_bytes: 64 << 20, clients: 8 };
 
 fn main() -> Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let settings = if quick { QUICK } else { FULL };
-    println!("{settings:#?}");
+    let settings = figures::chosen(FULL, QUICK);
     let runtime = tokio::runtime::Runtime::new()?;
     println!("{}", runtime.block_on(measure(settings))?);
     Ok(())

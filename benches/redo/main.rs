@@ -59,8 +59,7 @@ const QUICK: Settings =
 
 fn main() -> anyhow::Result<()> {
     let asked = |name: &str| std::env::args().any(|argument| argument == name);
-    let settings = if asked("--quick") { QUICK } else { FULL };
-    println!("{settings:#?}");
+    let settings = figures::chosen(FULL, QUICK);
     let Settings { wal_bytes, scale, clients, .. } = settings;
     let workload = Workload::Transactions { wal_bytes, scale, clients };
     let recorded = Recorded::load_or_make(workload)?;
