@@ -9,6 +9,7 @@ mod account;
 mod auth;
 mod branch_views;
 mod branches;
+mod calm;
 mod collect;
 mod computes;
 mod connection;
@@ -243,7 +244,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
             }),
         )
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
-        .layer(middleware::from_fn(request::frame))
+        .layer(middleware::from_fn_with_state(context.clone(), request::frame))
         .with_state(context)
 }
 

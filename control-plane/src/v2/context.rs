@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use super::{auth::Keys, error::ApiError, storage::Storage};
+use super::{auth::Keys, calm::Calm, error::ApiError, storage::Storage};
 use crate::{
     Endpoints,
     catalog::{
@@ -52,6 +52,8 @@ pub struct Context {
     pub(super) connect_at: ConnectAt,
     pub(super) region: String,
     pub(super) pg_bin: Option<PathBuf>,
+    /// Whether requests come.
+    pub(super) calm: Calm,
     /// There is something to do in the background.
     pub(super) work: Notify,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -73,6 +75,7 @@ impl Context {
             connect_at: config.connect_at.clone(),
             region: config.region.clone(),
             pg_bin: config.pg_bin.clone(),
+            calm: Calm::new(),
             work: Notify::new(),
             turns: Mutex::default(),
         }

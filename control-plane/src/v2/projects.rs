@@ -127,10 +127,13 @@ pub(super) async fn create(
     let created = finish(async move {
         let now = now();
         let rows = rows(&new, now)?;
-        let id = context.catalog.write(move |catalog| insert(catalog, rows, key, now)).await?;
+        let written = context.catalog.write(move |catalog| {
+            let id = insert(catalog, rows, key, now)?;
+            read_created(catalog, &id)
+        });
+        let created = written.await?;
         context.work.notify_one();
-        let shown = context.catalog.read(move |catalog| read_created(catalog, &id)).await?;
-        Ok(answer(&context, shown))
+        Ok(answer(&context, created))
     });
     created.await.map(|created| (StatusCode::CREATED, Json(created)))
 }

@@ -1,8 +1,10 @@
 //! What is read of a request, and what every answer has: an id, and errors in one form.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderValue, StatusCode, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -10,7 +12,10 @@ use axum::{
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::error::{ApiError, GeneralError};
+use super::{
+    context::Context,
+    error::{ApiError, GeneralError},
+};
 use crate::catalog::ids;
 
 /// The longest body.
@@ -106,7 +111,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 }
 
 /// Gives every request an id, and every error its body.
-pub(super) async fn frame(request: Request, next: Next) -> Response {
+pub(super) async fn frame(
+    State(context): State<Arc<Context>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    context.calm.disturb();
     let request_id = ids::operation(&mut rand::rng());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;

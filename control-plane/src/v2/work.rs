@@ -96,11 +96,13 @@ async fn prune(context: &Context, pruned_at: &mut Time) -> Result<(), ApiError> 
     Ok(pruned.await?)
 }
 
-/// Makes the tenants of new projects; whether any was made.
+/// Makes the tenants of new projects; whether any was made. Whoever needs one now makes it without
+/// waiting for this, so requests go before.
 async fn make_tenants(context: &Arc<Context>) -> Result<bool, ApiError> {
     let read = |catalog: &rusqlite::Connection| projects::without_tenant(catalog, ROUND_MAX);
     let wanted = context.catalog.read(read).await?;
     let make = |project: projects::Project| async move {
+        context.calm.wait().await;
         match context.ensure_tenant(&project.id).await {
             // Deleted meanwhile.
             Err(error) if error.status == axum::http::StatusCode::NOT_FOUND => Ok(()),
