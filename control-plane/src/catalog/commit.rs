@@ -102,7 +102,7 @@ fn run(connection: &Connection, jobs: &Receiver<Job>) {
 }
 
 fn commit(connection: &Connection, batch: impl Iterator<Item = Job>) {
-    let begun = connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from);
+    let begun = execute(connection, "BEGIN IMMEDIATE");
     let mut done = Vec::new();
     let mut broken = begun.err();
     for job in batch {
@@ -114,7 +114,7 @@ fn commit(connection: &Connection, batch: impl Iterator<Item = Job>) {
         done.extend(one);
     }
     let committed = match broken {
-        None => connection.execute_batch("COMMIT").map_err(Error::from),
+        None => execute(connection, "COMMIT"),
         Some(error) => Err(error),
     };
     if committed.is_err() && !connection.is_autocommit() {
@@ -127,14 +127,20 @@ fn commit(connection: &Connection, batch: impl Iterator<Item = Job>) {
 }
 
 fn attempt(connection: &Connection, job: Job, broken: &mut Option<Error>) -> Option<Done> {
-    if let Err(error) = connection.execute_batch("SAVEPOINT one") {
-        *broken = Some(error.into());
+    if let Err(error) = execute(connection, "SAVEPOINT one") {
+        *broken = Some(error);
         return None;
     }
     let done = job(connection);
-    let end = if done.keep { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" };
-    if let Err(error) = connection.execute_batch(end) {
-        *broken = Some(error.into());
+    let taken_back = if done.keep { Ok(()) } else { execute(connection, "ROLLBACK TO one") };
+    if let Err(error) = taken_back.and_then(|()| execute(connection, "RELEASE one")) {
+        *broken = Some(error);
     }
     Some(done)
+}
+
+/// Carries one statement out, parsed only the first time.
+fn execute(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The catalog's version, and how a file gets its tables.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 
 use super::Error;
 
@@ -24,8 +24,14 @@ PRAGMA cache_size = -8192;
 PRAGMA temp_store = MEMORY;
 ";
 
+/// Statements that a connection keeps parsed: more than there are.
+const STATEMENTS_MAX: usize = 256;
+
 /// Sets a connection up.
 pub(super) fn configure(connection: &Connection) -> Result<(), Error> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Else SQLite plans a statement anew when a parameter that its plan might depend on changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection.execute_batch(SETTINGS)?)
 }
 
