@@ -46,13 +46,15 @@ pub struct BaseBackup {
 }
 
 /// Receives the base backup at `lsn`: relations and maps into `files`, the rest into the data
-/// directory. What fails with [`ShimError::Unavailable`] may be tried again with both empty.
+/// directory. `on_head` is called as soon as it is known what there is. What fails with
+/// [`ShimError::Unavailable`] may be tried again with both empty.
 pub async fn receive(
     client: &PageClient,
     lsn: Lsn,
     data: &Path,
     files: &RelationFiles,
     owner: Owner,
+    on_head: impl FnOnce(&BackupHead),
 ) -> Result<BaseBackup, ShimError> {
     let mut stream = client.base_backup(lsn);
     let head = match stream.next().await?.0 {
@@ -60,6 +62,7 @@ pub async fn receive(
         Response::Failed(error) => return Err(refused(error)),
         other => return Err(unexpected(&other)),
     };
+    on_head(&head);
     lay_out_folders(files, &head)?;
     for file in relation_files(&head.forks) {
         let folder =

@@ -3,6 +3,7 @@
 mod base_backup;
 mod commit_waiters;
 pub mod compute;
+mod early_pages;
 mod error;
 mod folder;
 mod fuse;

@@ -30,7 +30,7 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, sleep, timeout_at},
 };
-use wal_format::{Lsn, PAGE_BYTES, RelationFork};
+use wal_format::{Lsn, PAGE_BYTES, PageKey, RelationFork};
 
 pub use self::route::Route;
 use crate::{ShimError, overlay::PageSource};
@@ -131,10 +131,19 @@ impl PageClient {
         first: u32,
         count: u32,
     ) -> Result<Bytes, ShimError> {
-        let request = Request::Range { at, fork, first, count };
+        self.ask_for_pages(Request::Range { at, fork, first, count }, count as usize).await
+    }
+
+    /// Any pages, in this order: at most [`REQUEST_PAGES_MAX`](protocol::page_service::REQUEST_PAGES_MAX).
+    pub async fn batch(&self, at: ReadAt, pages: Vec<PageKey>) -> Result<Bytes, ShimError> {
+        let count = pages.len();
+        self.ask_for_pages(Request::Batch { at, pages }, count).await
+    }
+
+    async fn ask_for_pages(&self, request: Request, count: usize) -> Result<Bytes, ShimError> {
         let (response, payload) = self.ask(request, FETCH_TIME_MAX).await?;
         match response {
-            Response::Pages { .. } if payload.len() == count as usize * PAGE_BYTES => Ok(payload),
+            Response::Pages { .. } if payload.len() == count * PAGE_BYTES => Ok(payload),
             other => Err(ShimError::Corrupt(format!(
                 "{count} pages were asked for, the answer has {} bytes: {other:?}",
                 payload.len()

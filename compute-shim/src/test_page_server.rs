@@ -26,7 +26,7 @@ use tokio::{
     },
     task::{JoinHandle, JoinSet},
 };
-use wal_format::{Lsn, PAGE_BYTES, RelationFork};
+use wal_format::{Lsn, PAGE_BYTES, PageKey, RelationFork};
 
 /// The LSN that everything in the server is as of.
 pub const BASE: Lsn = Lsn(0x0100_0028);
@@ -47,8 +47,23 @@ pub struct Content {
     pub silent: usize,
     /// Requests for pages so far: fork, first, count.
     pub asked: Vec<(RelationFork, u32, u32)>,
+    /// Requests for any pages so far.
+    pub batches: Vec<Vec<PageKey>>,
     /// Hellos below this term are refused.
     pub term: Term,
+}
+
+impl Content {
+    /// Pages of a fork; zeros beyond its end.
+    fn pages(&self, fork: RelationFork, first: u32, count: u32) -> Vec<u8> {
+        let mut pages = vec![0; count as usize * PAGE_BYTES];
+        if let Some(bytes) = self.forks.get(&fork) {
+            let from = (first as usize * PAGE_BYTES).min(bytes.len());
+            let some = (bytes.len() - from).min(pages.len());
+            pages[..some].copy_from_slice(&bytes[from..from + some]);
+        }
+        pages
+    }
 }
 
 /// A running server; its connections end when it is dropped.
@@ -133,6 +148,9 @@ async fn answer(
         if let Request::Range { fork, first, count, .. } = request {
             content.asked.push((fork, first, count));
         }
+        if let Request::Batch { pages, .. } = &request {
+            content.batches.push(pages.clone());
+        }
         if content.silent > 0 {
             content.silent -= 1;
             return Ok(());
@@ -148,12 +166,12 @@ async fn answer(
     }
     match request {
         Request::Range { fork, first, count, .. } => {
-            let mut pages = vec![0; count as usize * PAGE_BYTES];
-            if let Some(bytes) = content.lock().forks.get(&fork) {
-                let from = (first as usize * PAGE_BYTES).min(bytes.len());
-                let some = (bytes.len() - from).min(pages.len());
-                pages[..some].copy_from_slice(&bytes[from..from + some]);
-            }
+            let pages = content.lock().pages(fork, first, count);
+            send(&mut writer, id, Response::Pages { lsn: BASE }, &pages).await
+        }
+        Request::Batch { pages, .. } => {
+            let page = |page: PageKey| content.lock().pages(page.fork, page.block, 1);
+            let pages: Vec<u8> = pages.into_iter().flat_map(page).collect();
             send(&mut writer, id, Response::Pages { lsn: BASE }, &pages).await
         }
         Request::BaseBackup { lsn } => {

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     ShimError,
+    early_pages::StartList,
     folder::{Folder, give},
     page_client::PageClient,
     postgres::Machine,
@@ -55,7 +56,10 @@ pub(super) async fn start(
     let version = check_version(&origin)?;
     stages.end("connect");
 
-    let (backup, files) = receive_backup(&pages, move || at, at, machine, folder).await?;
+    let none = StartList::default();
+    let (backup, files, early) =
+        receive_backup(&pages, move || at, at, (machine, folder), &none).await?;
+    early.end();
     stages.end("base backup");
 
     let (wal, control) = made_checkpoint(version, &origin, &backup.head)?;

@@ -21,6 +21,7 @@ use super::{ComputeConfig, Stages, kept::Kept};
 use crate::{
     Elected, ShimError, StartWal, WalConfig, WalMount, WalProposer,
     base_backup::{self, BaseBackup},
+    early_pages::{EarlyPages, ListFiles, StartList},
     folder::Folder,
     fuse::{self, FuseMount, RelationFiles},
     mounts,
@@ -93,7 +94,11 @@ pub(super) async fn start(
         let proposer = proposer.clone();
         move || proposer.commit_lsn()
     };
-    let (backup, files) = receive_backup(&pages, commit, elected.position, machine, folder).await?;
+    let lists = config.keep.as_deref().map(ListFiles::of);
+    let list = lists.as_ref().map(ListFiles::read).unwrap_or_default();
+    let at = elected.position;
+    let (backup, files, early) =
+        receive_backup(&pages, commit, at, (machine, folder), &list).await?;
     stages.end("base backup");
 
     let (wal, control) = checkpoint(version, &origin, &backup.head, &proposer).await?;
@@ -113,6 +118,10 @@ pub(super) async fn start(
     let least = [("max_prepared_transactions", backup.prepared)];
     let postmaster = start_postgres(config, machine, folder, &least, &[]).await?;
     stages.end("postgres");
+    match lists {
+        Some(lists) => drop(tokio::spawn(early.keep(lists))),
+        None => drop(early.end()),
+    }
     Ok(Running {
         term: Some(elected.term),
         start_lsn: elected.position,
@@ -220,23 +229,26 @@ async fn within_quorum_time<T>(
     })
 }
 
-/// Receives the base backup at `lsn`. Pages are read as of then or later, up to what `commit` says.
+/// Receives the base backup at `lsn`, and asks for the list's pages. Pages are read as of then or
+/// later, up to what `commit` says.
 pub(super) async fn receive_backup(
     pages: &PageClient,
     commit: impl Fn() -> Lsn + Clone + Send + Sync + 'static,
     lsn: Lsn,
-    machine: &Machine,
-    folder: &Folder,
-) -> Result<(BaseBackup, RelationFiles), ShimError> {
+    (machine, folder): (&Machine, &Folder),
+    list: &StartList,
+) -> Result<(BaseBackup, RelationFiles, Arc<EarlyPages>), ShimError> {
     let begun = Instant::now();
     loop {
         let commit = Box::new(commit.clone());
-        let source = Arc::new(RemotePages { client: pages.clone(), base: lsn, commit });
+        let remote = RemotePages { client: pages.clone(), base: lsn, commit };
+        let early = Arc::new(EarlyPages::new(remote));
         let backing = Arc::new(Backing::new(folder.overlay()));
-        let files = RelationFiles::new(backing, source, machine.owner, Handle::current());
+        let files = RelationFiles::new(backing, early.clone(), machine.owner, Handle::current());
         let data = folder.data();
-        match base_backup::receive(pages, lsn, &data, &files, machine.owner).await {
-            Ok(backup) => return Ok((backup, files)),
+        let ask = |head: &BackupHead| early.ask(list, &head.forks);
+        match base_backup::receive(pages, lsn, &data, &files, machine.owner, ask).await {
+            Ok(backup) => return Ok((backup, files, early)),
             Err(ShimError::Unavailable(reason)) if begun.elapsed() < BACKUP_TIME_MAX => {
                 tracing::debug!(%lsn, reason, "base backup is tried again");
             }

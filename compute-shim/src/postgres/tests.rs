@@ -126,9 +126,10 @@ impl Compute {
         let source = RemotePages { client: client.clone(), base: BASE, commit: Box::new(|| BASE) };
         let backing = Arc::new(Backing::new(folder.overlay()));
         let files = RelationFiles::new(backing, Arc::new(source), machine.owner, Handle::current());
-        let backup = base_backup::receive(&client, BASE, &folder.data(), &files, machine.owner)
-            .await
-            .expect("the base backup is served");
+        let backup =
+            base_backup::receive(&client, BASE, &folder.data(), &files, machine.owner, |_| ())
+                .await
+                .expect("the base backup is served");
         files.append_local_file("global/pg_control", &backup.head.control_file).expect("written");
         for name in ["postgresql.conf", "pg_ident.conf"] {
             folder.write(name, b"", machine.owner).expect("written");
