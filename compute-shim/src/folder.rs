@@ -151,6 +151,11 @@ impl Folder {
         Ok(())
     }
 
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.root.join("data")

@@ -1,5 +1,6 @@
 //! Stock Postgres: its programs, its settings, its life as a child process.
 
+pub mod handover;
 mod machine;
 mod postmaster;
 mod settings;

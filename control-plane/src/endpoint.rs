@@ -2,10 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +11,7 @@ use protocol::TenantId;
 use tokio_postgres::Client;
 
 use crate::{
-    Compute, EndpointRef, Settings, State,
+    Compute, EndpointRef, Sent, Settings, State,
     activity::{Activity, Spell},
     child::{Child, Phase},
     limits::Limits,
@@ -28,7 +25,7 @@ use crate::{
 pub(crate) struct Endpoint {
     pub turn: tokio::sync::Mutex<()>,
     /// Bytes that clients were sent and nobody took note of yet.
-    pub sent: Arc<AtomicU64>,
+    pub sent: Arc<Sent>,
     now: Mutex<Now>,
 }
 
@@ -286,7 +283,7 @@ impl Endpoint {
     pub(crate) fn take_activity(&self, at: Instant) -> (Vec<Spell>, u64) {
         let mut now = self.now.lock();
         now.settle();
-        (now.activity.take(at), self.sent.swap(0, Ordering::Relaxed))
+        (now.activity.take(at), self.sent.take())
     }
 
     /// What there is to say about it.

@@ -50,7 +50,7 @@ pub use moves::{Move, MoveRequest};
 pub use ports::PortRange;
 pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
-    Verifier, Way,
+    Sent, Verifier, Way,
 };
 pub use tokens::Tokens;
 pub use trace::Stage;

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub suspends: IntCounter,
     /// Clients that the proxy serves.
     pub proxy_connections: IntGauge,
+    /// Clients whose sockets were given to their backends.
+    pub proxy_handed_over: IntCounter,
     /// Clients that the proxy refused.
     pub proxy_refused: IntCounter,
     /// Those who were not let in.
@@ -59,6 +61,10 @@ impl Metrics {
             proxy_connections: register_int_gauge!(
                 "offshoot_control_plane_proxy_connections",
                 "Connections that the proxy has"
+            )?,
+            proxy_handed_over: register_int_counter!(
+                "offshoot_control_plane_proxy_handed_over_total",
+                "Connections whose sockets were given to their backends"
             )?,
             proxy_refused: register_int_counter!(
                 "offshoot_control_plane_proxy_refused_total",

@@ -1,7 +1,8 @@
 //! The proxy: one address for every endpoint, whose compute is woken where it sleeps.
 //!
 //! A client says which endpoint it means, and proves that it knows its role's password; the proxy
-//! logs in to the compute with what it learned from the proof, and passes bytes on from there.
+//! logs in to the compute with what it learned from the proof. From there on it passes bytes, or has the
+//! backend talk to the client itself, and waits for the session's end.
 //! `docs/formats/proxy.md` is its specification. It knows endpoints and roles through [`Directory`]
 //! and [`Roles`] alone.
 
@@ -12,11 +13,13 @@ mod connection;
 mod counted;
 mod directory;
 mod greeting;
+mod handover;
 mod message;
 mod name;
 mod pg_authid;
 mod refusal;
 mod scram;
+mod sent;
 mod startup;
 mod stream;
 mod tls;
@@ -37,6 +40,7 @@ pub use self::{
     directory::{Awake, Directory, EndpointRef, Roles},
     pg_authid::PgAuthid,
     scram::{NotScram, Verifier},
+    sent::Sent,
     tls::CertificateFiles,
     way::Way,
 };

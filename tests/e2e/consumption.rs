@@ -383,13 +383,18 @@ async fn each_quota_ends_the_sessions_of_who_used_it_up_says_so_and_lets_in_who_
         let code = quota.replace("_seconds", "").replace("_bytes", "").to_uppercase();
         ensure!(status == StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
         ensure!(refused["code"] == format!("{code}_QUOTA_EXCEEDED"), "{refused}");
+        // It is written down after the compute has stopped.
         let operations = format!("{path}/operations?limit=5");
-        let operations = up.done(Method::GET, &operations, Value::Null).await?;
-        let suspends = operations["operations"].as_array().into_iter().flatten();
-        let suspended = suspends.filter(|it| it["action"] == "suspend_compute").any(|operation| {
-            operation["error"].as_str().is_some_and(|error| error.contains(quota))
-        });
-        ensure!(suspended, "no operation says why it was suspended: {operations}");
+        eventually("an operation says why it was suspended", PATIENCE, async || {
+            let operations = up.done(Method::GET, &operations, Value::Null).await?;
+            let suspends = operations["operations"].as_array().into_iter().flatten();
+            let said = suspends.filter(|it| it["action"] == "suspend_compute").any(|operation| {
+                operation["error"].as_str().is_some_and(|error| error.contains(quota))
+            });
+            ensure!(said, "none does: {operations}");
+            Ok(())
+        })
+        .await?;
         let shown = up.done(Method::GET, &path, Value::Null).await?["project"].clone();
         ensure!(shown["quota_states"][0]["exceeded"] == true, "{shown}");
         ensure!(shown["quota_states"][0]["quota"] == quota, "{shown}");

@@ -15,6 +15,7 @@ mod command_line;
 mod compute_loss;
 mod consumption;
 mod fencing;
+mod handover;
 mod held_commits;
 mod isolation;
 mod kept;

@@ -1,11 +1,12 @@
 //! The proxy of `offshoot up`: computes sleep, and wake for whoever connects.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use access::Bearer;
 use anyhow::{Context, ensure};
 use control_plane::State;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::harness::{
@@ -15,20 +16,27 @@ use crate::harness::{
 /// Seconds; short, so that the test need not wait for long.
 const SUSPEND_AFTER: u64 = 2;
 
-struct Up {
-    api: Api,
-    proxy: SocketAddr,
-    process: Process,
-    _folder: tempfile::TempDir,
+/// `offshoot up` with a proxy.
+pub struct Up {
+    pub api: Api,
+    pub proxy: SocketAddr,
+    pub process: Process,
+    _folder: TempDir,
 }
 
 impl Up {
     fn start() -> anyhow::Result<Up> {
         let folder = folder()?;
+        let data = folder.path().join("data");
+        Up::start_in(folder, &data, &[])
+    }
+
+    /// Starts it with its data in this folder, which may be below the other, and these arguments.
+    pub fn start_in(folder: TempDir, data: &Path, more: &[&str]) -> anyhow::Result<Up> {
         let proxy = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut arguments = up_arguments(&folder.path().join("data"));
-        let more = ["--proxy", &proxy.to_string(), "--suspend-after", &SUSPEND_AFTER.to_string()];
-        arguments.extend(more.map(str::to_owned));
+        let mut arguments = up_arguments(data);
+        let own = ["--proxy", &proxy.to_string(), "--suspend-after", &SUSPEND_AFTER.to_string()];
+        arguments.extend(own.iter().chain(more).map(|argument| (*argument).to_owned()));
         let mut process = Process::spawn(&arguments, &folder.path().join("up.log"))?;
         let ready: Value = serde_json::from_str(&process.wait_for_line("\"ready\"")?)?;
         ensure!(ready["proxy"] == proxy.to_string(), "{ready}");
@@ -42,7 +50,7 @@ impl Up {
     }
 
     /// A tenant whose role `app` has the password `secret`, asleep.
-    async fn tenant(&self, name: &str) -> anyhow::Result<()> {
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<()> {
         self.api.create_tenant(name).await?;
         let settings = serde_json::json!({ "max_connections": "300" });
         let request = serde_json::json!({ "tenant": name, "settings": settings });
@@ -76,7 +84,7 @@ impl Up {
         Ok(self.api.compute(tenant, "main").await?.state)
     }
 
-    async fn is_suspended(&self, tenant: &str) -> anyhow::Result<()> {
+    pub async fn is_suspended(&self, tenant: &str) -> anyhow::Result<()> {
         eventually("a compute that nobody uses is suspended", PATIENCE, async || {
             let state = self.state(tenant).await?;
             ensure!(state == State::Stopped, "it is {state:?}");
@@ -86,7 +94,7 @@ impl Up {
     }
 
     /// Waits for several times of what a compute without work lives.
-    async fn stays(&self, tenant: &str, why: &str) -> anyhow::Result<()> {
+    pub async fn stays(&self, tenant: &str, why: &str) -> anyhow::Result<()> {
         for _ in 0..4 * SUSPEND_AFTER {
             tokio::time::sleep(Duration::from_secs(1)).await;
             ensure!(self.state(tenant).await? == State::Running, "suspended with {why}");

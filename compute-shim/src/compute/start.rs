@@ -150,10 +150,11 @@ pub(super) async fn start_postgres(
         more,
         &config.settings,
     );
+    let module = postgres::handover::put(folder.root());
     let mut postmaster = Postmaster::start(
         &machine.postgres,
         &arguments,
-        &postgres::environment(&folder.sockets(), machine.listen),
+        &postgres::environment(&folder.sockets(), machine.listen, module.as_deref()),
         machine.owner,
         &config.cgroups,
         &folder.data(),

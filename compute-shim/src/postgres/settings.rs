@@ -78,12 +78,21 @@ pub fn command_line(
     arguments
 }
 
-/// The variables that libpq reads. A stock server that connects by `dblink` or `postgres_fdw` without
+/// Variables: those that libpq reads. A stock server that connects by `dblink` or `postgres_fdw` without
 /// saying where reaches itself, since its socket is in the usual folder; here the folder is said. So
 /// is the role, which libpq would take from the account of whoever runs the server: there may be none.
-pub fn environment(sockets: &Path, listen: SocketAddr) -> [(&'static str, String); 3] {
+///
+/// And the module that is loaded before the C library, if any.
+pub fn environment(
+    sockets: &Path,
+    listen: SocketAddr,
+    module: Option<&Path>,
+) -> Vec<(&'static str, String)> {
     let (folder, port) = (sockets.display().to_string(), listen.port().to_string());
-    [("PGHOST", folder), ("PGPORT", port), ("PGUSER", SUPERUSER.to_owned())]
+    let mut variables =
+        vec![("PGHOST", folder), ("PGPORT", port), ("PGUSER", SUPERUSER.to_owned())];
+    variables.extend(module.map(|module| ("LD_PRELOAD", module.display().to_string())));
+    variables
 }
 
 /// `postgresql.conf` with the user's settings.

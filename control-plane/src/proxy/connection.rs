@@ -1,12 +1,13 @@
 //! One client's connection from its first byte to its last.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::either::Either;
 
 use super::{
     Awake, EndpointRef, Refusal, Shared,
@@ -14,11 +15,13 @@ use super::{
     backend::{self, Backend, Failed},
     counted::Counted,
     greeting::{Wish, greet},
+    handover,
     message::{self, encode},
     name::{self, Named},
     scram::{self, Binding, Keys, NONCE_BYTES, Verifier},
     startup::Startup,
     stream::ClientStream,
+    way::BackendStream,
 };
 use crate::{metrics::METRICS, trace};
 
@@ -89,7 +92,7 @@ pub(crate) async fn serve(shared: &Shared, socket: TcpStream) {
         Err(ended) => Err(ended),
     };
     match begun {
-        Ok(session) => hand_over(shared, stream, session).await,
+        Ok(session) => serve_session(shared, stream, session).await,
         Err(Ended::Refused(refusal)) => {
             METRICS.proxy_refused.inc();
             tracing::info!(code = refusal.code(), %refusal, "a client was refused");
@@ -176,11 +179,11 @@ async fn connect(
     }
 }
 
-/// Passes bytes both ways until either side ends.
-async fn hand_over(shared: &Shared, stream: ClientStream, session: Session) {
+/// Serves a session until either side ends.
+async fn serve_session(shared: &Shared, stream: ClientStream, session: Session) {
     let Session { backend, awake } = session;
     let mut stream = Counted::new(stream, awake.sent.clone());
-    let Backend { stream: mut compute, greeting, key } = backend;
+    let Backend { stream: compute, greeting, key } = backend;
     let random = || rand::random::<[u8; 4]>();
     let registered = key.map(|key| shared.cancels.register(awake.way.clone(), key, random));
     let shown = registered.as_ref().map(|session| encode(b'K', &session.key.encode()));
@@ -188,11 +191,31 @@ async fn hand_over(shared: &Shared, stream: ClientStream, session: Session) {
         // The key may stand anywhere before the greeting's end, `ReadyForQuery`.
         stream.write_all(&[shown.unwrap_or_default(), greeting].concat()).await?;
         stream.flush().await?;
-        copy_bidirectional_with_sizes(&mut stream, &mut compute, BUFFER_BYTES, BUFFER_BYTES).await
+        hand_over(stream, compute, &awake).await
     };
     if let Err(error) = passed.await {
         tracing::debug!(%error, "a session ended");
     }
+}
+
+/// Has the backend talk to the client itself, where it can; passes bytes both ways where it cannot.
+async fn hand_over(
+    mut stream: Counted<ClientStream>,
+    mut compute: BackendStream,
+    awake: &Awake,
+) -> io::Result<()> {
+    let plain = stream.get_ref().as_plain().map(|socket| socket.as_fd().try_clone_to_owned());
+    if let (Some(socket), Either::Left(backend)) = (plain.transpose()?, &mut compute)
+        && handover::offer(socket, &mut stream, backend).await?
+    {
+        // The runtime does not wait for the client any more: it would wake up with each query.
+        let socket = stream.into_inner().into_socket().into_std()?;
+        let _watched = awake.sent.watch(socket)?;
+        METRICS.proxy_handed_over.inc();
+        return handover::leave(backend).await;
+    }
+    copy_bidirectional_with_sizes(&mut stream, &mut compute, BUFFER_BYTES, BUFFER_BYTES).await?;
+    Ok(())
 }
 
 /// Refuses a client before a word of it was read.

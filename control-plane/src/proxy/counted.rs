@@ -3,25 +3,34 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::sent::Sent;
+
 /// A stream that counts what is written to it: bytes of Postgres' protocol, before TLS.
 pub(crate) struct Counted<S> {
     stream: S,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
 }
 
 impl<S> Counted<S> {
     /// Counts into `sent` from now on.
-    pub(crate) fn new(stream: S, sent: Arc<AtomicU64>) -> Counted<S> {
+    pub(crate) fn new(stream: S, sent: Arc<Sent>) -> Counted<S> {
         Counted { stream, sent }
+    }
+
+    /// The stream.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// The stream, whose bytes are not counted any more.
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
     }
 }
 
@@ -43,7 +52,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.sent.fetch_add(*written as u64, Ordering::Relaxed);
+            self.sent.add(*written as u64);
         }
         polled
     }

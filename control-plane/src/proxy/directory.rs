@@ -1,16 +1,11 @@
 //! What the proxy asks of whoever knows the endpoints and the roles.
 
-use std::{
-    any::Any,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_postgres::Client;
 
-use super::{Verifier, Way};
+use super::{Sent, Verifier, Way};
 use crate::{Error, catalog::timelines::Moment};
 
 /// Which branch an endpoint's name stands for.
@@ -32,7 +27,7 @@ pub struct Awake {
     /// Its port, after which the socket is called.
     pub port: u16,
     /// Counts the bytes that its clients are sent.
-    pub sent: Arc<AtomicU64>,
+    pub sent: Arc<Sent>,
     /// Dropped when nobody needs the compute any more.
     pub stay: Box<dyn Any + Send + Sync>,
 }

@@ -41,6 +41,14 @@ impl ClientStream {
         matches!(self.bytes, Bytes::Tls(_))
     }
 
+    /// The socket, where nothing but the client's own bytes are spoken on it.
+    pub(crate) fn as_plain(&self) -> Option<&TcpStream> {
+        match &self.bytes {
+            Bytes::Plain(stream) => Some(stream),
+            Bytes::Tls(_) => None,
+        }
+    }
+
     /// The server name of TLS.
     pub(crate) fn server_name(&self) -> Option<&str> {
         match &self.bytes {

@@ -1,0 +1,172 @@
+//! Bytes that an endpoint's clients are sent: those that the proxy passes on, and those that backends
+//! write to sockets that they were given, which the kernel counts.
+
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    net::{Shutdown, TcpStream},
+    os::fd::AsRawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nix::{errno::Errno, libc};
+use parking_lot::Mutex;
+
+/// Counts the bytes that an endpoint's clients are sent.
+#[derive(Default)]
+pub struct Sent {
+    /// What nobody took note of yet.
+    bytes: AtomicU64,
+    given: Mutex<Given>,
+}
+
+/// The sockets that were given away.
+#[derive(Default)]
+struct Given {
+    next: u64,
+    sockets: BTreeMap<u64, Counter>,
+}
+
+struct Counter {
+    socket: TcpStream,
+    /// What was written to it before, or is counted.
+    counted: u64,
+}
+
+impl Counter {
+    /// Bytes that were written since this was asked last.
+    fn count(&mut self) -> u64 {
+        // It is asked of a socket that is there: it never fails.
+        let written = written(&self.socket).unwrap_or(self.counted);
+        let more = written.saturating_sub(self.counted);
+        self.counted += more;
+        more
+    }
+}
+
+impl Sent {
+    /// Counts bytes that the proxy wrote.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what is written to a client's socket from now on, by whomever.
+    pub(crate) fn watch(self: &Arc<Sent>, socket: TcpStream) -> io::Result<Watched> {
+        let counted = written(&socket)?;
+        let mut given = self.given.lock();
+        let number = given.next;
+        given.next += 1;
+        given.sockets.insert(number, Counter { socket, counted });
+        Ok(Watched { sent: self.clone(), number })
+    }
+
+    /// The bytes that nobody took note of yet; from here on they are taken note of.
+    pub(crate) fn take(&self) -> u64 {
+        let given: u64 = self.given.lock().sockets.values_mut().map(Counter::count).sum();
+        given + self.bytes.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A client's socket that was given away. When this is dropped the client's connection ends, whoever
+/// else has it.
+pub(crate) struct Watched {
+    sent: Arc<Sent>,
+    number: u64,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let Some(mut counter) = self.sent.given.lock().sockets.remove(&self.number) else { return };
+        // Before the end is said, which is counted as a byte.
+        self.sent.add(counter.count());
+        // A client that went has ended it already.
+        let _ended = counter.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// Bytes that were ever written to a connection: those that the other side has, then those that it does
+/// not have yet. In this order nothing that arrives meanwhile is counted twice.
+#[expect(unsafe_code, reason = "these questions to the kernel have no safe functions")]
+fn written(socket: &TcpStream) -> io::Result<u64> {
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
+    let socket = socket.as_raw_fd();
+    // SAFETY: it is integers alone, which may be zero.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = mem::size_of_val(&info) as libc::socklen_t;
+    let place = (&raw mut info).cast();
+    // SAFETY: there is room for so many bytes.
+    let asked =
+        unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, place, &mut length) };
+    Errno::result(asked)?;
+    let mut outstanding = 0;
+    // SAFETY: the kernel writes one integer, for which there is room.
+    unsafe { siocoutq(socket, &mut outstanding)? };
+    Ok(info.tcpi_bytes_acked + u64::from(outstanding.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn connected() -> io::Result<(TcpStream, TcpStream)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        Ok((client, listener.accept()?.0))
+    }
+
+    #[test]
+    fn what_somebody_else_writes_is_counted_once_also_what_nobody_reads() -> io::Result<()> {
+        let sent = Arc::new(Sent::default());
+        let (mut client, mut server) = connected()?;
+        server.write_all(b"before")?;
+        let mut elsewhere = server.try_clone()?;
+        let watched = sent.watch(server)?;
+        sent.add(5);
+        elsewhere.write_all(&[1; 1000])?;
+        assert_eq!(sent.take(), 1005);
+        assert_eq!(sent.take(), 0, "counted twice");
+        let mut rest = vec![0; 1006];
+        client.read_exact(&mut rest)?;
+        assert_eq!(sent.take(), 0, "counted again as it arrived");
+
+        // More than a client that reads nothing takes.
+        elsewhere.set_nonblocking(true)?;
+        let mut unread = 0;
+        while let Ok(count) = elsewhere.write(&[2; 65536]) {
+            unread += count as u64;
+        }
+        assert_eq!(sent.take(), unread);
+        elsewhere.set_nonblocking(false)?;
+        client.read_exact(&mut vec![0; unread as usize])?;
+        elsewhere.write_all(b"last")?;
+        drop(watched);
+        assert_eq!(sent.take(), 4);
+        let mut last = Vec::new();
+        client.read_to_end(&mut last)?;
+        assert_eq!(last, b"last", "the connection goes on, though it was ended");
+        Ok(())
+    }
+
+    #[test]
+    fn a_client_that_breaks_off_was_sent_what_was_written() -> io::Result<()> {
+        let sent = Arc::new(Sent::default());
+        let (client, server) = connected()?;
+        let mut elsewhere = server.try_clone()?;
+        let watched = sent.watch(server)?;
+        elsewhere.write_all(&[1; 500])?;
+        // Over unread bytes: the connection is reset.
+        drop(client);
+        assert_eq!(sent.take(), 500);
+        drop(watched);
+        assert_eq!(sent.take(), 0);
+        Ok(())
+    }
+}
