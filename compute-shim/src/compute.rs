@@ -2,6 +2,7 @@
 
 mod kept;
 mod moment;
+mod standby;
 mod start;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use access::Bearer;
-use protocol::{TenantTimeline, Term};
+use protocol::{TenantTimeline, Term, page_service::ReadAt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wal_format::Lsn;
@@ -30,13 +31,28 @@ const CRASH_TIME_MIN: Duration = Duration::from_secs(5);
 /// not stand for election again, and safekeepers name a newer term with each heartbeat.
 const FENCE_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// What a compute serves of its timeline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// Its head, which it writes.
+    Head,
+    /// One moment: the end of this record. It is read-only.
+    Moment(Lsn),
+    /// What another compute writes, as soon as that is committed. It is read-only.
+    Standby {
+        /// Where the record of a checkpoint begins that it is to begin at; where none is said, the
+        /// timeline's WAL must end in a shutdown checkpoint.
+        checkpoint: Option<Lsn>,
+    },
+}
+
 /// What a compute needs to know.
 #[derive(Clone, Debug)]
 pub struct ComputeConfig {
     /// The timeline whose Postgres this is.
     pub timeline: TenantTimeline,
-    /// The record's end as of which it is read-only; `None` for one that goes on writing at the head.
-    pub at: Option<Lsn>,
+    /// What it serves of it.
+    pub serves: Serves,
     /// Where the page services listen: the tenant's first, and the others that it may go to.
     pub pageservers: Route,
     /// Where the safekeepers listen: all of them.
@@ -83,7 +99,8 @@ pub enum Exit {
     Stopped,
     /// A newer compute took the timeline over: Postgres was stopped at once.
     Fenced(String),
-    /// What it reads is given up: its moment is outside of the history that is kept.
+    /// It cannot go on reading: its moment or its WAL is outside of the history that is kept, or the
+    /// compute that it follows has outgrown it.
     Gone(String),
     /// Postgres ended by itself; its exit status and the end of its log.
     Postgres(String),
@@ -122,7 +139,10 @@ pub async fn run(
         let swept = tokio::task::spawn_blocking(move || folder.sweep()).await;
         let life = outcome?;
         swept.map_err(|error| ShimError::io("unmounting")(error.into()))??;
-        let again = life.crashed && life.lived >= CRASH_TIME_MIN && !shutdown.is_cancelled();
+        // A standby begins at a newer checkpoint the next time that somebody wants it.
+        let follows = matches!(config.serves, Serves::Standby { .. });
+        let again =
+            life.crashed && life.lived >= CRASH_TIME_MIN && !follows && !shutdown.is_cancelled();
         match life.exit {
             Exit::Postgres(why) if again => {
                 tracing::error!(timeline = %config.timeline, why, "Postgres crashed: starting anew");
@@ -166,9 +186,12 @@ async fn serve(
     ready: &mut Option<impl FnOnce(Ready)>,
 ) -> Result<Life, ShimError> {
     let started = async {
-        match config.at {
-            Some(at) => moment::start(config, at, machine, folder, stages).await,
-            None => start::start(config, machine, folder, stages).await,
+        match config.serves {
+            Serves::Head => start::start(config, machine, folder, stages).await,
+            Serves::Moment(at) => moment::start(config, at, machine, folder, stages).await,
+            Serves::Standby { checkpoint } => {
+                standby::start(config, checkpoint, machine, folder, stages).await
+            }
         }
     };
     let running = tokio::select! {
@@ -190,7 +213,7 @@ async fn serve(
         });
     }
     let begun = Instant::now();
-    let exit = watch(config, &running, shutdown).await;
+    let exit = watch(config, folder, &running, shutdown).await;
     let (crashed, lived) = (running.postmaster.crashed(), begun.elapsed());
     tracing::info!(timeline = %config.timeline, ?exit, "compute ending");
     match &exit {
@@ -203,11 +226,20 @@ async fn serve(
 }
 
 /// Waits for the first thing that ends a compute.
-async fn watch(config: &ComputeConfig, running: &Running, shutdown: &CancellationToken) -> Exit {
+async fn watch(
+    config: &ComputeConfig,
+    folder: &Folder,
+    running: &Running,
+    shutdown: &CancellationToken,
+) -> Exit {
     let gone = async {
-        match config.at {
-            Some(at) => moment::keep(&running.pages, at).await,
-            None => std::future::pending().await,
+        match (config.serves, &running.following) {
+            (Serves::Moment(at), _) => {
+                let at = || ReadAt { request_lsn: at, not_modified_since: at };
+                moment::keep(&running.pages, at).await.to_string()
+            }
+            (_, Some(following)) => following.ended(&running.pages, config, &folder.data()).await,
+            (_, None) => std::future::pending().await,
         }
     };
     let fenced = async {
@@ -225,7 +257,7 @@ async fn watch(config: &ComputeConfig, running: &Running, shutdown: &Cancellatio
     tokio::pin!(fenced);
     tokio::select! {
         why = &mut fenced => Exit::Fenced(why),
-        why = gone => Exit::Gone(why.to_string()),
+        why = gone => Exit::Gone(why),
         status = running.postmaster.ended() => match timeout(FENCE_TIME_MAX, fenced).await {
             // The fence's EIO ends Postgres by itself.
             Ok(why) => Exit::Fenced(why),

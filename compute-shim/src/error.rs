@@ -30,6 +30,9 @@ pub enum ShimError {
     /// What was received or read makes no sense.
     #[error("corrupt: {0}")]
     Corrupt(String),
+    /// A standby has nothing to begin at: the timeline's own compute has to be started first.
+    #[error("{0}")]
+    NoCheckpoint(String),
     /// Postgres did not start or did not stay.
     #[error("{what}; the end of {}:\n{tail}", log.display())]
     Postgres {

@@ -22,12 +22,13 @@ mod test_quorum;
 #[cfg(test)]
 mod test_wal;
 mod tree;
+mod wal_feed;
 mod wal_fs;
 mod wal_proposer;
 mod wal_source;
 mod written_wal;
 
-pub use compute::{ComputeConfig, Exit, Ready, run};
+pub use compute::{ComputeConfig, Exit, Ready, Serves, run};
 pub use error::ShimError;
 pub use head::{SettledHead, settled_head};
 pub use page_client::Route;

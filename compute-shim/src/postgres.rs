@@ -8,7 +8,7 @@ mod settings;
 pub use self::{
     machine::Machine,
     postmaster::{Postmaster, Stop},
-    settings::{HBA, command_line, configuration_file, environment},
+    settings::{HBA, command_line, configuration_file, environment, taken},
 };
 
 /// The major version that computes run.

@@ -133,6 +133,11 @@ pub enum ComputeEvent {
         /// Why, and what mends it.
         reason: String,
     },
+    /// A standby has nothing to begin at: the timeline's own compute has to be started first.
+    NoCheckpoint {
+        /// Why.
+        reason: String,
+    },
     /// Postgres was stopped cleanly.
     Stopped,
 }

@@ -229,7 +229,11 @@ async fn listen(
                     starts
                 });
             }
-            Ok(ComputeEvent::Fenced { reason } | ComputeEvent::Failed { reason }) => {
+            Ok(
+                ComputeEvent::Fenced { reason }
+                | ComputeEvent::Failed { reason }
+                | ComputeEvent::NoCheckpoint { reason },
+            ) => {
                 last_words = Some(reason);
             }
             Ok(ComputeEvent::Stopped) => {}

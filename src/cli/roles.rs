@@ -231,6 +231,13 @@ pub struct ComputeRunArgs {
     /// Be read-only, as of this LSN, at which a record ends; no safekeeper is asked.
     #[arg(long, value_name = "LSN")]
     pub at: Option<Lsn>,
+    /// Be read-only, and follow what another compute writes, as a standby that takes its WAL from the
+    /// safekeepers.
+    #[arg(long, conflicts_with = "at")]
+    pub follow: bool,
+    /// Where the record of that compute's last checkpoint begins; needed while it runs.
+    #[arg(long, value_name = "LSN", requires = "follow")]
+    pub checkpoint: Option<Lsn>,
     /// The page service; where there are more, all of them, the timeline's first.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = PAGESERVER_DEFAULT)]
     pub pageserver: Vec<SocketAddr>,

@@ -1,7 +1,7 @@
 //! `offshoot compute run`: a compute in this process.
 
 use ::access::Bearer;
-use compute_shim::{ComputeConfig, Exit, Ready, Route};
+use compute_shim::{ComputeConfig, Exit, Ready, Route, Serves, ShimError};
 use control_plane::{ComputeEvent, Stages};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,9 +29,14 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
         Some(_) if reads_stdin(&args) => access::brought(lines).await?,
         Some(file) => access::from_file(file)?,
     };
+    let serves = match args.at {
+        Some(at) => Serves::Moment(at),
+        None if args.follow => Serves::Standby { checkpoint: args.checkpoint },
+        None => Serves::Head,
+    };
     let config = ComputeConfig {
         timeline: args.timeline,
-        at: args.at,
+        serves,
         pageservers: Route::of(&args.pageserver)
             .ok_or_else(|| Failure::new("--pageserver names none"))?,
         safekeepers: args.safekeepers,
@@ -44,6 +49,7 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
         cgroups: args.cgroup,
         settings: args.settings,
     };
+    let follows = matches!(config.serves, Serves::Standby { .. });
     let shutdown = CancellationToken::new();
     let asked = shutdown.clone();
     let mut signals = StopSignals::listen()?;
@@ -62,13 +68,18 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
         }
         asked.cancel();
     });
-    let ended = compute_shim::run(config, shutdown, |ready| say_ready(voice, &ready)).await;
+    let ended =
+        compute_shim::run(config, shutdown, |ready| say_ready(voice, follows, &ready)).await;
     let exit = match ended {
         Ok(exit) => exit,
         Err(error) => {
-            say(voice, &ComputeEvent::Failed { reason: error.to_string() });
-            let fenced = matches!(error, compute_shim::ShimError::Fenced(_));
-            let code = if fenced { FENCED_EXIT_CODE } else { 1 };
+            let reason = error.to_string();
+            let (event, code) = match error {
+                ShimError::NoCheckpoint(_) => (ComputeEvent::NoCheckpoint { reason }, 1),
+                ShimError::Fenced(_) => (ComputeEvent::Failed { reason }, FENCED_EXIT_CODE),
+                _ => (ComputeEvent::Failed { reason }, 1),
+            };
+            say(voice, &event);
             return Err(Failure::with_code(code, error.to_string()));
         }
     };
@@ -97,7 +108,7 @@ fn reads_stdin(args: &ComputeRunArgs) -> bool {
 /// The exit code of a compute that lost its timeline to a newer one.
 const FENCED_EXIT_CODE: u8 = 3;
 
-fn say_ready(voice: Voice, ready: &Ready) {
+fn say_ready(voice: Voice, follows: bool, ready: &Ready) {
     if voice.json {
         let stage =
             |(name, took): &(&str, std::time::Duration)| ((*name).to_owned(), milliseconds(*took));
@@ -108,7 +119,10 @@ fn say_ready(voice: Voice, ready: &Ready) {
     }
     match ready.term {
         Some(term) => say!("ready at {} from {} in term {term}", ready.address, ready.start_lsn),
-        None => say!("ready at {}, read-only as of {}", ready.address, ready.start_lsn),
+        None => {
+            let how = if follows { "following from" } else { "as of" };
+            say!("ready at {}, read-only, {how} {}", ready.address, ready.start_lsn);
+        }
     }
     for (name, took) in &ready.stages {
         say!("  {name:<24} {:>9.3} ms", milliseconds(*took));

@@ -35,6 +35,7 @@ mod safekeeper_loss;
 mod schema_only;
 mod scrub;
 mod secrets;
+mod standby;
 mod starts;
 mod suspend;
 mod templates;

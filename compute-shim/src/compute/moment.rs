@@ -87,21 +87,21 @@ pub(super) async fn start(
         postmaster,
         mounted,
         kept: None,
+        following: None,
     })
 }
 
 /// Reads now and then, so that what the compute may want to read stays: its clients may find all in
 /// memory for hours. Returns when it is gone all the same.
-pub(super) async fn keep(pages: &PageClient, at: Lsn) -> PageError {
-    let at = ReadAt { request_lsn: at, not_modified_since: at };
+pub(super) async fn keep(pages: &PageClient, at: impl Fn() -> ReadAt) -> PageError {
     loop {
         sleep(KEEP_EVERY).await;
-        match pages.pages(at, PG_DATABASE.fork(Fork::Main), 0, 1).await {
+        match pages.pages(at(), PG_DATABASE.fork(Fork::Main), 0, 1).await {
             Err(ShimError::Page(gone @ (PageError::Gone { .. } | PageError::NotFound(_)))) => {
                 return gone;
             }
             // Whoever reads meanwhile hears of it.
-            Err(error) => tracing::info!(%error, "what is served at this moment was not read"),
+            Err(error) => tracing::info!(%error, "what is served was not read"),
             Ok(_) => {}
         }
     }
@@ -119,7 +119,7 @@ const WAL_LEVEL_REPLICA: i32 = 1;
 
 /// What a standby must have at least, or it does not start: room for all that ran on the primary
 /// (`CheckRequiredParameterValues`, xlogrecovery.c).
-fn least_settings(primary: &WalSettings) -> [(&'static str, u32); 5] {
+pub(super) fn least_settings(primary: &WalSettings) -> [(&'static str, u32); 5] {
     let least = |value: i32| u32::try_from(value).unwrap_or(0);
     [
         ("max_connections", least(primary.max_connections)),

@@ -17,7 +17,7 @@ use tokio::{
 };
 use wal_format::{ControlFile, ControlState, Lsn, Version, synthesise_shutdown_checkpoint};
 
-use super::{ComputeConfig, Stages, kept::Kept};
+use super::{ComputeConfig, Stages, kept::Kept, standby::Following};
 use crate::{
     Elected, ShimError, StartWal, WalConfig, WalMount, WalProposer,
     base_backup::{self, BaseBackup},
@@ -54,6 +54,8 @@ pub(super) struct Running {
     pub(super) mounted: Mounted,
     /// What outlives it.
     pub(super) kept: Option<Kept>,
+    /// What it follows, where that is another compute.
+    pub(super) following: Option<Following>,
 }
 
 /// What is mounted, and where it is bound to.
@@ -130,6 +132,7 @@ pub(super) async fn start(
         postmaster,
         mounted,
         kept,
+        following: None,
     })
 }
 
@@ -337,7 +340,7 @@ pub(super) fn made_checkpoint(
     Ok((wal, state.control_file(&base, made.redo, now)))
 }
 
-fn control_file(head: &BackupHead) -> Result<ControlFile, ShimError> {
+pub(super) fn control_file(head: &BackupHead) -> Result<ControlFile, ShimError> {
     ControlFile::decode(&head.control_file)
         .map_err(|error| ShimError::Corrupt(format!("the base backup's pg_control: {error}")))
 }

@@ -67,15 +67,19 @@ pub fn command_line(
         set(name, value);
     }
     for (name, least) in least {
-        let asked = settings.iter().rev().find(|(asked, _)| asked == name);
-        let asked = asked.and_then(|(_, value)| value.parse().ok());
-        let default = DEFAULTS.iter().find(|(known, _)| known == name);
-        let taken = asked.or(default.map(|(_, value)| *value)).unwrap_or(0);
-        if *least > taken {
+        if *least > taken(name, settings) {
             set(name, &least.to_string());
         }
     }
     arguments
+}
+
+/// What Postgres takes of a setting that is a number, where nothing makes it take more.
+pub fn taken(name: &str, settings: &[(String, String)]) -> u32 {
+    let asked = settings.iter().rev().find(|(asked, _)| asked == name);
+    let asked = asked.and_then(|(_, value)| value.parse().ok());
+    let default = DEFAULTS.iter().find(|(known, _)| *known == name);
+    asked.or(default.map(|(_, value)| *value)).unwrap_or(0)
 }
 
 /// Variables: those that libpq reads. A stock server that connects by `dblink` or `postgres_fdw` without
