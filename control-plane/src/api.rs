@@ -18,7 +18,8 @@ pub struct StartRequest {
     /// The tenant, by name or id.
     pub tenant: String,
     /// The branch, by name or id; `main` where none is said. With `@` and an LSN or a time behind it
-    /// the compute is read-only, as of that moment.
+    /// the compute is read-only, as of that moment; with `@` and a name that begins with `ep-` it is
+    /// read-only, too, and follows the branch's own compute.
     #[serde(default = "main_branch")]
     pub branch: String,
     /// The port; the branch's last one, or a free one, where none is said.
@@ -76,7 +77,8 @@ pub enum State {
 pub struct Compute {
     /// The tenant's name.
     pub tenant: String,
-    /// The branch's name; with `@LSN` where the compute is read-only as of a moment.
+    /// The branch's name; with `@LSN` where the compute is read-only as of a moment, with `@NAME` where
+    /// it follows the branch's own.
     pub branch: String,
     /// The tenant's id.
     pub tenant_id: TenantId,
@@ -85,6 +87,9 @@ pub struct Compute {
     /// The LSN as of which it is read-only; none of one that goes on at the branch's head.
     #[serde(default)]
     pub lsn: Option<String>,
+    /// It is read-only, and follows the compute of the branch's head.
+    #[serde(default)]
+    pub follows: bool,
     /// Where it is in its life.
     pub state: State,
     /// The address on which Postgres listens, and asks for a password by SCRAM.

@@ -73,7 +73,11 @@ pub(crate) enum Phase {
     /// Its process is gone; what it left is being removed.
     Ending,
     /// It is gone, and so are its processes and mounts. `None`: it stopped as it was asked to.
-    Ended { reason: Option<String> },
+    Ended {
+        reason: Option<String>,
+        /// It was a standby and had no checkpoint to begin at.
+        no_checkpoint: bool,
+    },
 }
 
 /// A child that is watched until its end.
@@ -140,11 +144,12 @@ impl Child {
             }
             // Its standard output ends now, unless something outside the group still holds it.
             let heard = tokio::time::timeout(LAST_WORDS_MAX, listening).await;
-            let last_words = heard.ok().and_then(Result::ok).flatten();
+            let last_words = heard.ok().and_then(Result::ok);
             clear(spec.folder, &spec.log, spec.keep, removed).await;
             let clean = stopped.is_cancelled() && status.is_some_and(|status| status.success());
-            let reason = (!clean).then(|| last_words.unwrap_or_else(|| end_sentence(status)));
-            report.send_replace(Phase::Ended { reason });
+            let LastWords { reason, no_checkpoint } = last_words.unwrap_or_default();
+            let reason = (!clean).then(|| reason.unwrap_or_else(|| end_sentence(status)));
+            report.send_replace(Phase::Ended { reason, no_checkpoint });
         });
         Ok(Child { pid, group, stop, phase, ended_at })
     }
@@ -190,7 +195,10 @@ impl Child {
         match self.phase.clone().wait_for(until).await {
             Ok(phase) => phase.clone(),
             // The watching task ends only after it has reported the end, unless it panicked.
-            Err(_) => Phase::Ended { reason: Some("its watcher ended".to_owned()) },
+            Err(_) => {
+                let reason = Some("its watcher ended".to_owned());
+                Phase::Ended { reason, no_checkpoint: false }
+            }
         }
     }
 }
@@ -210,13 +218,20 @@ async fn bring_tokens(stdin: Option<&mut ChildStdin>, tokens: Option<ComputeToke
     std::future::pending().await
 }
 
-/// Reads the compute's events to the end of its standard output; the last reason it gave, if any.
+/// What a compute said last of why it ended, if anything.
+#[derive(Default)]
+struct LastWords {
+    reason: Option<String>,
+    no_checkpoint: bool,
+}
+
+/// Reads the compute's events to the end of its standard output.
 async fn listen(
     lines: Option<Lines<BufReader<ChildStdout>>>,
     report: watch::Sender<Phase>,
-) -> Option<String> {
-    let mut last_words = None;
-    let mut lines = lines?;
+) -> LastWords {
+    let mut last_words = LastWords::default();
+    let Some(mut lines) = lines else { return last_words };
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(ComputeEvent::Ready { port, stages_ms, order }) => {
@@ -229,12 +244,11 @@ async fn listen(
                     starts
                 });
             }
-            Ok(
-                ComputeEvent::Fenced { reason }
-                | ComputeEvent::Failed { reason }
-                | ComputeEvent::NoCheckpoint { reason },
-            ) => {
-                last_words = Some(reason);
+            Ok(ComputeEvent::Fenced { reason } | ComputeEvent::Failed { reason }) => {
+                last_words = LastWords { reason: Some(reason), no_checkpoint: false };
+            }
+            Ok(ComputeEvent::NoCheckpoint { reason }) => {
+                last_words = LastWords { reason: Some(reason), no_checkpoint: true };
             }
             Ok(ComputeEvent::Stopped) => {}
             Err(_) => tracing::debug!(line, "a compute printed something that is no event"),

@@ -80,6 +80,8 @@ pub(crate) struct Place {
 /// What its next compute is to be.
 pub(crate) struct Plan {
     pub served: Served,
+    /// Where the record of the checkpoint begins that a standby is to begin at.
+    pub checkpoint: Option<String>,
     pub port: u16,
     pub settings: Settings,
     pub milli_cu: u32,
@@ -211,11 +213,11 @@ impl Endpoint {
             && (now.branch == branch || now.served.to_string() == branch)
     }
 
-    /// Whether it serves a moment of this branch, given by name or id.
-    pub(crate) fn is_moment_of(&self, tenant: &str, branch: &str) -> bool {
+    /// Whether it serves something else than the head of this branch, given by name or id.
+    pub(crate) fn is_beside(&self, tenant: &str, branch: &str) -> bool {
         let now = self.now.lock();
-        let (name, moment) = served::split(&now.branch);
-        moment.is_some()
+        let (name, word) = served::split(&now.branch);
+        word.is_some()
             && (now.tenant == tenant || now.tenant_id.to_string() == tenant)
             && (name == branch || now.served.timeline.to_string() == branch)
     }
@@ -224,7 +226,7 @@ impl Endpoint {
     pub(crate) fn is_past_moment(&self) -> bool {
         let now = self.now.lock();
         let ended = |child: &Arc<Child>| matches!(child.phase(), Phase::Ended { .. });
-        now.served.at.is_some() && now.child.as_ref().is_some_and(ended)
+        now.served.is_moment() && now.child.as_ref().is_some_and(ended)
     }
 
     /// Lets a client in, where the compute accepts connections and is not about to be stopped; its
@@ -297,10 +299,10 @@ impl Endpoint {
             Some(Phase::Ending) => (State::Stopping, None, Default::default()),
             Some(Phase::Starting) => (State::Starting, None, Default::default()),
             Some(Phase::Ready { stages_ms, .. }) => (State::Running, None, stages_ms),
-            Some(Phase::Ended { reason: Some(reason) }) => {
+            Some(Phase::Ended { reason: Some(reason), .. }) => {
                 (State::Failed, Some(reason), Default::default())
             }
-            Some(Phase::Ended { reason: None }) | None => {
+            Some(Phase::Ended { reason: None, .. }) | None => {
                 (State::Stopped, None, Default::default())
             }
         };
@@ -311,7 +313,8 @@ impl Endpoint {
             branch: now.branch.clone(),
             tenant_id: now.tenant_id,
             timeline_id: now.served.timeline,
-            lsn: now.served.at.clone(),
+            lsn: now.served.lsn().map(str::to_owned),
+            follows: now.served.is_standby(),
             state,
             host: now.host,
             port: now.port,
@@ -385,7 +388,14 @@ mod tests {
             keep: None,
             group: None,
         })?;
-        let plan = Plan { served, port: 1, settings: Settings::new(), milli_cu: 250, limits: None };
+        let plan = Plan {
+            served,
+            checkpoint: None,
+            port: 1,
+            settings: Settings::new(),
+            milli_cu: 250,
+            limits: None,
+        };
         let phase = endpoint.begin(plan, child, Instant::now()).await;
         assert!(matches!(phase, Phase::Ready { .. }), "{phase:?}");
         assert!(endpoint.unused().is_some() && endpoint.is_quiet(Duration::ZERO));

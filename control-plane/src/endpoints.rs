@@ -1,5 +1,8 @@
 //! All endpoints of this control plane, and what can be done to them.
 
+mod room;
+mod standbys;
+
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -25,7 +28,7 @@ use crate::{
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
-    served::{self, Served},
+    served::{self, Served, What},
 };
 
 /// The folder is passed through by the user that runs Postgres, and listed by root alone.
@@ -39,10 +42,6 @@ const KEPT: &str = "kept";
 
 /// How long a session that a start left open is kept for a client.
 const LEFT_MAX: Duration = Duration::from_secs(5);
-
-/// For how many moments of its history a tenant may have computes at a time: any of its clients can ask
-/// for one.
-const MOMENTS_MAX: usize = 8;
 
 /// The endpoints, by tenant and branch. One is made by the first start of a compute, and is kept
 /// with its port until the process ends.
@@ -66,8 +65,8 @@ pub(crate) struct Taken {
     pub sent_bytes: u64,
 }
 
-/// A tenant, and the name of one of its branches: a restore changes the timeline behind it. Of a moment,
-/// what is served.
+/// A tenant, and the name of one of its branches, or of a standby of it: a restore changes the timeline
+/// behind it. Of a moment, what is served.
 type Key = (TenantId, String);
 
 impl Endpoints {
@@ -116,18 +115,26 @@ impl Endpoints {
         Ok(self.known(tenant, branch)?.view())
     }
 
-    /// Starts a branch's compute, unless it runs already, and waits until it accepts connections.
+    /// Starts a branch's compute, unless it runs already, and waits until it accepts connections. Where
+    /// it is a standby that has nothing to begin at, the branch's own is started first, as it last was.
     pub async fn start(&self, request: &StartRequest) -> Result<Compute, Error> {
-        let asked = Instant::now();
-        let (name, moment) = served::split(&request.branch);
-        let (tenant, branch) = self.pageserver.branch(&request.tenant, name).await?;
-        let served = match moment.map(Moment::either) {
-            Some(moment) => {
-                let moment = moment.map_err(Error::Invalid)?;
-                self.pageserver.moment(&request.tenant, name, &moment).await?
+        match self.start_only(request).await {
+            Err(Error::NoCheckpoint(_)) => {
+                let (branch, _) = served::split(&request.branch);
+                let head = StartRequest::of(request.tenant.clone(), branch.to_owned());
+                self.start_only(&head).await?;
+                self.start_only(request).await
             }
-            None => Served::head(branch.timeline_id),
-        };
+            started => started,
+        }
+    }
+
+    /// [`Endpoints::start`], but a standby that has nothing to begin at is refused.
+    pub(crate) async fn start_only(&self, request: &StartRequest) -> Result<Compute, Error> {
+        let asked = Instant::now();
+        let (name, word) = served::split(&request.branch);
+        let (tenant, branch) = self.pageserver.branch(&request.tenant, name).await?;
+        let served = self.served(&request.tenant, &branch, word).await?;
         loop {
             let (key, endpoint) = self.endpoint(&tenant, &branch, &served, request.port)?;
             let _turn = endpoint.turn.lock().await;
@@ -141,14 +148,19 @@ impl Endpoints {
                 }
                 child.ended().await;
             }
+            let checkpoint = match served.is_standby() {
+                true => self.checkpoint(&branch).await?,
+                false => None,
+            };
             let plan = Plan {
                 served,
+                checkpoint,
                 port: request.port.unwrap_or_else(|| endpoint.port()),
                 settings: request.settings.clone().unwrap_or_else(|| endpoint.settings()),
                 milli_cu: request.milli_cu,
                 limits: request.units.map(Limits::new).or_else(|| endpoint.limits()),
             };
-            let is_moment = plan.served.at.is_some();
+            let is_moment = plan.served.is_moment();
             let begun = self.begin(&endpoint, plan, asked).await;
             if begun.is_err() && is_moment {
                 // Nobody comes back for its port; what it said is kept for whoever looks.
@@ -158,31 +170,51 @@ impl Endpoints {
         }
     }
 
+    /// What of a branch is meant by the word behind its name.
+    async fn served(
+        &self,
+        tenant: &str,
+        branch: &Branch,
+        word: Option<&str>,
+    ) -> Result<Served, Error> {
+        let head = Served::head(branch.timeline_id);
+        let Some(word) = word else { return Ok(head) };
+        if let Some(name) = served::standby(Some(word)) {
+            served::check_standby(name).map_err(Error::Invalid)?;
+            return Ok(Served { what: What::Standby(name.to_owned()), ..head });
+        }
+        let moment = Moment::either(word).map_err(Error::Invalid)?;
+        self.pageserver.moment(tenant, &branch.name, &moment).await
+    }
+
     /// Stops a branch's compute, and waits until nothing of it is left. The port stays its own.
     pub async fn stop(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
         let endpoint = self.known(tenant, branch)?;
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
-        if endpoint.served().at.is_some() {
+        if endpoint.served().is_moment() {
             self.drop_endpoint(&endpoint);
         }
         Ok(endpoint.view())
     }
 
-    /// Stops a branch's compute, and those of its moments, and forgets their ports and what they said:
-    /// the branch is about to be deleted.
+    /// Stops a branch's compute, and those of its moments and standbys, and forgets their ports and what
+    /// they said: the branch is about to be deleted. Of a standby that is named, it alone.
     pub async fn forget(&self, tenant: &str, branch: &str) -> Result<Compute, Error> {
-        for moment in self.moments_of(tenant, branch) {
-            let _turn = moment.turn.lock().await;
-            moment.end().await;
-            self.drop_endpoint(&moment);
+        for beside in self.beside(tenant, branch) {
+            let _turn = beside.turn.lock().await;
+            beside.end().await;
+            self.drop_endpoint(&beside);
         }
         let endpoint = self.known(tenant, branch)?;
         let _turn = endpoint.turn.lock().await;
         endpoint.end().await;
         self.drop_endpoint(&endpoint);
-        // There may be none.
-        let _absent = fs::remove_dir_all(self.kept(endpoint.served().timeline));
+        let served = endpoint.served();
+        if served.what == What::Head {
+            // There may be none.
+            let _absent = fs::remove_dir_all(self.kept(served.timeline));
+        }
         Ok(endpoint.view())
     }
 
@@ -216,19 +248,26 @@ impl Endpoints {
         }
     }
 
-    /// The endpoints that serve moments of a branch.
-    fn moments_of(&self, tenant: &str, branch: &str) -> Vec<Arc<Endpoint>> {
+    /// The endpoints that serve moments of a branch, and its standbys.
+    fn beside(&self, tenant: &str, branch: &str) -> Vec<Arc<Endpoint>> {
         let all = self.all.lock();
-        let is_one = |endpoint: &&Arc<Endpoint>| endpoint.is_moment_of(tenant, branch);
+        let is_one = |endpoint: &&Arc<Endpoint>| endpoint.is_beside(tenant, branch);
         all.values().filter(is_one).cloned().collect()
     }
 
     /// Starts a branch's compute anew where it runs on a timeline that the branch no longer stands
-    /// for, as after a restore; on the same port. `None` where no compute of it runs.
+    /// for, as after a restore; on the same port. So are its standbys. `None` where no compute of it
+    /// runs.
     pub async fn follow(&self, tenant: &str, branch: &str) -> Result<Option<Compute>, Error> {
-        let asked = Instant::now();
         let (_, branch) = self.pageserver.branch(tenant, branch).await?;
-        let endpoint = self.all.lock().get(&head_key(&branch)).cloned();
+        let followed = self.follow_head(&branch).await?;
+        self.follow_by_standbys(tenant, &branch).await?;
+        Ok(followed)
+    }
+
+    async fn follow_head(&self, branch: &Branch) -> Result<Option<Compute>, Error> {
+        let asked = Instant::now();
+        let endpoint = self.all.lock().get(&head_key(branch)).cloned();
         let Some(endpoint) = endpoint else { return Ok(None) };
         let _turn = endpoint.turn.lock().await;
         if endpoint.living().is_none() {
@@ -240,6 +279,7 @@ impl Endpoints {
         endpoint.end().await;
         let plan = Plan {
             served: Served::head(branch.timeline_id),
+            checkpoint: None,
             port: endpoint.port(),
             settings: endpoint.settings(),
             milli_cu: MILLI_CU_DEFAULT,
@@ -331,11 +371,10 @@ impl Endpoints {
         endpoint::sockets(&self.config.folder, served)
     }
 
-    /// Where a timeline's Postgres logs, and where its log is after the compute's end.
-    pub(crate) fn postgres_logs(&self, timeline: TimelineId) -> [PathBuf; 2] {
-        let served = Served::head(timeline);
+    /// Where a compute's Postgres logs, and where its log is after the compute's end.
+    pub(crate) fn postgres_logs(&self, served: &Served) -> [PathBuf; 2] {
         let folder = self.config.folder.join(served.folder_name());
-        [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(&served))]
+        [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(served))]
     }
 
     /// Where slots and statistics of a timeline's computes are kept.
@@ -374,22 +413,14 @@ impl Endpoints {
         port: Option<u16>,
     ) -> Result<(Key, Arc<Endpoint>), Error> {
         let mut all = self.all.lock();
-        let key = match served.at {
-            Some(_) => (branch.tenant_id, served.to_string()),
-            None => head_key(branch),
+        let key = match served.what {
+            What::Moment(_) => (branch.tenant_id, served.to_string()),
+            What::Head | What::Standby(_) => (branch.tenant_id, served.name(&branch.name)),
         };
         if let Some(endpoint) = all.get(&key) {
             return Ok((key, endpoint.clone()));
         }
-        let is_moment = |endpoint: &&Arc<Endpoint>| {
-            endpoint.tenant_id() == branch.tenant_id && endpoint.served().at.is_some()
-        };
-        if served.at.is_some() && all.values().filter(is_moment).count() >= MOMENTS_MAX {
-            return Err(Error::Conflict(format!(
-                "{tenant} has computes for {MOMENTS_MAX} moments of its history already, which is the \
-                 most: end connections to one of them, and wait until it is suspended"
-            )));
-        }
+        room::check(tenant, branch, served, all.values())?;
         let given: Vec<u16> = all.values().map(|endpoint| endpoint.port()).collect();
         let host = self.config.compute_host;
         let port = port.map_or_else(|| self.config.ports.free(host, &given), Ok)?;
@@ -425,7 +456,10 @@ impl Endpoints {
             log,
         };
         match endpoint.begin(plan, child, asked).await {
-            Phase::Ended { reason } => {
+            Phase::Ended { reason: Some(reason), no_checkpoint: true } => {
+                Err(Error::NoCheckpoint(reason))
+            }
+            Phase::Ended { reason, .. } => {
                 METRICS.start_failures.inc();
                 Err(failed(reason))
             }
@@ -452,7 +486,8 @@ impl Endpoints {
 
     /// Holds a branch's compute to these limits from now on, if it runs, and those of its moments.
     pub(crate) fn set_limits(&self, tenant: &str, branch: &str, units: f64) {
-        let moments = self.moments_of(tenant, branch);
+        let mut moments = self.beside(tenant, branch);
+        moments.retain(|endpoint| endpoint.served().is_moment());
         for endpoint in self.known(tenant, branch).into_iter().chain(moments) {
             endpoint.set_limits(Limits::new(units));
         }
@@ -477,17 +512,19 @@ impl Endpoints {
         for (option, value) in options {
             arguments.extend([option.to_owned(), value]);
         }
-        let keep = match &served.at {
-            Some(lsn) => {
-                arguments.extend(["--at".to_owned(), lsn.clone()]);
-                None
+        let mut keep = None;
+        match &served.what {
+            What::Head => {
+                let kept = self.kept(served.timeline);
+                arguments.extend(["--keep".to_owned(), kept.display().to_string()]);
+                keep = Some(kept);
             }
-            None => {
-                let keep = self.kept(served.timeline);
-                arguments.extend(["--keep".to_owned(), keep.display().to_string()]);
-                Some(keep)
-            }
-        };
+            What::Moment(lsn) => arguments.extend(["--at".to_owned(), lsn.clone()]),
+            What::Standby(_) => arguments.push("--follow".to_owned()),
+        }
+        if let Some(checkpoint) = &plan.checkpoint {
+            arguments.extend(["--checkpoint".to_owned(), checkpoint.clone()]);
+        }
         for folder in group.iter().flat_map(Group::folders) {
             arguments.extend(["--cgroup".to_owned(), folder.display().to_string()]);
         }

@@ -29,6 +29,9 @@ pub enum Error {
         /// Where the rest stands.
         log: PathBuf,
     },
+    /// A standby has nothing to begin at: the compute that it is to follow has to be started first.
+    #[error("{0}")]
+    NoCheckpoint(String),
     /// The compute runs and does not answer its superuser.
     #[error("the compute of {tenant}/{branch} does not answer: {reason}")]
     Compute {
@@ -84,7 +87,7 @@ impl Error {
             Error::Invalid(_) => "invalid",
             Error::Conflict(_) => "conflict",
             Error::Quota(_) => "quota",
-            Error::ComputeFailed { .. } => "compute_failed",
+            Error::ComputeFailed { .. } | Error::NoCheckpoint(_) => "compute_failed",
             Error::Compute { .. } | Error::Unavailable { .. } => "unavailable",
             Error::Listen { .. } | Error::Folder { .. } | Error::Catalog { .. } => "internal",
         }

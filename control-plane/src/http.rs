@@ -140,6 +140,7 @@ impl IntoResponse for Error {
             Error::Quota(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Compute { .. } | Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::ComputeFailed { .. }
+            | Error::NoCheckpoint(_)
             | Error::Listen { .. }
             | Error::Folder { .. }
             | Error::Catalog { .. } => StatusCode::INTERNAL_SERVER_ERROR,

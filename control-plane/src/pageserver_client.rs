@@ -9,7 +9,11 @@ use protocol::{TenantId, TimelineId};
 use reqwest::Method;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, ErrorBody, PageserverAt, catalog::timelines::Moment, served::Served};
+use crate::{
+    Error, ErrorBody, PageserverAt,
+    catalog::timelines::Moment,
+    served::{Served, What},
+};
 
 /// How long a pageserver may take to name a timeline.
 const RESOLVE_MAX: Duration = Duration::from_secs(30);
@@ -122,7 +126,7 @@ impl PageserverClient {
         let value = value.replace('+', "%2B");
         let path = format!("tenants/{tenant}/branches/{branch}/moment?{kind}={value}");
         let Found { timeline_id, lsn } = self.ask_owner(tenant, &path).await?;
-        Ok(Served { timeline: timeline_id, at: Some(lsn) })
+        Ok(Served { timeline: timeline_id, what: What::Moment(lsn) })
     }
 
     /// The tenant of this name or id: any pageserver knows.

@@ -64,7 +64,7 @@ pub(crate) async fn watch(
         };
         let due = unused.into_iter().zip(said).filter_map(|((endpoint, awake), seconds)| {
             // A moment's compute is there for its clients alone.
-            let moment = endpoint.served().at.is_some().then_some(MOMENT_IDLE_MAX);
+            let moment = endpoint.served().is_moment().then_some(MOMENT_IDLE_MAX);
             let after = timeout(seconds, default).or(moment)?;
             endpoint.is_quiet(after).then_some((endpoint, awake, after))
         });
@@ -119,7 +119,7 @@ async fn consider(
         METRICS.suspends.inc();
         let view = endpoint.view();
         tracing::info!(tenant = view.tenant, branch = view.branch, "a compute was suspended");
-        if view.lsn.is_some() {
+        if endpoint.served().is_moment() {
             endpoints.drop_endpoint(&endpoint);
         }
     }

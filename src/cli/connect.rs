@@ -13,6 +13,9 @@ pub struct ConnectArgs {
     pub project: String,
     /// The branch, by name or id; the default one where none is said.
     pub branch: Option<String>,
+    /// The endpoint, by name or id: one to read only, of which a branch may have several.
+    #[arg(long, conflicts_with = "branch")]
+    pub endpoint: Option<String>,
     /// The role; the database's owner where none is said.
     #[arg(long)]
     pub role: Option<String>,
@@ -31,6 +34,7 @@ Examples:
   offshoot psql acme
   offshoot psql acme try -- -c 'select count(*) from orders'
   offshoot psql acme --role reader --database orders
+  offshoot psql acme --endpoint reports                        an endpoint to read only
   offshoot psql acme --trace -- -c 'select 1'                  what waking it took, stage by stage
   offshoot psql acme try --lsn 0/1A2B3C8                       as it was, for reading
   offshoot psql acme --timestamp 2026-03-01T12:00:00Z

@@ -7,16 +7,22 @@ use super::{projects::suspend_after, roles::setting};
 /// What can be done to endpoints.
 #[derive(Subcommand)]
 pub enum EndpointVerb {
-    /// Create the endpoint of a branch that has none. Its compute starts when somebody connects.
+    /// Create an endpoint of a branch: the one to read and write, where it has none, or one to read
+    /// only. Its compute starts when somebody connects.
     #[command(after_help = "\
 Examples:
   offshoot endpoint create acme try
-  offshoot endpoint create acme try --suspend-after 60 --set work_mem=64MB")]
+  offshoot endpoint create acme try --suspend-after 60 --set work_mem=64MB
+  offshoot endpoint create acme main --read-only --name reports")]
     Create {
         /// The project, by name or id.
         project: String,
         /// The branch, by name or id.
         branch: String,
+        /// To read only: what is written through the branch's other endpoint is there as soon as it is
+        /// committed. A branch may have several.
+        #[arg(long)]
+        read_only: bool,
         /// What it is to be like.
         #[command(flatten)]
         options: EndpointOptions,
@@ -79,7 +85,7 @@ Examples:
 pub struct EndpointArgs {
     /// The project, by name or id.
     pub project: String,
-    /// The endpoint, by name or id, or its branch, by name or id.
+    /// The endpoint, by name or id; or a branch, by name or id, for the one to read and write.
     pub endpoint: String,
 }
 

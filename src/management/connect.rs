@@ -38,7 +38,8 @@ pub async fn connection_string(
 /// Becomes psql; returns only where it cannot.
 pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
     let psql = programs::find("psql", args.pg_bin.as_deref())?;
-    let (project, branch) = (args.to.project.clone(), args.to.branch.clone());
+    let project = args.to.project.clone();
+    let endpoint = args.to.endpoint.clone().or(args.to.branch.clone());
     let uri = uri(client, args.to, false).await?;
     let environment = environment(&uri)?;
     let value = |name: &str| {
@@ -50,23 +51,23 @@ pub async fn psql(client: &Client, args: PsqlArgs) -> Result<(), Failure> {
     let mut command = Command::new(&psql);
     command.envs(environment).args(&args.arguments);
     if args.trace {
-        return trace(client, &mut command, &project, branch.as_deref()).await;
+        return trace(client, &mut command, &project, endpoint.as_deref()).await;
     }
     let error = command.exec();
     Err(Failure::new(format!("{} does not run: {error}", psql.display())))
 }
 
-/// Runs psql to its end, and says what the last start of the branch's compute took.
+/// Runs psql to its end, and says what the last start of the endpoint's compute took.
 async fn trace(
     client: &Client,
     psql: &mut Command,
     project: &str,
-    branch: Option<&str>,
+    endpoint: Option<&str>,
 ) -> Result<(), Failure> {
     let status =
         psql.status().map_err(|error| Failure::new(format!("psql does not run: {error}")))?;
     let project = names::project(client, project).await?;
-    let endpoint = names::endpoint(client, &project, branch).await?;
+    let endpoint = names::endpoint(client, &project, endpoint).await?;
     let traced = client.get(&project.path(&["endpoints", &endpoint, "trace"]), &[]).await?;
     eprintln!("{}", stages(&traced["stages"]));
     match status.code() {
@@ -77,8 +78,17 @@ async fn trace(
 }
 
 async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, Failure> {
-    let ConnectArgs { project, branch, role, database, moment } = to;
-    let (project, branch) = names::project_and_branch(client, &project, branch.as_deref()).await?;
+    let ConnectArgs { project, branch, endpoint, role, database, moment } = to;
+    let project = names::project(client, &project).await?;
+    let (endpoint, branch) = match endpoint {
+        Some(said) => {
+            let id = names::endpoint(client, &project, Some(&said)).await?;
+            let shown = client.get(&project.path(&["endpoints", &id]), &[]).await?;
+            (Some(id), Some(text(&shown, "/endpoint/branch_id")))
+        }
+        None => (None, branch),
+    };
+    let branch = names::branch(client, &project, branch.as_deref()).await?;
     let (database, role) = match (database, role) {
         (Some(database), Some(role)) => (database, role),
         (database, role) => {
@@ -87,12 +97,14 @@ async fn uri(client: &Client, to: ConnectArgs, pooled: bool) -> Result<String, F
             (name, role.unwrap_or(owner))
         }
     };
+    let endpoint = endpoint.as_deref().map(|id| ("endpoint_id", id));
     let query = [
         ("branch_id", branch.id.as_str()),
         ("database_name", &database),
         ("role_name", &role),
         ("pooled", if pooled { "true" } else { "false" }),
     ];
+    let query: Vec<_> = query.into_iter().chain(endpoint).collect();
     let answer = client.get(&project.path(&["connection_uri"]), &query).await?;
     let uri = answer.get("uri").and_then(Value::as_str).map(|uri| at_moment(uri, &moment));
     uri.ok_or_else(|| Failure::new("the control plane answers without a connection string"))

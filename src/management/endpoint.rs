@@ -18,10 +18,11 @@ use crate::{
 /// Carries a verb out.
 pub async fn endpoint(client: &Client, voice: Voice, verb: EndpointVerb) -> Result<(), Failure> {
     match verb {
-        EndpointVerb::Create { project, branch, options } => {
+        EndpointVerb::Create { project, branch, read_only, options } => {
             let project = names::project(client, &project).await?;
             let branch = names::branch(client, &project, Some(&branch)).await?;
-            let mut new = json!({ "branch_id": branch.id, "type": "read_write" });
+            let kind = if read_only { "read_only" } else { "read_write" };
+            let mut new = json!({ "branch_id": branch.id, "type": kind });
             say_options(&mut new, options, &Value::Null);
             let path = project.path(&["endpoints"]);
             let created = client.post(&path, json!({ "endpoint": new })).await?;
@@ -140,6 +141,7 @@ fn show(shown: &Value) {
             ("endpoint", "/id"),
             ("name", "/name"),
             ("branch", "/branch_id"),
+            ("type", "/type"),
             ("host", "/host"),
             ("state", "/current_state"),
             ("disabled", "/disabled"),
@@ -154,13 +156,13 @@ fn show(shown: &Value) {
     );
 }
 
-const TITLES: [&str; 6] = ["id", "branch", "state", "host", "suspend after", "started"];
+const TITLES: [&str; 7] = ["id", "branch", "type", "state", "host", "suspend after", "started"];
 
-fn row(endpoint: &Value) -> [String; 6] {
-    let [id, branch, state, host, started] =
-        ["/id", "/branch_id", "/current_state", "/host", "/started_at"]
+fn row(endpoint: &Value) -> [String; 7] {
+    let [id, branch, kind, state, host, started] =
+        ["/id", "/branch_id", "/type", "/current_state", "/host", "/started_at"]
             .map(|at| text(endpoint, at));
-    [id, branch, state, host, suspend_after(endpoint), started]
+    [id, branch, kind, state, host, suspend_after(endpoint), started]
 }
 
 #[cfg(test)]

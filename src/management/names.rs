@@ -102,8 +102,8 @@ pub async fn endpoints(client: &Client, project: &Project) -> Result<Vec<Value>,
     client.all(&project.path(&["endpoints"]), "endpoints", &[], None).await
 }
 
-/// Finds an endpoint of a project by its id or name or by its branch's; the default branch's where
-/// none was said. Its id.
+/// Finds an endpoint of a project by its id or name; or by its branch's, the default one's where none
+/// was said: the one to read and write, where it has that. Its id.
 pub async fn endpoint(
     client: &Client,
     project: &Project,
@@ -127,8 +127,10 @@ pub async fn endpoint(
             said.unwrap_or_default()
         ))
     })?;
-    let its = all.iter().find(|endpoint| endpoint["branch_id"] == branch.id.as_str());
-    its.map(|endpoint| text(endpoint, "/id")).ok_or_else(|| {
+    let is_its = |endpoint: &&Value| endpoint["branch_id"] == branch.id.as_str();
+    let its: Vec<&Value> = all.iter().filter(is_its).collect();
+    let to_write = its.iter().find(|endpoint| endpoint["type"] == "read_write");
+    to_write.or(its.first()).map(|endpoint| text(endpoint, "/id")).ok_or_else(|| {
         Failure::not_found(format!(
             "branch {:?} has no endpoint: `offshoot endpoint create {name} {}` makes one",
             branch.name, branch.name

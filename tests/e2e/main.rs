@@ -29,6 +29,7 @@ mod pages_that_come_back;
 mod pageserver_loss;
 mod projects;
 mod proxy;
+mod read_only;
 mod restore;
 mod s3;
 mod safekeeper_loss;

@@ -32,6 +32,18 @@ await finished(project, (await api.startProjectEndpoint(project, endpoint)).data
 const shown = (await api.getProjectEndpoint(project, endpoint)).data.endpoint;
 assert.equal(shown.current_state, 'active');
 
+const reader = (await api.createProjectEndpoint(project, {
+  endpoint: { branch_id: branch.branch.id, type: 'read_only' },
+})).data;
+await finished(project, reader.operations);
+assert.equal(reader.endpoint.type, 'read_only');
+await finished(project, (await api.startProjectEndpoint(project, reader.endpoint.id)).data.operations);
+const followed = (await api.getProjectEndpoint(project, reader.endpoint.id)).data.endpoint;
+assert.equal(followed.current_state, 'active');
+const { endpoints } = (await api.listProjectBranchEndpoints(project, branch.branch.id)).data;
+assert.deepEqual(endpoints.map(({ type }) => type), ['read_write', 'read_only']);
+await finished(project, (await api.deleteProjectEndpoint(project, reader.endpoint.id)).data.operations);
+
 const role = (await api.createProjectBranchRole(project, branch.branch.id, { role: { name: 'bob' } }));
 await finished(project, role.data.operations);
 const revealed = await api.getProjectBranchRolePassword(project, branch.branch.id, 'bob');

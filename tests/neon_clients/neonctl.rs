@@ -125,6 +125,8 @@ async fn branches(neonctl: &Neonctl<'_>, project: &str) -> anyhow::Result<()> {
     ensure!(neonctl.json(&["branches", "get", "try"])?["name"] == "try");
     neonctl.json(&["branches", "rename", "bare", "renamed"])?;
     neonctl.json(&["branches", "add-compute", "renamed", "--type", "read_write"])?;
+    let added = neonctl.json(&["branches", "add-compute", "renamed", "--type", "read_only"])?;
+    ensure!(added.to_string().contains("read_only"), "{added}");
     neonctl.json(&["branches", "set-default", "renamed"])?;
     ensure!(neonctl.branch("renamed")?["default"] == true);
     neonctl.json(&["branches", "set-default", "main"])?;

@@ -88,6 +88,11 @@ pub fn endpoint(branch: &str) -> String {
     format!("ep-{}", branch.trim_start_matches("br-"))
 }
 
+/// The id of one of the endpoints of a branch through which it is only read.
+pub fn read_only_endpoint(random: &mut impl Rng) -> String {
+    format!("ep-{}", words(random))
+}
+
 /// An operation's id: a random UUID (RFC 9562, version 4).
 pub fn operation(random: &mut impl Rng) -> String {
     let bits: u128 = random.random();

@@ -5,10 +5,11 @@ use rusqlite::{Connection, config::DbConfig};
 use super::Error;
 
 /// The version of the tables, kept in the file (`PRAGMA user_version`).
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What each version adds to the one before, from the first on.
-const ADDED: [&str; VERSION as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const ADDED: [&str; VERSION as usize] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Marks the file as a catalog (`PRAGMA application_id`): "offs".
 const APPLICATION: i64 = 0x6f66_6673;
@@ -46,10 +47,8 @@ pub(super) fn prepare(connection: &Connection) -> Result<bool, Error> {
             Ok(true)
         }
         (APPLICATION, VERSION) => Ok(false),
-        (APPLICATION, 1) => {
-            add(connection, &ADDED[1..])?;
-            Ok(false)
-        }
+        (APPLICATION, 1) => add(connection, &ADDED[1..]).map(|()| false),
+        (APPLICATION, 2) => add(connection, &ADDED[2..]).map(|()| false),
         (APPLICATION, other) => Err(Error::Corrupt(format!(
             "it has version {other}, this program knows {VERSION}: use the version of offshoot \
              that wrote it"

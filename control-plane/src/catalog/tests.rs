@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     branches::Branch,
     consumption::{Reading, Sizes, Used},
-    endpoints::Endpoint,
+    endpoints::{Endpoint, Kind, READ_ONLY_MAX},
     operations::{Action, New, Status},
     projects::{Listed, Project},
     rebuild::{Tenant, TenantTimeline},
@@ -395,14 +395,20 @@ async fn what_grew_is_counted_once_and_a_meter_that_fell_counts_again_above_wher
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyhow::Result<()> {
     let (folder, catalog) = open()?;
-    catalog.write(|catalog| insert_project(catalog, "p").map(drop)).await?;
+    let write = |catalog: &Connection| {
+        insert_project(catalog, "p")?;
+        endpoints::insert(catalog, &Endpoint::new("p", "br-of-old", NOW))
+    };
+    catalog.write(write).await?;
     catalog.close();
     drop(catalog);
     let path = folder.path().join("catalog");
     let old = Connection::open(&path)?;
     old.execute_batch(
         "DROP TABLE consumption; DROP TABLE meters; DROP TABLE templates; \
-         DROP INDEX projects_by_template; PRAGMA user_version = 1",
+         DROP INDEX projects_by_template; DROP INDEX endpoints_by_branch; \
+         DROP INDEX endpoints_to_write; ALTER TABLE endpoints DROP COLUMN kind; \
+         PRAGMA user_version = 1",
     )?;
     drop(old);
     for _ in 0..2 {
@@ -411,6 +417,9 @@ async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyho
         let used = catalog.read(|catalog| consumption::used_since(catalog, "p", 0)).await?;
         assert_eq!(used, Used::default());
         assert!(catalog.read(|catalog| projects::find(catalog, "p")).await?.is_some());
+        // What there was is to read and write.
+        let old = catalog.read(|catalog| endpoints::of_branch(catalog, "br-of-old")).await?;
+        assert_eq!(old.map(|it| it.kind), Some(Kind::ReadWrite));
     }
     Ok(())
 }
@@ -461,6 +470,30 @@ async fn a_template_goes_only_where_no_project_uses_it_and_one_that_goes_is_not_
         let left: Vec<_> = templates::list(catalog)?.into_iter().map(|it| it.name).collect();
         assert_eq!(left, ["shop"], "what was being made is forgotten");
         templates::refuse_going(catalog, "shop")
+    };
+    Ok(catalog.write(write).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_has_one_endpoint_to_write_and_some_to_read_only() -> anyhow::Result<()> {
+    let (_folder, catalog) = open()?;
+    let write = |catalog: &Connection| {
+        let read_only = || Endpoint::of_kind(Kind::ReadOnly, "p", "br-p", NOW);
+        let first = read_only();
+        endpoints::insert(catalog, &first)?;
+        assert_eq!(endpoints::of_branch(catalog, "br-p")?, None, "it is not to write");
+        let to_write = Endpoint::new("p", "br-p", NOW + 1);
+        endpoints::insert(catalog, &to_write)?;
+        assert!(matches!(endpoints::insert(catalog, &to_write), Err(Error::Exists(_))));
+        assert_eq!(endpoints::all_of_branch(catalog, "br-p")?, [to_write.clone(), first.clone()]);
+        for _ in 1..READ_ONLY_MAX {
+            endpoints::insert(catalog, &read_only())?;
+        }
+        assert!(matches!(endpoints::insert(catalog, &read_only()), Err(Error::Refused(_))));
+        endpoints::remove(catalog, &first.id)?;
+        endpoints::insert(catalog, &read_only())?;
+        assert_eq!(endpoints::of_branch(catalog, "br-p")?, Some(to_write));
+        Ok(())
     };
     Ok(catalog.write(write).await?)
 }

@@ -167,11 +167,8 @@ pub(super) async fn create(
         check_name("branch", name)?;
     }
     let contents = contents(new.init_source.as_deref())?;
-    if endpoints.len() > 1 {
-        return Err(ApiError::refused("a branch has one endpoint: ask for one"));
-    }
     for endpoint in &endpoints {
-        endpoint_routes::check_kind(&endpoint.kind)?;
+        endpoint_routes::kind(&endpoint.kind)?;
         endpoint_routes::check_options(&endpoint.options)?;
     }
     let moment = moment(new.parent_lsn.as_deref(), new.parent_timestamp.as_deref())?;
@@ -209,14 +206,14 @@ pub(super) async fn create(
             expires_at,
             ..branches::Branch::new(&id, &project, &timeline_name(&id, 0), now)
         };
-        let endpoint = endpoints.first().map(|asked| {
-            let settings = &found.endpoint_settings;
-            let mut row = endpoint_routes::new_row(&project, &branch.id, settings, now);
+        let endpoint = |asked: &NewBranchEndpoint| {
+            let (kind, of) = (endpoint_routes::kind(&asked.kind)?, (&project[..], &branch.id[..]));
+            let mut row = endpoint_routes::new_row(kind, of, &found.endpoint_settings, now);
             endpoint_routes::set_options(&mut row, &asked.options).map(|()| row)
-        });
-        let endpoint = endpoint.transpose()?;
+        };
+        let rows: Vec<_> = endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
         let from = Beginning { parent: &parent, moment, contents };
-        let operation = make(&context, branch.clone(), from, endpoint, key).await?;
+        let operation = make(&context, branch.clone(), from, rows, key).await?;
         created_answer(&context, project, branch.id, vec![operation]).await
     });
     created.await.map(|created| (StatusCode::CREATED, Json(created)))
@@ -252,12 +249,12 @@ async fn make(
     context: &Context,
     branch: branches::Branch,
     from: Beginning<'_>,
-    endpoint: Option<endpoints::Endpoint>,
+    endpoints: Vec<endpoints::Endpoint>,
     key: Option<(String, [u8; 32])>,
 ) -> Result<operations::Operation, ApiError> {
     let Beginning { parent, moment, contents } = from;
     let timeline = new_timeline(&branch.project, branch.timeline.clone(), &parent.timeline, moment);
-    let endpoint_id = endpoint.as_ref().map(|endpoint| endpoint.id.clone());
+    let endpoint_id = endpoints.first().map(|endpoint| endpoint.id.clone());
     let new = operation(
         &branch.project,
         Some(&branch.id),
@@ -284,7 +281,7 @@ async fn make(
         if wanted.moment.is_some() {
             roles::keep_verifiers(catalog, &row.id)?;
         }
-        if let Some(endpoint) = &endpoint {
+        for endpoint in &endpoints {
             endpoints::insert(catalog, endpoint)?;
         }
         operations::insert(catalog, &new, now())
@@ -344,17 +341,17 @@ async fn created_answer(
     let read = context.catalog.read(move |catalog| {
         let row = branches::get(catalog, &project, &branch)?;
         let with_passwords = roles::with_passwords(catalog, &row.id)?;
-        let endpoint = endpoints::of_branch(catalog, &row.id)?;
+        let endpoints = endpoints::all_of_branch(catalog, &row.id)?;
         let databases = databases::list(catalog, &row.id)?;
-        Ok((view_now(catalog, &row)?, row, with_passwords, endpoint, databases))
+        Ok((view_now(catalog, &row)?, row, with_passwords, endpoints, databases))
     });
-    let (branch, row, roles, endpoint, databases) = read.await?;
+    let (branch, row, roles, endpoints, databases) = read.await?;
     let connect = |endpoint: &endpoints::Endpoint| {
         details(&context.connect_at, &endpoint.id, &roles, &databases)
     };
     Ok(BranchCreated {
-        connection_uris: endpoint.iter().filter_map(connect).collect(),
-        endpoints: endpoint.iter().map(|it| Endpoint::view(context, it, &row)).collect(),
+        connection_uris: endpoints.iter().filter_map(connect).collect(),
+        endpoints: endpoints.iter().map(|it| Endpoint::view(context, it, &row)).collect(),
         roles: roles.into_iter().map(|(role, _)| Role::from(role)).collect(),
         databases: databases.into_iter().map(Database::from).collect(),
         operations: operations.into_iter().map(Operation::from).collect(),

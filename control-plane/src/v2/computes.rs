@@ -14,12 +14,12 @@ use crate::{
     Compute, EndpointRef, Settings, StartRequest, State,
     catalog::{
         branches::{self, Branch},
-        databases, endpoints,
-        endpoints::Endpoint,
+        databases,
+        endpoints::{self, Endpoint, Kind},
         operations::{self, Action, Status},
         roles::{self, Change, Role},
     },
-    served::Served,
+    served::{self, Served, What},
 };
 
 impl Context {
@@ -58,17 +58,18 @@ impl Context {
     async fn start(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
         endpoints::refuse_disabled(endpoint)?;
         self.refuse_used_up(&branch.project, &branch.timeline).await?;
+        match endpoint.kind {
+            Kind::ReadWrite => self.start_head(endpoint, branch).await,
+            Kind::ReadOnly => self.start_standby(endpoint, branch).await,
+        }
+    }
+
+    async fn start_head(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
         if let Some(compute) = self.running(branch) {
             return self.apply_at_start(branch, &compute).await;
         }
         self.ensure_tenant(&branch.project).await?;
-        let request = StartRequest {
-            settings: Some(pg_settings(endpoint)),
-            milli_cu: endpoints::milli_cu(endpoint),
-            units: Some(endpoint.max_cu),
-            ..StartRequest::of(branch.project.clone(), branch.timeline.clone())
-        };
-        let compute = self.endpoints.start(&request).await?;
+        let compute = self.endpoints.start(&start_request(endpoint, branch)).await?;
         let began = Instant::now();
         self.apply_at_start(branch, &compute).await?;
         let applied = began.elapsed();
@@ -85,18 +86,90 @@ impl Context {
         Ok(written.await?)
     }
 
+    /// Starts a compute that follows the branch's own. That one is woken where it has something to
+    /// write first: changes that wait for it, or a checkpoint to begin at.
+    async fn start_standby(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
+        if self.runs(endpoint, branch) {
+            return Ok(());
+        }
+        self.ensure_tenant(&branch.project).await?;
+        let id = branch.id.clone();
+        if !self.catalog.read(move |catalog| roles::waiting(catalog, &id)).await?.is_empty() {
+            self.wake_head(branch).await?;
+        }
+        let request = start_request(endpoint, branch);
+        match self.endpoints.start_only(&request).await {
+            Err(crate::Error::NoCheckpoint(_)) => {
+                self.wake_head(branch).await?;
+                self.endpoints.start_only(&request).await?;
+            }
+            started => drop(started?),
+        }
+        let id = endpoint.id.clone();
+        let written =
+            self.catalog.write(move |catalog| endpoints::set_started(catalog, &id, now()));
+        Ok(written.await?)
+    }
+
+    /// Wakes a branch's own compute for what needs it, by who has the branch's turn: as its endpoint
+    /// wants it, where it has one that may be started.
+    async fn wake_head(&self, branch: &Branch) -> Result<(), ApiError> {
+        let id = branch.id.clone();
+        let found = self.catalog.read(move |catalog| endpoints::of_branch(catalog, &id)).await?;
+        if let Some(endpoint) = found.filter(|endpoint| !endpoint.disabled) {
+            return self.start_head(&endpoint, branch).await;
+        }
+        let request = StartRequest::of(branch.project.clone(), branch.timeline.clone());
+        let compute = self.endpoints.start(&request).await?;
+        self.apply_at_start(branch, &compute).await
+    }
+
+    /// The branch's own compute where a change of what its Postgres holds is to be applied now: where
+    /// it runs, or where one runs that follows it. By who has the branch's turn.
+    pub(super) async fn to_change(&self, branch: &Branch) -> Result<Option<Compute>, ApiError> {
+        if let Some(compute) = self.running(branch) {
+            return Ok(Some(compute));
+        }
+        if !self.endpoints.has_standby(&branch.project, &branch.timeline) {
+            return Ok(None);
+        }
+        let id = branch.id.clone();
+        let found = self.catalog.read(move |catalog| endpoints::of_branch(catalog, &id)).await?;
+        let plain = || StartRequest::of(branch.project.clone(), branch.timeline.clone());
+        let request = found.map_or_else(plain, |endpoint| start_request(&endpoint, branch));
+        Ok(Some(self.endpoints.start(&request).await?))
+    }
+
     /// [`Context::suspend`], by who has the branch's turn.
     pub(super) async fn stop(&self, endpoint: &Endpoint, branch: &Branch) -> Result<(), ApiError> {
-        let Some(compute) = self.running(branch) else { return Ok(()) };
+        let compute = self.compute_of(endpoint, branch);
+        let Some(compute) = compute.filter(|compute| compute.state == State::Running) else {
+            return Ok(());
+        };
         // What was made by SQL is known afterwards; a Postgres that does not answer is stopped too.
-        if let Err(error) = self.take_over(branch, &compute).await {
+        if endpoint.kind == Kind::ReadWrite
+            && let Err(error) = self.take_over(branch, &compute).await
+        {
             tracing::info!(branch = branch.id, error = error.message, "roles were not looked at");
         }
-        self.endpoints.stop(&branch.project, &branch.timeline).await?;
+        self.endpoints.stop(&branch.project, &compute_name(endpoint, branch)).await?;
         let id = endpoint.id.clone();
         let written =
             self.catalog.write(move |catalog| endpoints::set_suspended(catalog, &id, now()));
         Ok(written.await?)
+    }
+
+    /// Stops the compute of an endpoint that is about to be deleted, by who has the branch's turn.
+    pub(super) async fn end_compute(
+        &self,
+        endpoint: &Endpoint,
+        branch: &Branch,
+    ) -> Result<(), ApiError> {
+        self.stop(endpoint, branch).await?;
+        match endpoint.kind {
+            Kind::ReadWrite => Ok(()),
+            Kind::ReadOnly => self.forget(&branch.project, &compute_name(endpoint, branch)).await,
+        }
     }
 
     /// Ends the compute of a timeline that no branch stands for any more.
@@ -107,12 +180,23 @@ impl Context {
         }
     }
 
-    /// The branch's compute, if it accepts connections.
+    /// The branch's own compute, if it accepts connections.
     pub(super) fn running(&self, branch: &Branch) -> Option<Compute> {
         self.compute(branch).filter(|compute| compute.state == State::Running)
     }
 
-    /// The branch's compute, whatever it does.
+    /// An endpoint's compute, whatever it does.
+    pub(super) fn compute_of(&self, endpoint: &Endpoint, branch: &Branch) -> Option<Compute> {
+        self.endpoints.show(&branch.project, &compute_name(endpoint, branch)).ok()
+    }
+
+    /// Whether an endpoint's compute accepts connections.
+    pub(super) fn runs(&self, endpoint: &Endpoint, branch: &Branch) -> bool {
+        let is_running = |compute: Compute| compute.state == State::Running;
+        self.compute_of(endpoint, branch).is_some_and(is_running)
+    }
+
+    /// The branch's own compute, whatever it does.
     pub(super) fn compute(&self, branch: &Branch) -> Option<Compute> {
         self.endpoints.show(&branch.project, &branch.timeline).ok()
     }
@@ -263,9 +347,13 @@ impl Context {
         }
     }
 
-    /// Where the log of a branch's Postgres may be, the compute's that runs before the one's that ran.
-    pub(super) async fn postgres_logs(&self, branch: &Branch) -> Result<Vec<PathBuf>, ApiError> {
-        let timeline = match self.compute(branch) {
+    /// Where the log of an endpoint's Postgres may be, the compute's that runs before the one's that ran.
+    pub(super) async fn postgres_logs(
+        &self,
+        endpoint: &Endpoint,
+        branch: &Branch,
+    ) -> Result<Vec<PathBuf>, ApiError> {
+        let timeline = match self.compute_of(endpoint, branch) {
             Some(compute) => compute.timeline_id,
             // None since this process began: whoever has the timeline knows its id.
             None => {
@@ -277,7 +365,11 @@ impl Context {
                 }
             }
         };
-        Ok(self.endpoints.postgres_logs(timeline).into())
+        let what = match endpoint.kind {
+            Kind::ReadWrite => What::Head,
+            Kind::ReadOnly => What::Standby(endpoint.id.clone()),
+        };
+        Ok(self.endpoints.postgres_logs(&Served { timeline, what }).into())
     }
 
     pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
@@ -285,11 +377,31 @@ impl Context {
     }
 }
 
-/// The endpoint that leads to a timeline; none leads to that of a tenant which is no project.
+/// What the compute of an endpoint is called.
+pub(super) fn compute_name(endpoint: &Endpoint, branch: &Branch) -> String {
+    match endpoint.kind {
+        Kind::ReadWrite => branch.timeline.clone(),
+        Kind::ReadOnly => served::standby_of(&branch.timeline, &endpoint.id),
+    }
+}
+
+fn start_request(endpoint: &Endpoint, branch: &Branch) -> StartRequest {
+    StartRequest {
+        settings: Some(pg_settings(endpoint)),
+        milli_cu: endpoints::milli_cu(endpoint),
+        units: Some(endpoint.max_cu),
+        ..StartRequest::of(branch.project.clone(), compute_name(endpoint, branch))
+    }
+}
+
+/// The endpoint that leads to a compute; none leads to that of a tenant which is no project.
 fn endpoint_of(
     catalog: &rusqlite::Connection,
     of: &EndpointRef,
 ) -> Result<Option<Endpoint>, crate::catalog::Error> {
+    if let Some(id) = served::standby(served::split(&of.branch).1) {
+        return endpoints::find(catalog, id);
+    }
     match branches::of_timeline(catalog, &of.tenant, &of.branch)? {
         Some(branch) => endpoints::of_branch(catalog, &branch.id),
         None => Ok(None),

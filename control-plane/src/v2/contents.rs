@@ -57,7 +57,7 @@ impl Context {
             Ok((operations::insert(catalog, &new, now())?, branch, before, number, changed))
         });
         let (operation, branch, before, number, changed) = written.await?;
-        let applied = match self.running(&branch) {
+        let applied = match self.to_change(&branch).await? {
             Some(compute) => self.apply(&branch, &compute).await,
             None => Ok(Ok(())),
         };

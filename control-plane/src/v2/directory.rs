@@ -7,22 +7,24 @@ use async_trait::async_trait;
 use axum::http::StatusCode;
 use tokio_postgres::Client;
 
-use super::{computes::pg_settings, context::Context, error::ApiError};
+use super::{
+    computes::{compute_name, pg_settings},
+    context::Context,
+    error::ApiError,
+};
 use crate::{
     Awake, Branches, Directory, EndpointRef, Error,
     branches::Asked,
     catalog::{
         self,
         branches::{self, Branch},
-        endpoints::{self, Endpoint},
+        endpoints::{self, Endpoint, Kind},
         projects,
         timelines::Moment,
     },
     served,
 };
 
-/// What the id of an endpoint begins with.
-const ENDPOINT: &str = "ep-";
 /// What clients put behind it for pooled connections: there is no pooler, they get the endpoint.
 const POOLED: &str = "-pooler";
 /// How often a compute is woken for one client: it may be suspended again before the client is in.
@@ -40,8 +42,8 @@ impl Projects {
         Projects { context, branches }
     }
 
-    /// The endpoint of the project's branch that stands for a timeline; `None` for a tenant that is
-    /// no project. A timeline that a branch stood for until now is not to be woken.
+    /// The endpoint of the project's branch that leads to a compute; `None` for a tenant that is no
+    /// project. A timeline that a branch stood for until now is not to be woken.
     async fn endpoint_of(&self, of: &EndpointRef) -> Result<Option<Endpoint>, ApiError> {
         let EndpointRef { tenant, branch } = of.clone();
         let found = self.context.catalog.read(move |catalog| {
@@ -51,15 +53,22 @@ impl Projects {
             let gone = || {
                 catalog::Error::Exists("the branch was put back or deleted: try again".to_owned())
             };
-            let branch = branches::of_timeline(catalog, &tenant, &branch)?.ok_or_else(gone)?;
+            let (timeline, word) = served::split(&branch);
+            let branch = branches::of_timeline(catalog, &tenant, timeline)?.ok_or_else(gone)?;
             let none = || {
                 catalog::Error::Exists(format!(
                     "branch {} has no endpoint: create one first",
                     branch.id
                 ))
             };
-            let endpoint = endpoints::of_branch(catalog, &branch.id)?.ok_or_else(none)?;
-            Ok(Some(endpoint))
+            let mut all = endpoints::all_of_branch(catalog, &branch.id)?.into_iter();
+            let endpoint = match (served::standby(word), word) {
+                (Some(id), _) => all.find(|endpoint| endpoint.id == id),
+                // Whoever may read the branch may read a moment of it.
+                (None, Some(_)) => all.next(),
+                (None, None) => all.find(|endpoint| endpoint.kind == Kind::ReadWrite),
+            };
+            endpoint.ok_or_else(none).map(Some)
         });
         Ok(found.await?)
     }
@@ -80,9 +89,12 @@ impl Directory for Projects {
     async fn find(&self, name: &str) -> Result<Option<EndpointRef>, Arc<Error>> {
         let name = name.strip_suffix(POOLED).unwrap_or(name);
         let of = |branch: Branch| EndpointRef { tenant: branch.project, branch: branch.timeline };
-        if name.starts_with(ENDPOINT) {
+        if name.starts_with(served::STANDBY) {
             return match self.context.endpoint(name).await {
-                Ok((_, branch)) => Ok(Some(of(branch))),
+                Ok((endpoint, branch)) => {
+                    let compute = compute_name(&endpoint, &branch);
+                    Ok(Some(EndpointRef { tenant: branch.project, branch: compute }))
+                }
                 Err(error) if error.status == StatusCode::NOT_FOUND => Ok(None),
                 Err(error) => Err(told(error)),
             };
@@ -100,7 +112,8 @@ impl Directory for Projects {
         if self.endpoint_of(endpoint).await.map_err(told)?.is_none() {
             return self.branches.at(endpoint, moment).await;
         }
-        let EndpointRef { tenant, branch } = endpoint;
+        let tenant = &endpoint.tenant;
+        let (branch, _) = served::split(&endpoint.branch);
         let served = self.context.endpoints.pageservers().moment(tenant, branch, moment).await?;
         Ok(EndpointRef { tenant: tenant.clone(), branch: served.name(branch) })
     }
@@ -114,12 +127,11 @@ impl Directory for Projects {
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {
-        let (branch, moment) = served::split(&endpoint.branch);
-        let of = EndpointRef { tenant: endpoint.tenant.clone(), branch: branch.to_owned() };
-        match self.endpoint_of(&of).await.map_err(told)? {
-            Some(found) if moment.is_some() => {
+        let (branch, word) = served::split(&endpoint.branch);
+        match self.endpoint_of(endpoint).await.map_err(told)? {
+            Some(found) if word.is_some() && served::standby(word).is_none() => {
                 endpoints::refuse_disabled(&found).map_err(|error| told(error.into()))?;
-                self.context.refuse_used_up(&of.tenant, branch).await.map_err(told)?;
+                self.context.refuse_used_up(&endpoint.tenant, branch).await.map_err(told)?;
                 let asked = Asked {
                     settings: Some(pg_settings(&found)),
                     milli_cu: Some(endpoints::milli_cu(&found)),

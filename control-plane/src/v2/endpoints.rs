@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    computes::compute_name,
     connection::{host, proxy_host},
     context::{Context, finish, operation},
     error::{ApiError, GeneralError},
@@ -21,7 +22,7 @@ use crate::{
     Stage, State as ComputeState,
     catalog::{
         self, Time, branches,
-        endpoints::{self, CU_DEFAULT, CU_MAX_DEFAULT},
+        endpoints::{self, CU_DEFAULT, CU_MAX_DEFAULT, Kind},
         operations::{self, Action, Status},
         projects,
     },
@@ -49,7 +50,7 @@ pub struct Endpoint {
     pub autoscaling_limit_max_cu: f64,
     /// Where it is.
     pub region_id: String,
-    /// `read_write`.
+    /// `read_write`, or `read_only`: it follows what is written through the other.
     #[serde(rename = "type")]
     pub kind: String,
     /// `init` while its compute starts, `active` while it runs, `idle` else.
@@ -163,7 +164,7 @@ impl Endpoint {
         row: &endpoints::Endpoint,
         branch: &branches::Branch,
     ) -> Endpoint {
-        let state = context.compute(branch).map(|compute| compute.state);
+        let state = context.compute_of(row, branch).map(|compute| compute.state);
         let (current, pending) = match state {
             Some(ComputeState::Starting) => ("init", Some("active")),
             Some(ComputeState::Running) => ("active", None),
@@ -180,7 +181,7 @@ impl Endpoint {
             autoscaling_limit_min_cu: row.min_cu,
             autoscaling_limit_max_cu: row.max_cu,
             region_id: context.region.clone(),
-            kind: "read_write".to_owned(),
+            kind: row.kind.name().to_owned(),
             current_state: current.to_owned(),
             pending_state: pending.map(str::to_owned),
             settings: row.settings.clone(),
@@ -222,10 +223,10 @@ pub(super) fn suspend_timeout_of(settings: &Value) -> i64 {
     settings.get("suspend_timeout_seconds").and_then(Value::as_i64).unwrap_or_default()
 }
 
-/// The endpoint of a branch, as the project's settings want it.
+/// An endpoint of a branch, as the project's settings want it.
 pub(super) fn new_row(
-    project: &str,
-    branch: &str,
+    kind: Kind,
+    (project, branch): (&str, &str),
     settings: &Value,
     now: Time,
 ) -> endpoints::Endpoint {
@@ -236,20 +237,15 @@ pub(super) fn new_row(
         max_cu,
         suspend_timeout_seconds: suspend_timeout_of(settings),
         settings: pg_settings.map_or(json!({}), |settings| json!({ "pg_settings": settings })),
-        ..endpoints::Endpoint::new(project, branch, now)
+        ..endpoints::Endpoint::of_kind(kind, project, branch, now)
     }
 }
 
-/// Refuses what is no read_write endpoint.
-pub(super) fn check_kind(kind: &str) -> Result<(), ApiError> {
-    match kind {
-        "read_write" => Ok(()),
-        "read_only" => Err(ApiError::refused(
-            "read_only endpoints are not served: create a branch, which copies nothing, and a \
-             read_write endpoint for it",
-        )),
-        other => Err(ApiError::invalid(format!("{other:?} is no type of endpoint: read_write is"))),
-    }
+/// Which kind of endpoint is asked for.
+pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
+    Kind::of_name(name).ok_or_else(|| {
+        ApiError::invalid(format!("{name:?} is no type of endpoint: read_write and read_only are"))
+    })
 }
 
 /// Refuses options that make no sense.
@@ -280,7 +276,8 @@ pub(super) fn set_options(
     check_limits(row.min_cu, row.max_cu)
 }
 
-/// Create a branch's endpoint. Its compute is started by the first connection, or by `start`.
+/// Create an endpoint of a branch: the one to read and write, or one of several to read only, which
+/// follow it. Its compute is started by the first connection, or by `start`.
 #[utoipa::path(post, path = "/projects/{project_id}/endpoints", tag = "endpoints",
     params(("project_id" = String, Path)), request_body = CreateEndpoint,
     responses((status = 201, body = EndpointOperations), (status = "default", body = GeneralError)))]
@@ -289,7 +286,7 @@ pub(super) async fn create(
     Path(project): Path<String>,
     Body(CreateEndpoint { endpoint: new }): Body<CreateEndpoint>,
 ) -> Result<(StatusCode, Json<EndpointOperations>), ApiError> {
-    check_kind(&new.kind)?;
+    let kind = kind(&new.kind)?;
     check_options(&new.options)?;
     let NewEndpoint { branch_id, options, .. } = new;
     let id = branch_id.clone();
@@ -297,7 +294,8 @@ pub(super) async fn create(
         Ok((projects::get(catalog, &project)?, branches::get(catalog, &project, &id)?))
     });
     let (project, branch) = read.await?;
-    let mut row = new_row(&project.id, &branch.id, &project.endpoint_settings, time::now());
+    let settings = &project.endpoint_settings;
+    let mut row = new_row(kind, (&project.id, &branch.id), settings, time::now());
     set_options(&mut row, &options)?;
     let written = row.clone();
     let made = context.catalog.write(move |catalog| {
@@ -345,11 +343,13 @@ pub(super) async fn list_of_branch(
     let read = context.catalog.read(move |catalog| {
         let branch = branches::get(catalog, &project, &branch)?;
         let standing = Standing::find(catalog, &project, time::now())?;
-        Ok((endpoints::of_branch(catalog, &branch.id)?, branch, standing))
+        Ok((endpoints::all_of_branch(catalog, &branch.id)?, branch, standing))
     });
-    let (row, branch, standing) = read.await?;
-    let view = |row| Endpoint::view(&context, &row, &branch).under(&standing, &branch);
-    Ok(Json(EndpointsResponse { endpoints: row.into_iter().map(view).collect() }))
+    let (rows, branch, standing) = read.await?;
+    let view = |row: endpoints::Endpoint| {
+        Endpoint::view(&context, &row, &branch).under(&standing, &branch)
+    };
+    Ok(Json(EndpointsResponse { endpoints: rows.into_iter().map(view).collect() }))
 }
 
 /// An endpoint of a project, and its branch.
@@ -389,8 +389,8 @@ pub(super) async fn trace(
     State(context): State<Arc<Context>>,
     Path((project, id)): Path<(String, String)>,
 ) -> Result<Json<StartTrace>, ApiError> {
-    let (_, branch) = find(&context, project, id).await?;
-    let stages = context.compute(&branch).map(|compute| compute.trace).unwrap_or_default();
+    let (row, branch) = find(&context, project, id).await?;
+    let stages = context.compute_of(&row, &branch).map(|compute| compute.trace).unwrap_or_default();
     let total_ms = stages.iter().map(|stage| stage.ms).sum();
     Ok(Json(StartTrace { stages, total_ms }))
 }
@@ -419,8 +419,9 @@ pub(super) async fn update(
         Ok((row, operations::insert(catalog, &new, time::now())?))
     });
     let (row, operation) = written.await?;
-    context.endpoints.resize(&branch.project, &branch.timeline, endpoints::milli_cu(&row));
-    context.endpoints.set_limits(&branch.project, &branch.timeline, row.max_cu);
+    let compute = compute_name(&row, &branch);
+    context.endpoints.resize(&branch.project, &compute, endpoints::milli_cu(&row));
+    context.endpoints.set_limits(&branch.project, &compute, row.max_cu);
     let endpoint = Endpoint::view(&context, &row, &branch);
     Ok(Json(EndpointOperations { endpoint, operations: vec![operation.into()] }))
 }
@@ -438,7 +439,7 @@ pub(super) async fn delete(
         let _turn = context.turn(&branch.id).await;
         let (row, branch) = find(&context, project.clone(), id.clone()).await?;
         let operation = begin(&context, &row, Action::SuspendCompute).await?;
-        let stopped = context.stop(&row, &branch).await;
+        let stopped = context.end_compute(&row, &branch).await;
         if stopped.is_ok() {
             context.catalog.write(move |catalog| endpoints::remove(catalog, &id)).await?;
         }

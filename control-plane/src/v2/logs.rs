@@ -62,8 +62,8 @@ pub(super) async fn show(
         None | Some("") => None,
         Some(cursor) => Some(Place::parse(cursor)?),
     };
-    let (_, branch) = find(&context, project, id).await?;
-    let files = context.postgres_logs(&branch).await?;
+    let (row, branch) = find(&context, project, id).await?;
+    let files = context.postgres_logs(&row, &branch).await?;
     let read = tokio::task::spawn_blocking(move || {
         let Some(file) = open_first(&files)? else { return Ok(None) };
         read(file, cursor).map(Some)

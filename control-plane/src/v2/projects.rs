@@ -205,7 +205,12 @@ fn rows(new: &NewProject, now: catalog::Time) -> Result<Rows, ApiError> {
     check_endpoint_settings(Some(&endpoint_settings))?;
     let named = |name: &Option<String>| name.clone().unwrap_or_else(|| FIRST_NAME.to_owned());
     let (role, database) = (named(&new.branch.role_name), named(&new.branch.database_name));
-    let endpoint = endpoint_routes::new_row(&id, &branch_id, &endpoint_settings, now);
+    let endpoint = endpoint_routes::new_row(
+        endpoints::Kind::ReadWrite,
+        (&id, &branch_id),
+        &endpoint_settings,
+        now,
+    );
     let (branch_of, endpoint_of) = (Some(branch_id.as_str()), Some(endpoint.id.as_str()));
     let (action, status) = (Action::CreateTimeline, Status::Scheduling);
     let operation = operation(&id, branch_of, endpoint_of, action, status);

@@ -182,9 +182,13 @@ async fn due(context: &Context) -> Result<Vec<(Due, State)>, ApiError> {
                 standings.insert(compute.tenant.clone(), standing);
             }
             let standing = standings.get(&compute.tenant).and_then(Option::as_ref);
-            let (timeline, moment) = served::split(&compute.branch);
+            let (timeline, word) = served::split(&compute.branch);
             let Some(state) = standing.and_then(|it| it.refusal(timeline)) else { continue };
-            if moment.is_some() {
+            if let Some(id) = served::standby(word) {
+                due.extend(endpoints::find(catalog, id)?.map(|it| (Due::Endpoint(it.id), state)));
+                continue;
+            }
+            if word.is_some() {
                 let of = EndpointRef { tenant: compute.tenant, branch: compute.branch };
                 due.push((Due::Moment(of), state));
                 continue;

@@ -202,26 +202,27 @@ async fn give_up(
     reason
 }
 
-/// Ends the compute of what the branch stood for, and starts it anew where it ran.
+/// Ends the computes of what the branch stood for, and starts anew those that ran.
 async fn follow(
     context: &Arc<Context>,
     before: &branches::Branch,
 ) -> Result<Vec<super::operations::Operation>, ApiError> {
-    let ran = context.running(before).is_some();
-    context.forget(&before.project, &before.timeline).await?;
-    if !ran {
-        return Ok(Vec::new());
-    }
     let id = before.id.clone();
-    let found = context.catalog.read(move |catalog| endpoint_rows::of_branch(catalog, &id)).await?;
-    let Some(endpoint) = found else { return Ok(Vec::new()) };
-    let (branch, id) = (Some(before.id.as_str()), Some(endpoint.id.as_str()));
-    let new = operation(&before.project, branch, id, Action::StartCompute, Status::Running);
-    let started =
-        context.catalog.write(move |catalog| operations::insert(catalog, &new, now())).await?;
-    let (carrying, under_way) = (context.clone(), started.clone());
-    tokio::spawn(async move {
-        endpoints::carry_out(&carrying, &endpoint.id, vec![under_way]).await;
-    });
-    Ok(vec![started.into()])
+    let read = context.catalog.read(move |catalog| endpoint_rows::all_of_branch(catalog, &id));
+    let mut ran = read.await?;
+    ran.retain(|endpoint| context.runs(endpoint, before));
+    context.forget(&before.project, &before.timeline).await?;
+    let mut operations = Vec::with_capacity(ran.len());
+    for endpoint in ran {
+        let (branch, id) = (Some(before.id.as_str()), Some(endpoint.id.as_str()));
+        let new = operation(&before.project, branch, id, Action::StartCompute, Status::Running);
+        let started =
+            context.catalog.write(move |catalog| operations::insert(catalog, &new, now())).await?;
+        let (carrying, under_way) = (context.clone(), started.clone());
+        tokio::spawn(async move {
+            endpoints::carry_out(&carrying, &endpoint.id, vec![under_way]).await;
+        });
+        operations.push(started.into());
+    }
+    Ok(operations)
 }

@@ -464,8 +464,8 @@ async fn wrong_input_is_a_sentence_with_the_right_status() -> anyhow::Result<()>
         (
             post.clone(),
             branches.clone(),
-            json!({ "branch": {}, "endpoints": [{ "type": "read_only" }] }),
-            422,
+            json!({ "branch": {}, "endpoints": [{ "type": "write_only" }] }),
+            400,
         ),
         (post.clone(), format!("{main}/roles"), json!({ "role": { "name": "postgres" } }), 400),
         (post.clone(), format!("{main}/roles"), json!({ "role": {} }), 400),
@@ -500,6 +500,44 @@ async fn wrong_input_is_a_sentence_with_the_right_status() -> anyhow::Result<()>
     fixture.refused(Method::GET, &path, Value::Null, 404).await?;
     let path = format!("projects/{other}/endpoints/ep-{project}");
     fixture.refused(Method::GET, &path, Value::Null, 404).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_is_made_with_endpoints_to_write_and_to_read_only() -> anyhow::Result<()> {
+    let fixture = Fixture::new().await?;
+    let project = fixture.project().await?;
+    let kinds = ["read_only", "read_write", "read_only"];
+    let endpoints = kinds.map(|kind| json!({ "type": kind }));
+    let body = json!({ "branch": { "name": "try" }, "endpoints": endpoints });
+    let path = format!("projects/{project}/branches");
+    let made = fixture.done(Method::POST, &path, body).await?;
+    let branch = text(&made["branch"]["id"]);
+    let listed = fixture.get(&format!("{path}/{branch}/endpoints")).await?;
+    for shown in [&made, &listed] {
+        let kinds: Vec<_> = shown["endpoints"].as_array().into_iter().flatten().collect();
+        let kinds: Vec<String> = kinds.into_iter().map(|shown| text(&shown["type"])).collect();
+        assert_eq!(kinds, ["read_write", "read_only", "read_only"], "{shown}");
+    }
+    // Each is connected to by a name of its own.
+    let uris = made["connection_uris"].to_string();
+    for endpoint in listed["endpoints"].as_array().into_iter().flatten() {
+        let id = text(&endpoint["id"]);
+        assert!(uris.contains(&id), "{id} is not in {uris}");
+        let asked = format!(
+            "projects/{project}/connection_uri?endpoint_id={id}&branch_id={branch}\
+             &database_name=app&role_name=app"
+        );
+        assert!(fixture.get(&asked).await?["uri"].to_string().contains(&id));
+    }
+    let first = &listed["endpoints"][1];
+    let path = format!("projects/{project}/endpoints/{}", text(&first["id"]));
+    let change = json!({ "endpoint": { "autoscaling_limit_max_cu": 2, "name": "reports" } });
+    let changed = fixture.done(Method::PATCH, &path, change).await?;
+    assert_eq!(changed["endpoint"]["type"], "read_only");
+    fixture.done(Method::DELETE, &path, Value::Null).await?;
+    let left = fixture.get(&format!("projects/{project}/branches/{branch}/endpoints")).await?;
+    assert_eq!(left["endpoints"].as_array().map(Vec::len), Some(2), "{left}");
     Ok(())
 }
 
