@@ -24,11 +24,11 @@ pub use connect::{ConnectArgs, ConnectionStringArgs, PsqlArgs};
 pub use contents::{DatabaseVerb, RoleVerb, WhereArgs};
 pub use endpoints::{EndpointArgs, EndpointOptions, EndpointVerb, LogsArgs};
 pub use limits::LimitsArgs;
-pub use projects::{CreateProjectArgs, OperationVerb, ProjectOptions, ProjectVerb};
+pub use projects::{CreateProjectArgs, OperationVerb, ProjectOptions, ProjectVerb, RegionVerb};
 pub use proxy::ProxyArgs;
 pub use roles::{
-    ComputeRunArgs, ControlPlaneArgs, ManagementArgs, PageserverArgs, PostgresArgs, SafekeeperArgs,
-    UpArgs,
+    ComputeRunArgs, ComputesArgs, ControlPlaneArgs, PageserverArgs, PostgresArgs, SafekeeperArgs,
+    UpArgs, pageserver_at,
 };
 pub use usage::{QuotaArgs, UsageArgs};
 pub use verbs::{
@@ -103,6 +103,9 @@ pub enum Command {
     /// Projects: a customer's databases with all their branches, endpoints and roles.
     #[command(subcommand)]
     Project(ProjectVerb),
+    /// Regions: where projects can be.
+    #[command(subcommand)]
+    Region(RegionVerb),
     /// Branches of a project: made at any moment of another branch's history, copying nothing.
     #[command(subcommand)]
     Branch(BranchVerb),
@@ -171,6 +174,7 @@ mod tests {
         let cli = Cli::command();
         for name in [
             "project",
+            "region",
             "branch",
             "endpoint",
             "role",

@@ -82,6 +82,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Compute(ComputeVerb::Run(args)) => roles::compute(*args, voice).await,
         Command::Compute(verb) => verbs::compute(&api, voice, verb).await,
         Command::Project(verb) => management::project(&client()?, voice, verb).await,
+        Command::Region(verb) => management::region(&client()?, voice, verb).await,
         Command::Branch(verb) => management::branch(&client()?, voice, verb).await,
         Command::Endpoint(verb) => management::endpoint(&client()?, voice, verb).await,
         Command::Role(verb) => management::role(&client()?, voice, verb).await,

@@ -8,6 +8,7 @@ mod default_template;
 mod head;
 mod machine;
 mod machine_share;
+mod regions;
 mod stop;
 mod storage;
 mod up;

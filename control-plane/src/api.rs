@@ -15,6 +15,9 @@ use crate::{Bounds, Stage, Stages, endpoints::MILLI_CU_DEFAULT};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
+    /// The region of a tenant that is no project; the default one where none is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// The tenant, by name or id.
     pub tenant: String,
     /// The branch, by name or id; `main` where none is said. With `@` and an LSN or a time behind it
@@ -40,8 +43,8 @@ pub struct StartRequest {
 impl StartRequest {
     /// The compute of a branch, of which nothing else is said.
     pub fn of(tenant: String, branch: String) -> StartRequest {
-        let (port, settings, units) = (None, None, None);
-        StartRequest { tenant, branch, port, settings, milli_cu: MILLI_CU_DEFAULT, units }
+        let (region, port, settings, units) = (None, None, None, None);
+        StartRequest { region, tenant, branch, port, settings, milli_cu: MILLI_CU_DEFAULT, units }
     }
 }
 
@@ -75,6 +78,9 @@ pub enum State {
 /// One endpoint and its compute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Compute {
+    /// The region that it runs in.
+    #[serde(default)]
+    pub region: String,
     /// The tenant's name.
     pub tenant: String,
     /// The branch's name; with `@LSN` where the compute is read-only as of a moment, with `@NAME` where
@@ -152,13 +158,31 @@ pub enum ComputeEvent {
 pub struct Status {
     /// The version of this program.
     pub version: String,
-    /// Where the other roles are.
+    /// Where the other roles of the default region are.
     pub addresses: Addresses,
+    /// All regions.
+    #[serde(default)]
+    pub regions: Vec<RegionStatus>,
     /// What holds computes to their limits.
     #[serde(default)]
     pub bounds: Bounds,
     /// All endpoints.
     pub computes: Vec<Compute>,
+}
+
+/// A region, as the control plane sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegionStatus {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// It is the one of projects that ask for none.
+    pub default: bool,
+    /// One of its pageservers answers.
+    pub answers: bool,
+    /// Where its roles are.
+    pub addresses: Addresses,
 }
 
 /// Where the other roles listen.

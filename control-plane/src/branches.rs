@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_postgres::Client;
 
 use crate::{
-    Awake, Directory, EndpointRef, Endpoints, Error, Settings, StartRequest,
+    Awake, Directory, EndpointRef, Endpoints, Error, Regions, Settings, StartRequest,
     catalog::timelines::Moment,
 };
 
@@ -22,8 +22,8 @@ const STARTS_MAX: usize = 5;
 const SEPARATOR: &str = "--";
 
 /// Endpoints that are called `TENANT--BRANCH`, or `TENANT` for its branch `main`; names or ids.
-pub struct Branches {
-    endpoints: Arc<Endpoints>,
+pub(crate) struct Branches {
+    regions: Arc<Regions>,
     /// Those that are being started for the proxy.
     starts: Arc<Mutex<HashMap<EndpointRef, Start>>>,
 }
@@ -48,9 +48,13 @@ impl Asked {
 type Start = Shared<BoxFuture<'static, Result<(), Arc<Error>>>>;
 
 impl Branches {
-    /// The endpoints of this control plane.
-    pub fn new(endpoints: Arc<Endpoints>) -> Branches {
-        Branches { endpoints, starts: Arc::default() }
+    /// The endpoints of this control plane: of projects, and of tenants of the default region.
+    pub(crate) fn new(regions: Arc<Regions>) -> Branches {
+        Branches { regions, starts: Arc::default() }
+    }
+
+    fn endpoints(&self, tenant: &str) -> Arc<Endpoints> {
+        self.regions.of(tenant).endpoints.clone()
     }
 
     /// The start that is under way, or a new one. It is carried to its end, also where nobody waits
@@ -61,7 +65,7 @@ impl Branches {
             return start.clone();
         }
         let (endpoints, under_way, key) =
-            (self.endpoints.clone(), self.starts.clone(), endpoint.clone());
+            (self.endpoints(&endpoint.tenant), self.starts.clone(), endpoint.clone());
         let task = tokio::spawn(async move {
             let EndpointRef { tenant, branch } = key.clone();
             let request = asked.request(tenant, branch);
@@ -84,7 +88,9 @@ impl Branches {
         asked: Asked,
     ) -> Result<Awake, Arc<Error>> {
         for _ in 0..STARTS_MAX {
-            if let Some(awake) = self.endpoints.enter(&endpoint.tenant, &endpoint.branch) {
+            if let Some(awake) =
+                self.endpoints(&endpoint.tenant).enter(&endpoint.tenant, &endpoint.branch)
+            {
                 return Ok(awake);
             }
             self.start(endpoint, asked.clone()).await?;
@@ -104,17 +110,17 @@ impl Directory for Branches {
 
     async fn at(&self, endpoint: &EndpointRef, moment: &Moment) -> Result<EndpointRef, Arc<Error>> {
         let EndpointRef { tenant, branch } = endpoint;
-        let served = self.endpoints.pageservers().moment(tenant, branch, moment).await?;
+        let served = self.endpoints(tenant).pageservers().moment(tenant, branch, moment).await?;
         // By the timeline's id: a restore gives the branch's name to another.
         Ok(EndpointRef { tenant: tenant.clone(), branch: served.to_string() })
     }
 
     fn note(&self, endpoint: &EndpointRef, stage: &str, took: Duration) {
-        self.endpoints.note(&endpoint.tenant, &endpoint.branch, stage, took);
+        self.endpoints(&endpoint.tenant).note(&endpoint.tenant, &endpoint.branch, stage, took);
     }
 
     fn superuser(&self, endpoint: &EndpointRef) -> Option<Client> {
-        self.endpoints.take_superuser(&endpoint.tenant, &endpoint.branch)
+        self.endpoints(&endpoint.tenant).take_superuser(&endpoint.tenant, &endpoint.branch)
     }
 
     async fn wake(&self, endpoint: &EndpointRef) -> Result<Awake, Arc<Error>> {

@@ -20,6 +20,7 @@ pub mod ids;
 pub mod operations;
 pub mod projects;
 pub mod rebuild;
+pub mod regions;
 pub mod retries;
 pub mod roles;
 mod schema;

@@ -191,6 +191,14 @@ impl Child {
         self.ended().await
     }
 
+    /// Kills it with all that belongs to it, and waits until nothing of it is left.
+    pub(crate) async fn kill(&self) -> Phase {
+        if !matches!(self.phase(), Phase::Ending | Phase::Ended { .. }) {
+            end_group(self.pid);
+        }
+        self.stop().await
+    }
+
     async fn wait(&self, until: impl FnMut(&Phase) -> bool) -> Phase {
         match self.phase.clone().wait_for(until).await {
             Ok(phase) => phase.clone(),

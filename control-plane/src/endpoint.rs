@@ -11,7 +11,7 @@ use protocol::TenantId;
 use tokio_postgres::Client;
 
 use crate::{
-    Compute, EndpointRef, Sent, Settings, State,
+    Compute, EndpointRef, RegionId, Sent, Settings, State,
     activity::{Activity, Spell},
     child::{Child, Phase},
     limits::Limits,
@@ -30,6 +30,7 @@ pub(crate) struct Endpoint {
 }
 
 struct Now {
+    region: RegionId,
     tenant: String,
     branch: String,
     tenant_id: TenantId,
@@ -66,6 +67,7 @@ impl Drop for Stay {
 
 /// What names an endpoint, and where it listens.
 pub(crate) struct Place {
+    pub region: RegionId,
     pub tenant: String,
     /// The branch, and the moment of it where it is one: what the compute is called.
     pub branch: String,
@@ -92,8 +94,9 @@ pub(crate) struct Plan {
 impl Endpoint {
     /// An endpoint without a compute.
     pub(crate) fn new(place: Place) -> Endpoint {
-        let Place { tenant, branch, tenant_id, served, computes, host, port } = place;
+        let Place { region, tenant, branch, tenant_id, served, computes, host, port } = place;
         let now = Now {
+            region,
             tenant,
             branch,
             tenant_id,
@@ -206,6 +209,14 @@ impl Endpoint {
         self.now.lock().stopping = false;
     }
 
+    /// Ends a compute at once that does not come up, and waits until nothing of it is left: it has done
+    /// nothing yet that an end in order would save.
+    pub(crate) async fn give_up(&self) {
+        if let Some(child) = self.living() {
+            child.kill().await;
+        }
+    }
+
     /// Whether it is the endpoint of this branch, each given by name or id.
     pub(crate) fn is_of(&self, tenant: &str, branch: &str) -> bool {
         let now = self.now.lock();
@@ -309,6 +320,7 @@ impl Endpoint {
         let sockets = sockets(&now.computes, &now.served);
         let lives = matches!(state, State::Starting | State::Running | State::Stopping);
         Compute {
+            region: now.region.to_string(),
             tenant: now.tenant.clone(),
             branch: now.branch.clone(),
             tenant_id: now.tenant_id,
@@ -373,8 +385,17 @@ mod tests {
         let served = Served::head("2".repeat(32).parse()?);
         let (tenant, branch) = ("acme".to_owned(), "main".to_owned());
         let computes = folder.path().to_owned();
-        let place =
-            Place { tenant, branch, tenant_id, served: served.clone(), computes, host, port: 1 };
+        let (region, served_now) = ("local".parse().map_err(anyhow::Error::msg)?, served.clone());
+        let place = Place {
+            region,
+            tenant,
+            branch,
+            tenant_id,
+            served: served_now,
+            computes,
+            host,
+            port: 1,
+        };
         let endpoint = Arc::new(Endpoint::new(place));
         assert!(endpoint.enter().is_none(), "there is no compute");
 

@@ -1,4 +1,4 @@
-//! All endpoints of this control plane, and what can be done to them.
+//! All endpoints of a region, and what can be done to them.
 
 mod room;
 mod standbys;
@@ -19,7 +19,7 @@ use protocol::{TenantId, TimelineId};
 use tokio_postgres::Client;
 
 use crate::{
-    Addresses, Awake, Compute, Config, EndpointRef, Error, StartRequest, Status, Tokens, Way,
+    Addresses, Awake, Bounds, Compute, EndpointRef, Error, RegionConfig, StartRequest, Tokens, Way,
     activity::Spell,
     catalog::timelines::Moment,
     child::{self, Child, Phase, Spec},
@@ -28,6 +28,7 @@ use crate::{
     metrics::METRICS,
     pageserver_client::{Branch, PageserverClient},
     ports,
+    region::Health,
     served::{self, Served, What},
 };
 
@@ -46,7 +47,9 @@ const LEFT_MAX: Duration = Duration::from_secs(5);
 /// The endpoints, by tenant and branch. One is made by the first start of a compute, and is kept
 /// with its port until the process ends.
 pub struct Endpoints {
-    config: Config,
+    config: RegionConfig,
+    executable: PathBuf,
+    health: Health,
     pageserver: PageserverClient,
     cgroups: Cgroups,
     all: Mutex<BTreeMap<Key, Arc<Endpoint>>>,
@@ -71,17 +74,23 @@ type Key = (TenantId, String);
 
 impl Endpoints {
     /// No endpoint yet; the computes' folder is made.
-    pub(crate) fn new(config: Config) -> Result<Endpoints, Error> {
-        let folder = &config.folder;
+    pub(crate) fn new(
+        config: RegionConfig,
+        executable: PathBuf,
+        health: Health,
+    ) -> Result<Endpoints, Error> {
+        let folder = &config.computes.folder;
         for folder in [folder, &folder.join(KEPT)] {
             fs::create_dir_all(folder)
                 .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
                 .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
         }
-        let pageserver =
-            PageserverClient::new(config.pageservers(), Tokens::bearer(config.tokens.as_ref()));
+        let bearer = Tokens::bearer(config.tokens.as_ref());
+        let pageserver = PageserverClient::new(config.pageservers.clone(), bearer, health.clone());
         Ok(Endpoints {
             config,
+            executable,
+            health,
             pageserver,
             cgroups: Cgroups::open(),
             all: Mutex::default(),
@@ -89,15 +98,18 @@ impl Endpoints {
         })
     }
 
-    /// Where everything is, and every endpoint.
-    pub fn status(&self) -> Status {
-        let addresses = Addresses {
-            pageserver_http: self.config.pageserver_http,
-            pageserver: self.config.pageserver,
+    /// Where its servers are.
+    pub(crate) fn addresses(&self) -> Option<Addresses> {
+        self.config.pageservers.first().map(|first| Addresses {
+            pageserver_http: first.http,
+            pageserver: first.pages,
             safekeepers: self.config.safekeepers.clone(),
-        };
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        Status { version, addresses, bounds: self.cgroups.bounds(), computes: self.list() }
+        })
+    }
+
+    /// What holds computes to their limits.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.cgroups.bounds()
     }
 
     /// The pageservers.
@@ -368,23 +380,23 @@ impl Endpoints {
 
     /// The folder of a compute's Unix socket.
     pub(crate) fn sockets(&self, served: &Served) -> PathBuf {
-        endpoint::sockets(&self.config.folder, served)
+        endpoint::sockets(&self.config.computes.folder, served)
     }
 
     /// Where a compute's Postgres logs, and where its log is after the compute's end.
     pub(crate) fn postgres_logs(&self, served: &Served) -> [PathBuf; 2] {
-        let folder = self.config.folder.join(served.folder_name());
+        let folder = self.config.computes.folder.join(served.folder_name());
         [folder.join(child::POSTGRES_LOG), child::kept_log(&self.log(served))]
     }
 
     /// Where slots and statistics of a timeline's computes are kept.
     fn kept(&self, timeline: TimelineId) -> PathBuf {
-        self.config.folder.join(KEPT).join(timeline.to_string())
+        self.config.computes.folder.join(KEPT).join(timeline.to_string())
     }
 
     /// Where a compute logs.
     fn log(&self, served: &Served) -> PathBuf {
-        self.config.folder.join(format!("{}.log", served.folder_name()))
+        self.config.computes.folder.join(format!("{}.log", served.folder_name()))
     }
 
     /// The endpoint of a branch that has one. The pageserver is not asked: a compute can be stopped
@@ -422,14 +434,15 @@ impl Endpoints {
         }
         room::check(tenant, branch, served, all.values())?;
         let given: Vec<u16> = all.values().map(|endpoint| endpoint.port()).collect();
-        let host = self.config.compute_host;
-        let port = port.map_or_else(|| self.config.ports.free(host, &given), Ok)?;
+        let host = self.config.computes.host;
+        let port = port.map_or_else(|| self.config.computes.ports.free(host, &given), Ok)?;
         let endpoint = Arc::new(Endpoint::new(Place {
+            region: self.config.id.clone(),
             tenant: tenant.to_owned(),
             branch: served.name(&branch.name),
             tenant_id: branch.tenant_id,
             served: served.clone(),
-            computes: self.config.folder.clone(),
+            computes: self.config.computes.folder.clone(),
             host,
             port,
         }));
@@ -443,7 +456,7 @@ impl Endpoints {
         plan: Plan,
         asked: Instant,
     ) -> Result<Compute, Error> {
-        ports::check_free(self.config.compute_host, plan.port)?;
+        ports::check_free(self.config.computes.host, plan.port)?;
         let group = self.group(&plan)?;
         let spec = self.spec(endpoint.tenant_id(), &plan, group);
         let log = spec.log.clone();
@@ -455,7 +468,14 @@ impl Endpoints {
             reason: reason.unwrap_or_else(|| "it was stopped meanwhile".to_owned()),
             log,
         };
-        match endpoint.begin(plan, child, asked).await {
+        let begun = match self.health.wait(endpoint.begin(plan, child, asked)).await {
+            Ok(begun) => begun,
+            Err(reason) => {
+                endpoint.give_up().await;
+                return Err(self.health.unavailable(reason));
+            }
+        };
+        match begun {
             Phase::Ended { reason: Some(reason), no_checkpoint: true } => {
                 Err(Error::NoCheckpoint(reason))
             }
@@ -496,7 +516,7 @@ impl Endpoints {
     fn spec(&self, tenant: TenantId, plan: &Plan, group: Option<Group>) -> Spec {
         let config = &self.config;
         let (served, port) = (&plan.served, plan.port);
-        let folder = config.folder.join(served.folder_name());
+        let folder = config.computes.folder.join(served.folder_name());
         let safekeepers: Vec<String> =
             config.safekeepers.iter().map(|address| address.to_string()).collect();
         let pageservers: Vec<String> =
@@ -507,7 +527,7 @@ impl Endpoints {
             ("--pageserver", pageservers.join(",")),
             ("--safekeepers", safekeepers.join(",")),
             ("--folder", folder.display().to_string()),
-            ("--listen", std::net::SocketAddr::new(config.compute_host, port).to_string()),
+            ("--listen", std::net::SocketAddr::new(config.computes.host, port).to_string()),
         ];
         for (option, value) in options {
             arguments.extend([option.to_owned(), value]);
@@ -534,16 +554,16 @@ impl Endpoints {
             arguments.extend(["--set".to_owned(), format!("{name}={value}")]);
         }
         arguments.push("--until-stdin-ends".to_owned());
-        arguments.extend(config.compute_arguments.iter().cloned());
+        arguments.extend(config.computes.arguments.iter().cloned());
         let tokens = config.tokens.as_ref().map(|tokens| tokens.for_compute(tenant));
         if tokens.is_some() {
             arguments.extend(["--auth-token".to_owned(), "-".to_owned()]);
         }
-        if let Some(user) = config.users.of(port) {
+        if let Some(user) = config.computes.users.of(port) {
             arguments.extend(["--user".to_owned(), user.to_string()]);
         }
         let log = self.log(served);
-        Spec { executable: config.executable.clone(), arguments, tokens, folder, log, keep, group }
+        Spec { executable: self.executable.clone(), arguments, tokens, folder, log, keep, group }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use crate::RegionId;
+
 /// An error of the control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,14 +44,17 @@ pub enum Error {
         /// What the connection said.
         reason: io::Error,
     },
-    /// The pageserver cannot be asked: try again later.
-    #[error("the pageserver at {address} cannot be asked: {reason}")]
+    /// A region does not do its part: try again later.
+    #[error("region {region} cannot be used now: {reason}")]
     Unavailable {
-        /// Its HTTP address.
-        address: SocketAddr,
-        /// What the connection said.
+        /// The region.
+        region: RegionId,
+        /// Which of its servers cannot be asked, and why.
         reason: String,
     },
+    /// The regions are not configured as they must be.
+    #[error("{0}")]
+    Regions(String),
     /// The address cannot be listened on.
     #[error(
         "cannot listen on {address}: {reason}; stop the program that holds it or choose another \
@@ -89,7 +94,10 @@ impl Error {
             Error::Quota(_) => "quota",
             Error::ComputeFailed { .. } | Error::NoCheckpoint(_) => "compute_failed",
             Error::Compute { .. } | Error::Unavailable { .. } => "unavailable",
-            Error::Listen { .. } | Error::Folder { .. } | Error::Catalog { .. } => "internal",
+            Error::Listen { .. }
+            | Error::Folder { .. }
+            | Error::Catalog { .. }
+            | Error::Regions(_) => "internal",
         }
     }
 }

@@ -28,6 +28,7 @@ mod moves;
 mod pageserver_client;
 mod ports;
 mod proxy;
+mod region;
 mod served;
 mod suspend;
 mod tokens;
@@ -37,12 +38,17 @@ mod v2;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future::join_all;
+
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use api::{Addresses, Compute, ComputeEvent, ErrorBody, Settings, StartRequest, State, Status};
-pub use branches::Branches;
-pub use endpoints::Endpoints;
+pub use api::{
+    Addresses, Compute, ComputeEvent, ErrorBody, RegionStatus, Settings, StartRequest, State,
+    Status,
+};
+use branches::Branches;
+use endpoints::Endpoints;
 pub use error::Error;
 pub use http::paths as http_paths;
 pub use limits::Bounds;
@@ -52,6 +58,8 @@ pub use proxy::{
     Awake, CertificateFiles, Directory, EndpointRef, NotScram, PgAuthid, Proxy, ProxyConfig, Roles,
     Sent, Verifier, Way,
 };
+pub use region::{ComputesAt, PageserverAt, RegionConfig, RegionConfigs, RegionId};
+use region::{Region, Regions};
 pub use tokens::Tokens;
 pub use trace::Stage;
 pub use users::Users;
@@ -64,29 +72,11 @@ pub struct Config {
     pub http: SocketAddr,
     /// The executable whose `compute run` is a compute: this one.
     pub executable: PathBuf,
-    /// The folder that holds the computes' folders and logs; their unprivileged user must be able
-    /// to pass through it.
-    pub folder: PathBuf,
-    /// The pageserver's HTTP address.
-    pub pageserver_http: SocketAddr,
-    /// The pageserver's page service.
-    pub pageserver: SocketAddr,
-    /// Further pageservers on the same object store: tenants go from one to another by name.
-    pub other_pageservers: Vec<PageserverAt>,
-    /// The safekeepers.
-    pub safekeepers: Vec<SocketAddr>,
-    /// The address that computes listen on.
-    pub compute_host: std::net::IpAddr,
-    /// The ports that are given to computes that ask for none.
-    pub ports: PortRange,
-    /// The users that computes run as.
-    pub users: Users,
+    /// The regions that it serves. Who shows an operator's token of the default one's key may use
+    /// version 1 of the API.
+    pub regions: RegionConfigs,
     /// The management API and its catalog, where there are to be any.
     pub management: Option<ManagementConfig>,
-    /// Further arguments of `compute run`: where Postgres is, and which user runs it.
-    pub compute_arguments: Vec<String>,
-    /// What it signs tokens with; where there is nothing, it lets everybody in, and shows nothing.
-    pub tokens: Option<Tokens>,
     /// The proxy, where there is to be one.
     pub proxy: Option<ProxyConfig>,
     /// With a proxy, how long a compute may be without clients and other work before it is stopped,
@@ -94,67 +84,50 @@ pub struct Config {
     pub suspend_after: Option<Duration>,
 }
 
-/// A pageserver among several.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PageserverAt {
-    /// Its page service.
-    pub pages: SocketAddr,
-    /// Its HTTP API.
-    pub http: SocketAddr,
-}
-
-impl Config {
-    /// All pageservers.
-    pub fn pageservers(&self) -> Vec<PageserverAt> {
-        let first = PageserverAt { pages: self.pageserver, http: self.pageserver_http };
-        std::iter::once(first).chain(self.other_pageservers.iter().cloned()).collect()
-    }
-}
-
 /// A running control plane.
 pub struct ControlPlane {
-    endpoints: Arc<Endpoints>,
+    regions: Arc<Regions>,
     management: Option<v2::Service>,
     local_addr: SocketAddr,
     proxy: Option<Proxy>,
-    suspender: Option<JoinHandle<()>>,
+    /// One a region.
+    suspenders: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
 
 impl ControlPlane {
     /// Listens and serves until [`ControlPlane::shutdown`].
-    pub async fn start(mut config: Config) -> Result<ControlPlane, Error> {
+    pub async fn start(config: Config) -> Result<ControlPlane, Error> {
         let listener = TcpListener::bind(config.http)
             .await
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let local_addr = listener
             .local_addr()
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
-        let (proxy_config, wanted) = (config.proxy.take(), config.management.take());
-        let (pageserver_http, suspend_after) = (config.pageserver_http, config.suspend_after);
-        let guard = Tokens::guard(config.tokens.as_ref());
-        let bearer = Tokens::bearer(config.tokens.as_ref());
-        let endpoints = Arc::new(Endpoints::new(config)?);
-        let mut router = http::router(endpoints.clone(), guard);
+        let Config { executable, regions, management: wanted, proxy, suspend_after, .. } = config;
+        let guard = regions.guard();
+        let regions = Arc::new(Regions::start(regions, &executable)?);
+        let mut router = http::router(regions.clone(), guard);
         let mut management = None;
         if let Some(wanted) = wanted {
-            let storage = v2::Storage::new(pageserver_http, bearer);
-            let service = v2::Service::start(wanted, storage, endpoints.clone()).await?;
+            let service = v2::Service::start(wanted, regions.clone()).await?;
             router = router.nest("/api/v2", v2::router(service.context.clone()));
             management = Some(service);
         }
-        let proxy = match proxy_config {
+        let proxy = match proxy {
             Some(config) => {
-                Some(start_proxy(config, directory(&endpoints, management.as_ref())).await?)
+                Some(start_proxy(config, directory(&regions, management.as_ref())).await?)
             }
             None => None,
         };
         // Only the proxy starts again what was suspended.
-        let suspender = proxy.is_some().then(|| {
+        let suspended = if proxy.is_some() { regions.all() } else { &[] };
+        let suspend = |region: &Arc<Region>| {
             let context = management.as_ref().map(|service| service.context.clone());
-            tokio::spawn(suspend::watch(endpoints.clone(), context, suspend_after))
-        });
+            tokio::spawn(suspend::watch(region.endpoints.clone(), context, suspend_after))
+        };
+        let suspenders = suspended.iter().map(suspend).collect();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move {
@@ -163,7 +136,7 @@ impl ControlPlane {
                 tracing::error!(%reason, "the control plane's HTTP server ended");
             }
         });
-        Ok(ControlPlane { endpoints, management, local_addr, proxy, suspender, stop, server })
+        Ok(ControlPlane { regions, management, local_addr, proxy, suspenders, stop, server })
     }
 
     /// Where the HTTP API listens.
@@ -183,13 +156,14 @@ impl ControlPlane {
         if let Some(management) = &mut management {
             management.end_work().await;
         }
-        if let Some(suspender) = self.suspender {
+        for suspender in self.suspenders {
             suspender.abort();
         }
         if let Some(proxy) = &self.proxy {
             proxy.close();
         }
-        self.endpoints.stop_all().await;
+        let regions = self.regions.all().iter();
+        join_all(regions.map(|region| region.endpoints.stop_all())).await;
         if let Some(proxy) = self.proxy {
             proxy.shutdown().await;
         }
@@ -207,10 +181,10 @@ impl ControlPlane {
 }
 
 /// Who knows the endpoints: the catalog, where there is one.
-fn directory(endpoints: &Arc<Endpoints>, management: Option<&v2::Service>) -> Arc<dyn Directory> {
+fn directory(regions: &Arc<Regions>, management: Option<&v2::Service>) -> Arc<dyn Directory> {
     match management {
         Some(service) => Arc::new(v2::Projects::new(service.context.clone())),
-        None => Arc::new(Branches::new(endpoints.clone())),
+        None => Arc::new(Branches::new(regions.clone())),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use access::{Denied, Refusals};
 use prometheus::{
-    Histogram, IntCounter, IntGauge, TextEncoder, exponential_buckets, register_histogram,
-    register_int_counter, register_int_gauge,
+    Histogram, IntCounter, IntGauge, IntGaugeVec, TextEncoder, exponential_buckets,
+    register_histogram, register_int_counter, register_int_gauge, register_int_gauge_vec,
 };
 
 /// The media type of the text format.
@@ -33,6 +33,8 @@ pub struct Metrics {
     pub proxy_refused: IntCounter,
     /// Those who were not let in.
     pub tokens_refused: Refusals,
+    /// Whether each region answers.
+    pub region_answers: IntGaugeVec,
     computes: IntGauge,
 }
 
@@ -74,6 +76,11 @@ impl Metrics {
                 "offshoot_control_plane_tokens_refused_total",
                 &["http"],
             )?,
+            region_answers: register_int_gauge_vec!(
+                "offshoot_control_plane_region_answers",
+                "Whether a pageserver of the region answers: 1, or 0",
+                &["region"]
+            )?,
             computes: register_int_gauge!("offshoot_control_plane_computes", "Computes that run")?,
         })
     }
@@ -95,6 +102,7 @@ mod tests {
 
     #[test]
     fn the_page_for_operators_and_what_is_exported_name_the_same_metrics() {
+        METRICS.region_answers.with_label_values(&["local"]).set(1);
         let text = text(1).expect("the registry is whole");
         let ours = |name: &&str| name.starts_with("offshoot_control_plane_");
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

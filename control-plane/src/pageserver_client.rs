@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     Error, ErrorBody, PageserverAt,
     catalog::timelines::Moment,
+    region::Health,
     served::{Served, What},
 };
 
@@ -29,6 +30,7 @@ pub(crate) const NOT_LET_IN: &str = "the pageserver does not take this control p
 pub(crate) struct PageserverClient {
     pageservers: Vec<PageserverAt>,
     bearer: Bearer,
+    health: Health,
     /// Which of them served a tenant when it was last asked for, by its name or id. Only saves a
     /// request: what is not so any more, the pageserver says.
     places: Mutex<HashMap<String, usize>>,
@@ -81,9 +83,13 @@ enum Answer<T> {
 
 impl PageserverClient {
     /// A client; no connection is made yet.
-    pub(crate) fn new(pageservers: Vec<PageserverAt>, bearer: Bearer) -> PageserverClient {
+    pub(crate) fn new(
+        pageservers: Vec<PageserverAt>,
+        bearer: Bearer,
+        health: Health,
+    ) -> PageserverClient {
         let http = reqwest::Client::new();
-        PageserverClient { pageservers, bearer, places: Mutex::default(), http }
+        PageserverClient { pageservers, bearer, health, places: Mutex::default(), http }
     }
 
     /// The tenant's name and the branch, each given by name or id.
@@ -177,7 +183,7 @@ impl PageserverClient {
                     let next = to.http.and_then(|http| self.place_of(http));
                     let name = to.name;
                     let reason = format!("{tenant} is served by pageserver {name:?}");
-                    unavailable = Some(Error::Unavailable { address: asked.http, reason });
+                    unavailable = Some(self.unavailable(asked.http, reason));
                     place = next.unwrap_or_else(|| self.after(place));
                 }
                 Err(error @ Error::Unavailable { .. }) => {
@@ -210,7 +216,7 @@ impl PageserverClient {
             Answer::Found(found) => Ok(found),
             Answer::Moved(to) => {
                 let reason = format!("the tenant is served by pageserver {:?}", to.name);
-                Err(Error::Unavailable { address, reason })
+                Err(self.unavailable(address, reason))
             }
         }
     }
@@ -223,8 +229,19 @@ impl PageserverClient {
         body: Option<&impl Serialize>,
         longest: Duration,
     ) -> Result<Answer<T>, Error> {
-        let unavailable =
-            |reason: reqwest::Error| Error::Unavailable { address, reason: reason.to_string() };
+        let answer = self.health.wait(self.ask_patiently(address, method, path, body, longest));
+        answer.await.unwrap_or_else(|silent| Err(self.health.unavailable(silent)))
+    }
+
+    async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        longest: Duration,
+    ) -> Result<Answer<T>, Error> {
+        let unavailable = |reason: reqwest::Error| self.unavailable(address, reason.to_string());
         let url = format!("http://{address}/v1/{path}");
         let mut request = self.http.request(method, url).timeout(longest);
         if let Some(token) = self.bearer.token() {
@@ -250,14 +267,17 @@ impl PageserverClient {
         };
         match status.as_u16() {
             // What is there must not be taken for gone because the token is not taken.
-            404 if code == "no_such_path" => {
-                Err(Error::Unavailable { address, reason: NOT_LET_IN.to_owned() })
-            }
+            404 if code == "no_such_path" => Err(self.unavailable(address, NOT_LET_IN.to_owned())),
             404 => Err(Error::NotFound(message)),
             // Gone: the history that is asked for is not kept any more.
             400 | 410 => Err(Error::Invalid(message)),
-            _ => Err(Error::Unavailable { address, reason: message }),
+            _ => Err(self.unavailable(address, message)),
         }
+    }
+
+    fn unavailable(&self, address: SocketAddr, reason: String) -> Error {
+        let reason = format!("the pageserver at {address} cannot be asked: {reason}");
+        self.health.unavailable(reason)
     }
 }
 
@@ -280,7 +300,8 @@ mod tests {
     fn a_tenants_own_page_service_comes_first_and_the_others_follow() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let pageservers = [1, 2, 3].map(|n| PageserverAt { pages: at(n), http: at(n + 10) });
-        let client = PageserverClient::new(pageservers.to_vec(), Bearer::Nobody);
+        let (health, _watch) = Health::new("local".parse().expect("a good id"));
+        let client = PageserverClient::new(pageservers.to_vec(), Bearer::Nobody, health);
         let tenant = TenantId::from_bits(7);
         assert_eq!(client.pages_for(tenant), [1, 2, 3].map(at));
         client.note(tenant, at(13));

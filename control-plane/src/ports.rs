@@ -43,6 +43,11 @@ impl fmt::Display for PortRange {
 }
 
 impl PortRange {
+    /// Whether a port is in both.
+    pub(crate) fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// The first port of the range that no endpoint has (`given`) and that nobody listens on.
     pub(crate) fn free(self, host: IpAddr, given: &[u16]) -> Result<u16, Error> {
         (self.first..=self.last)

@@ -24,6 +24,7 @@ mod logs;
 mod names;
 mod operations;
 mod page;
+mod places;
 mod postgres;
 mod project_views;
 mod projects;
@@ -54,13 +55,14 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use calm::Turn;
 pub(crate) use connection::encode;
 pub(crate) use context::Context;
 pub use context::{ConnectAt, ManagementConfig};
 pub(crate) use directory::Projects;
 pub(crate) use storage::Storage;
 
-use crate::{Endpoints, catalog::Catalog};
+use crate::{Regions, catalog::Catalog};
 use error::ApiError;
 
 /// The catalog's file, in its folder.
@@ -92,7 +94,8 @@ pub(crate) struct Service {
     pub context: Arc<Context>,
     stop: CancellationToken,
     work: Vec<JoinHandle<()>>,
-    collecting: JoinHandle<()>,
+    /// One a region.
+    collecting: Vec<JoinHandle<()>>,
     /// Ends the collecting, which goes on until all computes have ended.
     last: CancellationToken,
 }
@@ -102,15 +105,15 @@ impl Service {
     /// the middle left.
     pub(crate) async fn start(
         config: ManagementConfig,
-        storage: Storage,
-        endpoints: Arc<Endpoints>,
+        regions: Arc<Regions>,
     ) -> Result<Service, crate::Error> {
         let folder = &config.folder;
         let failed =
             |error: ApiError| crate::Error::Catalog { path: folder.clone(), reason: error.message };
         open_folder(folder)
             .map_err(|reason| crate::Error::Folder { path: folder.clone(), reason })?;
-        let catalog = open_catalog(folder, &storage).await.map_err(failed)?;
+        let catalog = open_catalog(folder, &regions).await.map_err(failed)?;
+        places::settle(&catalog, &regions).await?;
         let key_file = folder.join(KEY_FILE);
         let made = auth::ensure_first_key(&catalog, &key_file).await;
         if made.map_err(|error| failed(error.into()))? {
@@ -118,15 +121,18 @@ impl Service {
             eprintln!("the first API key is in {}", key_file.display());
         }
         let keys = auth::Keys::load(&catalog).await.map_err(|error| failed(error.into()))?;
-        let context = Arc::new(Context::new(catalog, storage, endpoints, keys, &config));
-        work::recover(&context).await.map_err(failed)?;
-        let stop = CancellationToken::new();
-        let work = vec![
-            tokio::spawn(work::run(context.clone(), stop.clone())),
-            tokio::spawn(quotas::enforce(context.clone(), stop.clone())),
-        ];
-        let last = CancellationToken::new();
-        let collecting = tokio::spawn(collect::run(context.clone(), last.clone()));
+        let context = Arc::new(Context::new(catalog, regions, keys, &config));
+        work::end_what_was_under_way(&context).await.map_err(failed)?;
+        let (stop, last) = (CancellationToken::new(), CancellationToken::new());
+        let mut work = vec![tokio::spawn(work::prune(context.clone(), stop.clone()))];
+        let mut collecting = Vec::new();
+        for region in context.regions.all() {
+            let with = || (context.clone(), region.clone());
+            let interrupted = work::interrupted(&context, region).await.map_err(failed)?;
+            work.push(tokio::spawn(work::run(with(), interrupted, stop.clone())));
+            work.push(tokio::spawn(quotas::enforce(with(), stop.clone())));
+            collecting.push(tokio::spawn(collect::run(with(), last.clone())));
+        }
         Ok(Service { context, stop, work, collecting, last })
     }
 
@@ -143,8 +149,10 @@ impl Service {
     /// Writes down what was used last, when no compute runs any more.
     pub(crate) async fn shutdown(self) {
         self.last.cancel();
-        if self.collecting.await.is_err() {
-            tracing::error!("the collecting of what projects use panicked");
+        for collecting in self.collecting {
+            if collecting.await.is_err() {
+                tracing::error!("the collecting of what projects use panicked");
+            }
         }
     }
 }
@@ -156,7 +164,7 @@ fn open_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Opens the catalog. One that is missing is made beside, and takes its name when it is whole.
-async fn open_catalog(folder: &Path, storage: &Storage) -> Result<Catalog, ApiError> {
+async fn open_catalog(folder: &Path, regions: &Regions) -> Result<Catalog, ApiError> {
     let file = folder.join(CATALOG_FILE);
     if !file.exists() {
         let making = folder.join("catalog.making");
@@ -167,14 +175,14 @@ async fn open_catalog(folder: &Path, storage: &Storage) -> Result<Catalog, ApiEr
             let _absent = std::fs::remove_file(left);
         }
         let (catalog, _) = Catalog::open(&making)?;
-        let count = work::rebuild(&catalog, storage).await?;
+        let count = places::rebuild(&catalog, regions).await?;
         catalog.close();
         drop(catalog);
         rename(&making, &file).map_err(|error| ApiError::internal(error.to_string()))?;
         if count > 0 {
             tracing::warn!(
                 projects = count,
-                "the catalog was missing: made of the bucket's tenants"
+                "the catalog was missing: made of the tenants in the regions' buckets"
             );
         }
     }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use axum::{Json, Router, extract, routing::get};
-use control_plane::{Compute, Config, ControlPlane, ErrorBody, PortRange, State, Users};
+use control_plane::{
+    Compute, ComputesAt, Config, ControlPlane, ErrorBody, PageserverAt, PortRange, RegionConfig,
+    RegionConfigs, State, Users,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -68,19 +71,25 @@ impl Fixture {
         let executable = folder.path().join("compute.sh");
         fs::write(&executable, format!("#!/bin/sh\n{compute}"))?;
         fs::set_permissions(&executable, fs::Permissions::from_mode(0o755))?;
+        let region = RegionConfig {
+            id: "local".parse().map_err(anyhow::Error::msg)?,
+            name: "local".to_owned(),
+            store: None,
+            pageservers: vec![PageserverAt { pages: pageserver, http: pageserver }],
+            safekeepers: vec![],
+            computes: ComputesAt {
+                folder: folder.path().join("computes"),
+                host: "127.0.0.1".parse()?,
+                ports: own_ports()?,
+                users: Users::Shared,
+                arguments: vec![],
+            },
+            tokens: None,
+        };
         let control_plane = ControlPlane::start(Config {
             http: "127.0.0.1:0".parse()?,
             executable,
-            folder: folder.path().join("computes"),
-            pageserver_http: pageserver,
-            pageserver,
-            other_pageservers: vec![],
-            safekeepers: vec![],
-            compute_host: "127.0.0.1".parse()?,
-            ports: own_ports()?,
-            users: Users::Shared,
-            compute_arguments: vec![],
-            tokens: None,
+            regions: RegionConfigs::one(region),
             proxy: None,
             suspend_after: None,
             management: None,

@@ -13,6 +13,7 @@ pub enum ProjectVerb {
 Examples:
   offshoot project create acme
   offshoot project create acme --template shop --history 30d
+  offshoot project create acme --region eu          `offshoot region list` has them
   offshoot project create acme --role owner --database orders --suspend-after never
   offshoot project create acme --json | jq -r '.connection_uris[0].connection_uri'
 
@@ -105,8 +106,8 @@ pub struct CreateProjectArgs {
     /// The template that it begins as; `default` where none is said.
     #[arg(long)]
     pub template: Option<String>,
-    /// The region that it is to be in.
-    #[arg(long)]
+    /// The id of the region that it is to be in, for ever; the default one where none is said.
+    #[arg(long, value_name = "ID")]
     pub region: Option<String>,
     /// The major version of Postgres.
     #[arg(long, value_name = "MAJOR")]
@@ -134,6 +135,22 @@ pub struct ProjectOptions {
     /// After how long new endpoints are suspended that nobody uses: seconds, `default` or `never`.
     #[arg(long, value_name = "SECONDS|default|never", value_parser = suspend_after)]
     pub suspend_after: Option<i64>,
+}
+
+/// What can be done to regions.
+#[derive(Subcommand)]
+pub enum RegionVerb {
+    /// List the regions that projects can be in: the default one is that of projects that ask for none.
+    #[command(after_help = "\
+Examples:
+  offshoot region list
+  offshoot project create acme --region eu
+  offshoot region list --json | jq -r '.regions[].region_id'
+
+A project stays in its region, with all its bytes, its WAL and its computes. Projects of a region that
+is not available are listed, and can be used once it is back. Who runs the control plane says which
+regions there are: offshoot control-plane --help")]
+    List,
 }
 
 /// What can be done to operations: they are what takes time.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use control_plane::{PageserverAt, PortRange, Users};
+use control_plane::{PageserverAt, PortRange, RegionId, Users};
 use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 use wal_format::Lsn;
 
@@ -19,6 +19,20 @@ const PAGESERVER_DEFAULT: &str = "127.0.0.1:6402";
 const SAFEKEEPERS_DEFAULT: &str = "127.0.0.1:6411,127.0.0.1:6412,127.0.0.1:6413";
 const COMPUTE_PORTS_DEFAULT: &str = "6500-7499";
 const COMPUTE_USERS_DEFAULT: &str = "1879000000";
+
+/// What a file of regions says itself.
+const OF_ONE_REGION: [&str; 10] = [
+    "pageserver_http",
+    "pageserver",
+    "other_pageserver",
+    "safekeepers",
+    "compute_host",
+    "compute_ports",
+    "compute_users",
+    "auth_key",
+    "auth_public_key",
+    "region",
+];
 
 /// Where stock Postgres is, and who runs it.
 #[derive(Args, Clone)]
@@ -34,13 +48,13 @@ pub struct PostgresArgs {
 /// What the management API says of projects.
 #[derive(Args, Clone)]
 pub struct ManagementArgs {
-    /// What the region is called that all projects are in.
-    #[arg(long, value_name = "NAME", env = "OFFSHOOT_REGION", default_value = "local")]
-    pub region: String,
+    /// The id of the region that all projects are in.
+    #[arg(long, value_name = "ID", env = "OFFSHOOT_REGION", default_value = "local")]
+    pub region: RegionId,
 }
 
 /// Where computes run, and as whom.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct ComputesArgs {
     /// The address that computes listen on.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -175,6 +189,28 @@ pub struct PageserverArgs {
 
 /// Run the control plane.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  offshoot control-plane --folder /srv/computes --auth-key /srv/key
+  offshoot control-plane --folder /srv/computes --regions /srv/regions.toml
+
+A file of regions is TOML:
+  default = \"eu\"
+
+  [[region]]
+  id = \"eu\"
+  name = \"Europe\"                                   its id where it is absent
+  store = \"s3://offshoot-eu/prod\"                   a bucket or prefix of its own
+  pageservers = [\"10.0.1.2:6402,10.0.1.2:6401\"]     page service and HTTP API of each
+  safekeepers = [\"10.0.1.3:6411\", \"10.0.1.4:6411\", \"10.0.1.5:6411\"]
+  auth-key = \"eu.key\"                               `offshoot auth key eu.key`
+  compute-ports = \"6500-6999\"
+
+  [[region]]
+  id = \"us\"
+  …
+
+A project stays in its region. One that is asked for without a region is in the default one.")]
 pub struct ControlPlaneArgs {
     /// The folder for the computes' disposable folders and their logs.
     #[arg(long, value_name = "DIR")]
@@ -182,6 +218,10 @@ pub struct ControlPlaneArgs {
     /// Where its HTTP API listens.
     #[arg(long, value_name = "HOST:PORT", default_value = CONTROL_PLANE_DEFAULT)]
     pub http: SocketAddr,
+    /// The file that lists regions: of each the id, the object store, the servers, the key, and where
+    /// computes run. There is one region if not said, which the options below describe.
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_REGION)]
+    pub regions: Option<PathBuf>,
     /// The pageserver's HTTP API.
     #[arg(long, value_name = "HOST:PORT", default_value = PAGESERVER_HTTP_DEFAULT)]
     pub pageserver_http: SocketAddr,
@@ -281,7 +321,8 @@ fn peer(text: &str) -> Result<(NodeId, SocketAddr), String> {
     Ok((node_id(node)?, address.parse().map_err(|_| expected())?))
 }
 
-fn pageserver_at(text: &str) -> Result<PageserverAt, String> {
+/// Reads the addresses of a page service and of its pageserver's HTTP API.
+pub fn pageserver_at(text: &str) -> Result<PageserverAt, String> {
     let at = || {
         let (pages, http) = text.split_once(',')?;
         Some(PageserverAt { pages: pages.parse().ok()?, http: http.parse().ok()? })

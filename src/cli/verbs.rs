@@ -262,7 +262,8 @@ Examples:
   offshoot project create zeta --template shop
 
 It is a copy: what happens to the project afterwards changes nothing of it. A new version is a template
-of another name; projects that were made of the old one stay as they are.")]
+of another name; projects that were made of the old one stay as they are. It is in its project's region,
+and projects of that region can be made of it: publish one in each region that is to have it.")]
     Create {
         /// The template's name.
         name: String,
@@ -284,12 +285,21 @@ of another name; projects that were made of the old one stay as they are.")]
     Show {
         /// Its name or id.
         template: String,
+        /// Its region, where several have one of this name.
+        #[arg(long, value_name = "ID")]
+        region: Option<String>,
     },
     /// Delete a template that no project or tenant is made of.
-    #[command(after_help = "Example:\n  offshoot template delete shop")]
+    #[command(after_help = "\
+Examples:
+  offshoot template delete shop
+  offshoot template delete shop --region eu")]
     Delete {
         /// Its name or id.
         template: String,
+        /// Its region, where several have one of this name.
+        #[arg(long, value_name = "ID")]
+        region: Option<String>,
     },
 }
 

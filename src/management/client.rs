@@ -54,6 +54,11 @@ impl Client {
         self.ask(Method::DELETE, path, &[], None).await
     }
 
+    /// Has one of several things deleted that are called alike.
+    pub async fn delete_of(&self, path: &[&str], query: Query<'_>) -> Result<Value, Failure> {
+        self.ask(Method::DELETE, path, query, None).await
+    }
+
     /// All of a list that comes in pages, or its first entries where there is to be a most.
     pub async fn all(
         &self,

@@ -34,13 +34,14 @@ pub async fn template(
             list(voice, "templates", all, TITLES, row);
             Ok(())
         }
-        TemplateVerb::Show { template } => {
-            let shown = client()?.get(&["templates", &template], &[]).await?;
+        TemplateVerb::Show { template, region } => {
+            let shown = client()?.get(&["templates", &template], &within(&region)).await?;
             answer(voice, &shown, show);
             Ok(())
         }
-        TemplateVerb::Delete { template } => {
-            let deleted = client()?.delete(&["templates", &template]).await?;
+        TemplateVerb::Delete { template, region } => {
+            let path = ["templates", &template];
+            let deleted = client()?.delete_of(&path, &within(&region)).await?;
             answer(voice, &deleted, |_| say!("template {template} deleted"));
             Ok(())
         }
@@ -68,6 +69,11 @@ async fn create(
     .await
 }
 
+/// Of which region, where it is said.
+fn within(region: &Option<String>) -> Vec<(&str, &str)> {
+    region.iter().map(|region| ("region_id", region.as_str())).collect()
+}
+
 fn show(shown: &Value) {
     let mut shown = shown["template"].clone();
     for (field, at) in
@@ -80,6 +86,7 @@ fn show(shown: &Value) {
         &[
             ("template", "/name"),
             ("id", "/id"),
+            ("region", "/region_id"),
             ("state", "/current_state"),
             ("project", "/project_id"),
             ("branch", "/branch_id"),
@@ -92,11 +99,11 @@ fn show(shown: &Value) {
     );
 }
 
-const TITLES: [&str; 6] = ["name", "state", "of", "size", "stored", "created"];
+const TITLES: [&str; 7] = ["name", "region", "state", "of", "size", "stored", "created"];
 
-fn row(template: &Value) -> [String; 6] {
-    let [name, state, of, created] =
-        ["/name", "/current_state", "/project_id", "/created_at"].map(|at| text(template, at));
+fn row(template: &Value) -> [String; 7] {
+    let fields = ["/name", "/region_id", "/current_state", "/project_id", "/created_at"];
+    let [name, region, state, of, created] = fields.map(|at| text(template, at));
     let [size, stored] = ["/logical_size_bytes", "/stored_bytes"].map(|at| bytes(template, at));
-    [name, state, of, size, stored, created]
+    [name, region, state, of, size, stored, created]
 }

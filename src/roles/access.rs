@@ -86,7 +86,8 @@ fn no_keys(option: &str) -> Failure {
     ))
 }
 
-fn unusable(error: KeyError) -> Failure {
+/// Says why a key is none.
+pub fn unusable(error: KeyError) -> Failure {
     Failure::new(error.to_string())
 }
 

@@ -1,12 +1,15 @@
 //! `offshoot control-plane`, and the same inside `offshoot up`.
 
-use std::env;
+use std::{env, path::PathBuf};
 
-use control_plane::{Config, ControlPlane, ManagementConfig, Users};
+use control_plane::{
+    ComputesAt, Config, ControlPlane, ManagementConfig, PageserverAt, RegionConfig, RegionConfigs,
+    Users,
+};
 
-use super::{access, stop::StopSignals};
+use super::{access, regions::Common, stop::StopSignals};
 use crate::{
-    cli::{ControlPlaneArgs, ManagementArgs, PostgresArgs, ProxyArgs},
+    cli::{ComputesArgs, ControlPlaneArgs, PostgresArgs, ProxyArgs},
     failure::Failure,
     output::say,
 };
@@ -21,23 +24,13 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         Some(catalog) => absolute(catalog)?,
         None => folder.join("catalog"),
     };
-    let tokens = access::signer(&args.signer, args.http)?;
     let control_plane = ControlPlane::start(Config {
-        tokens,
         http: args.http,
         executable: this_executable()?,
         proxy: args.proxy.config(folder.clone()),
         suspend_after: args.proxy.suspend_after(),
-        folder,
-        pageserver_http: args.pageserver_http,
-        pageserver: args.pageserver,
-        other_pageservers: args.other_pageserver,
-        safekeepers: args.safekeepers,
-        compute_host: args.computes.compute_host,
-        ports: args.computes.compute_ports,
-        users: args.computes.compute_users,
-        compute_arguments: compute_arguments(&args.postgres, args.computes.compute_users),
-        management: Some(management(&args.management, catalog, &args.postgres, &args.proxy)),
+        regions: regions(&args, folder)?,
+        management: Some(management(catalog, &args.postgres, &args.proxy)),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
@@ -51,23 +44,56 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
 }
 
 /// The program whose `compute run` is a compute.
-pub fn this_executable() -> Result<std::path::PathBuf, Failure> {
+pub fn this_executable() -> Result<PathBuf, Failure> {
     env::current_exe().map_err(|error| Failure::new(format!("this program has no path: {error}")))
 }
 
-/// What the management API is told.
-pub fn management(
-    args: &ManagementArgs,
-    folder: std::path::PathBuf,
-    postgres: &PostgresArgs,
-    proxy: &ProxyArgs,
-) -> ManagementConfig {
-    ManagementConfig {
-        folder,
-        connect_at: proxy.connect_at(),
-        region: args.region.clone(),
-        pg_bin: postgres.pg_bin.clone(),
+/// The regions: those of the file, or the one that the flags say.
+fn regions(args: &ControlPlaneArgs, folder: PathBuf) -> Result<RegionConfigs, Failure> {
+    let Some(file) = &args.regions else {
+        return Ok(RegionConfigs::one(region(args, folder)?));
+    };
+    if args.signer.no_auth {
+        access::refuse_open(&[args.http])?;
     }
+    let life = args.signer.computes.compute_token_life;
+    let common = Common {
+        folder: &folder,
+        postgres: &args.postgres,
+        compute_token_life: (!args.signer.no_auth).then_some(life),
+    };
+    super::regions::read(file, &common)
+}
+
+/// The one region that the flags say.
+fn region(args: &ControlPlaneArgs, folder: PathBuf) -> Result<RegionConfig, Failure> {
+    let id = args.management.region.clone();
+    let first = PageserverAt { pages: args.pageserver, http: args.pageserver_http };
+    Ok(RegionConfig {
+        name: id.to_string(),
+        id,
+        store: None,
+        pageservers: [vec![first], args.other_pageserver.clone()].concat(),
+        safekeepers: args.safekeepers.clone(),
+        computes: computes_at(&args.computes, folder, &args.postgres),
+        tokens: access::signer(&args.signer, args.http)?,
+    })
+}
+
+/// Where computes run whose folders are in this one.
+pub fn computes_at(args: &ComputesArgs, folder: PathBuf, postgres: &PostgresArgs) -> ComputesAt {
+    ComputesAt {
+        folder,
+        host: args.compute_host,
+        ports: args.compute_ports,
+        users: args.compute_users,
+        arguments: compute_arguments(postgres, args.compute_users),
+    }
+}
+
+/// What the management API is told.
+pub fn management(folder: PathBuf, postgres: &PostgresArgs, proxy: &ProxyArgs) -> ManagementConfig {
+    ManagementConfig { folder, connect_at: proxy.connect_at(), pg_bin: postgres.pg_bin.clone() }
 }
 
 /// What every compute is told of Postgres.
@@ -83,7 +109,7 @@ pub fn compute_arguments(postgres: &PostgresArgs, users: Users) -> Vec<String> {
 }
 
 /// A folder, said so that it means the same in every working directory.
-pub fn absolute(folder: &std::path::Path) -> Result<std::path::PathBuf, Failure> {
+pub fn absolute(folder: &std::path::Path) -> Result<PathBuf, Failure> {
     std::path::absolute(folder)
         .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))
 }

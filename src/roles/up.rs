@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Instant};
 
 use ::access::{Bearer, Guard, PublicKeys, SigningKey};
-use control_plane::{Config, ControlPlane, Tokens};
+use control_plane::{Config, ControlPlane, PageserverAt, RegionConfig, RegionConfigs, Tokens};
 use nix::unistd::User;
 use pageserver::{NAME_DEFAULT, Pageserver};
 use protocol::{NodeId, token::Scope};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     access,
-    control_plane::{compute_arguments, management, this_executable},
+    control_plane::{computes_at, management, this_executable},
     data_folder::DataFolder,
     default_template, machine,
     stop::StopSignals,
@@ -110,27 +110,23 @@ async fn start(
         let accepted = PublicKeys::default();
         Tokens { key, accepted, compute_life }
     });
-    let control_plane = ControlPlane::start(Config {
+    let at = PageserverAt { pages: args.pageserver, http: args.pageserver_http };
+    let region = RegionConfig {
+        id: args.management.region.clone(),
+        name: args.management.region.to_string(),
+        store: Some(store_url),
+        pageservers: vec![at],
+        safekeepers: args.safekeepers.clone(),
+        computes: computes_at(&args.computes, folder.join("computes"), &args.postgres),
         tokens,
+    };
+    let control_plane = ControlPlane::start(Config {
         http: args.http,
         executable: this_executable()?,
-        folder: folder.join("computes"),
-        pageserver_http: args.pageserver_http,
-        pageserver: args.pageserver,
-        other_pageservers: Vec::new(),
-        safekeepers: args.safekeepers.clone(),
-        compute_host: args.computes.compute_host,
-        ports: args.computes.compute_ports,
-        users: args.computes.compute_users,
-        compute_arguments: compute_arguments(&args.postgres, args.computes.compute_users),
+        regions: RegionConfigs::one(region),
         proxy: args.proxy.config(folder.private("proxy")?),
         suspend_after: args.proxy.suspend_after(),
-        management: Some(management(
-            &args.management,
-            folder.private("catalog")?,
-            &args.postgres,
-            &args.proxy,
-        )),
+        management: Some(management(folder.private("catalog")?, &args.postgres, &args.proxy)),
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;

@@ -63,8 +63,8 @@ pub(super) async fn start(api: &Api, request: StartRequest) -> Result<Answer, Fa
 
 /// Computes with their state.
 pub(super) fn compute_table(computes: &[Value]) -> String {
-    let fields = ["/tenant", "/branch", "/state", "/port", "/start_ms", "/reason"];
+    let fields = ["/region", "/tenant", "/branch", "/state", "/port", "/start_ms", "/reason"];
     let rows: Vec<_> =
         computes.iter().map(|compute| fields.map(|field| text(compute, field))).collect();
-    output::table(["tenant", "branch", "state", "port", "start ms", "reason"], &rows)
+    output::table(["region", "tenant", "branch", "state", "port", "start ms", "reason"], &rows)
 }

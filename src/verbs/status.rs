@@ -25,13 +25,21 @@ pub async fn status(api: &Api, voice: Voice) -> Result<(), Failure> {
         return Ok(());
     }
     say!("offshoot {}", text(&control_plane, "/version"));
-    let fields = [
-        ("pageserver", "/addresses/pageserver"),
-        ("its HTTP API", "/addresses/pageserver_http"),
-        ("safekeepers", "/addresses/safekeepers"),
-    ];
-    for (name, pointer) in fields {
-        say!("{name:<14}{}", text(&control_plane, pointer).replace(['[', ']', '"'], ""));
+    let regions = list(&control_plane, "regions");
+    for region in regions {
+        if regions.len() > 1 {
+            let default = if region["default"] == json!(true) { ", the default one" } else { "" };
+            let silent = if region["answers"] == json!(true) { "" } else { ", does not answer" };
+            say!("{:<14}{}{default}{silent}", "region", text(region, "/id"));
+        }
+        let fields = [
+            ("pageserver", "/addresses/pageserver"),
+            ("its HTTP API", "/addresses/pageserver_http"),
+            ("safekeepers", "/addresses/safekeepers"),
+        ];
+        for (name, pointer) in fields {
+            say!("{name:<14}{}", text(region, pointer).replace(['[', ']', '"'], ""));
+        }
     }
     let bound = |what: &str| match text(&control_plane, &format!("/bounds/{what}")) {
         by if by.is_empty() || by == "-" => "not bounded".to_owned(),

@@ -30,6 +30,7 @@ mod pageserver_loss;
 mod projects;
 mod proxy;
 mod read_only;
+mod regions;
 mod restore;
 mod s3;
 mod safekeeper_loss;

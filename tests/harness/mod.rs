@@ -20,13 +20,13 @@ mod stock;
 pub use api::Api;
 pub use bad_network::{BadNetwork, Network};
 pub use ceph::Ceph;
-pub use cluster::{Cluster, Role, folder, mounts_below, turn};
+pub use cluster::{Cluster, Role, compute_ports, folder, mounts_below, turn};
 pub use keys::{bearer, token, token_for};
-pub use ports::free_port;
+pub use ports::{free_address, free_port};
 pub use postgres::{Database, amcheck, host, pgbench, pgbench_balances, pgbench_init, program};
 pub use process::Process;
 pub use safekeeper_status::safekeeper_status;
-pub use seed::up_arguments;
+pub use seed::{copy, seed, up_arguments};
 pub use stock::Stock;
 
 /// The binary that is tested.

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 
 use super::{Error, Time, from_json, rows};
+use crate::RegionId;
 
 /// A branch.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,10 +182,13 @@ pub fn list(catalog: &Connection, project: &str) -> Result<Vec<Branch>, Error> {
     rows(catalog, &sql, [project], from_row)
 }
 
-/// Branches whose time is over.
-pub fn expired(catalog: &Connection, now: Time) -> Result<Vec<Branch>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM branches WHERE expires_at <= ?");
-    rows(catalog, &sql, [now], from_row)
+/// Branches of a region whose time is over.
+pub fn expired(catalog: &Connection, region: &RegionId, now: Time) -> Result<Vec<Branch>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM branches WHERE expires_at <= ? \
+         AND EXISTS (SELECT 1 FROM projects p WHERE p.id = branches.project AND p.region = ?)"
+    );
+    rows(catalog, &sql, params![now, region], from_row)
 }
 
 /// Gives the children of one branch another parent, or none.

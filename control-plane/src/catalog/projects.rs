@@ -4,12 +4,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::{Error, Time, from_json, rows};
+use crate::RegionId;
 
 /// A project.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Project {
     /// Its id, and its tenant's name.
     pub id: String,
+    /// Where it is; it never moves.
+    pub region: RegionId,
     /// What people call it; two may be called alike.
     pub name: String,
     /// The template that its tenant begins as; the default one where none is said.
@@ -33,7 +36,7 @@ pub struct Project {
 }
 
 const COLUMNS: &str = "id, name, template, history_seconds, settings, endpoint_settings, \
-                       default_branch, tenant, created_at, updated_at, deleted_at";
+                       default_branch, tenant, created_at, updated_at, deleted_at, region";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
     Ok(Project {
@@ -48,12 +51,13 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
         created_at: row.get(8)?,
         updated_at: row.get(9)?,
         deleted_at: row.get(10)?,
+        region: row.get(11)?,
     })
 }
 
 /// Adds a project.
 pub fn insert(catalog: &Connection, project: &Project) -> Result<(), Error> {
-    let sql = format!("INSERT INTO projects ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)");
+    let sql = format!("INSERT INTO projects ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)");
     catalog.prepare_cached(&sql)?.execute(params![
         project.id,
         project.name,
@@ -66,6 +70,7 @@ pub fn insert(catalog: &Connection, project: &Project) -> Result<(), Error> {
         project.created_at,
         project.updated_at,
         project.deleted_at,
+        project.region,
     ])?;
     Ok(())
 }
@@ -126,19 +131,27 @@ pub fn list(catalog: &Connection, listed: &Listed) -> Result<Vec<Project>, Error
     rows(catalog, &sql, params![after, listed.deleted, search, listed.limit], from_row)
 }
 
-/// Projects whose tenant the pageserver does not have yet.
-pub fn without_tenant(catalog: &Connection, limit: usize) -> Result<Vec<Project>, Error> {
+/// Projects of a region whose tenant its pageservers do not have yet.
+pub fn without_tenant(
+    catalog: &Connection,
+    region: &RegionId,
+    limit: usize,
+) -> Result<Vec<Project>, Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM projects WHERE tenant IS NULL AND deleted_at IS NULL \
-         ORDER BY id LIMIT ?"
+         AND region = ? ORDER BY id LIMIT ?"
     );
-    rows(catalog, &sql, [limit], from_row)
+    rows(catalog, &sql, params![region, limit], from_row)
 }
 
-/// Projects that were deleted before this moment.
-pub fn deleted_before(catalog: &Connection, moment: Time) -> Result<Vec<String>, Error> {
-    let sql = "SELECT id FROM projects WHERE deleted_at < ? ORDER BY id";
-    rows(catalog, sql, [moment], |row| row.get(0))
+/// Projects of a region that were deleted before this moment.
+pub fn deleted_before(
+    catalog: &Connection,
+    region: &RegionId,
+    moment: Time,
+) -> Result<Vec<String>, Error> {
+    let sql = "SELECT id FROM projects WHERE deleted_at < ? AND region = ? ORDER BY id";
+    rows(catalog, sql, params![moment, region], |row| row.get(0))
 }
 
 /// Writes down that the pageserver has its tenant.

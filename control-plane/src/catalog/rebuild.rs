@@ -1,4 +1,4 @@
-//! The catalog made anew of what the pageserver has in the bucket.
+//! The catalog made anew of what the pageservers of all regions have in their buckets.
 //!
 //! A tenant's name is its project's id; a timeline's name is its branch's id and a number, the
 //! highest of which is what the branch stands for. Endpoints are called after their branch. What
@@ -19,10 +19,13 @@ use super::{
     projects::{self, Project},
     timelines::{self, State, Timeline},
 };
+use crate::RegionId;
 
 /// A tenant, as the pageserver tells of it.
 #[derive(Clone, Debug)]
 pub struct Tenant {
+    /// Where it is.
+    pub region: RegionId,
     /// Its name.
     pub name: String,
     /// Its id.
@@ -74,6 +77,13 @@ fn letters(name: &str) -> String {
 /// Adds a tenant as a project.
 pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
     let project = &tenant.name;
+    if let Some(other) = projects::find(catalog, project)? {
+        return Err(Error::Refused(format!(
+            "region {} and region {} both have project {project}: of a copied bucket only one can be \
+             served",
+            other.region, tenant.region
+        )));
+    }
     let first = ids::first_branch(project);
     // What each timeline is called as a branch: its id where it is the newest of its branch, else
     // an id of its own.
@@ -89,6 +99,7 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
         catalog,
         &Project {
             id: project.clone(),
+            region: tenant.region.clone(),
             name: project.clone(),
             template: None,
             history_seconds: tenant.history_seconds,

@@ -1,11 +1,12 @@
 //! Templates that are being published or deleted, and where those came from that were published.
 //!
-//! The pageserver has the templates. What stands here keeps a template that is being deleted from
+//! The pageservers have the templates, each region its own: a name is unique in a region. What stands here keeps a template that is being deleted from
 //! being used, and takes one back that was being published when the process ended.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Error, Time, rows};
+use crate::RegionId;
 
 /// How many of a template's projects are named.
 const NAMED_MAX: usize = 5;
@@ -34,6 +35,8 @@ impl State {
 /// A template that was published here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
+    /// Where it is.
+    pub region: RegionId,
     /// Its name.
     pub name: String,
     /// The project that it was made of.
@@ -50,6 +53,7 @@ pub struct Template {
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Template> {
     Ok(Template {
+        region: row.get(6)?,
         name: row.get(0)?,
         project: row.get(1)?,
         branch: row.get(2)?,
@@ -61,16 +65,16 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Template> {
 
 /// Adds a template that is to be made.
 pub fn insert(catalog: &Connection, template: &Template) -> Result<(), Error> {
-    let Template { name, project, branch, operation, created_at, .. } = template;
-    if find(catalog, name)?.is_some() || is_going(catalog, name)? {
+    let Template { region, name, project, branch, operation, created_at, .. } = template;
+    if find(catalog, region, name)?.is_some() || is_going(catalog, region, name)? {
         return Err(taken(name));
     }
-    let sql = "INSERT INTO templates (name, project, branch, operation, state, created_at) \
-               VALUES (?,?,?,?,?,?)";
+    let sql = "INSERT INTO templates (region, name, project, branch, operation, state, created_at) \
+               VALUES (?,?,?,?,?,?,?)";
     let state = State::Making.name();
     catalog
         .prepare_cached(sql)?
-        .execute(params![name, project, branch, operation, state, created_at])?;
+        .execute(params![region, name, project, branch, operation, state, created_at])?;
     Ok(())
 }
 
@@ -82,76 +86,92 @@ pub fn taken(name: &str) -> Error {
     ))
 }
 
+const COLUMNS: &str = "name, project, branch, operation, state, created_at, region";
+
 /// A template that was published here, and is not going.
-pub fn find(catalog: &Connection, name: &str) -> Result<Option<Template>, Error> {
-    let sql = "SELECT name, project, branch, operation, state, created_at FROM templates \
-               WHERE name = ? AND state <> 'going'";
-    Ok(catalog.prepare_cached(sql)?.query_row([name], from_row).optional()?)
+pub fn find(
+    catalog: &Connection,
+    region: &RegionId,
+    name: &str,
+) -> Result<Option<Template>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM templates WHERE region = ? AND name = ? AND state <> 'going'"
+    );
+    Ok(catalog.prepare_cached(&sql)?.query_row(params![region, name], from_row).optional()?)
 }
 
-/// All of them, by name.
-pub fn list(catalog: &Connection) -> Result<Vec<Template>, Error> {
-    let sql = "SELECT name, project, branch, operation, state, created_at FROM templates \
-               WHERE state <> 'going' ORDER BY name";
-    rows(catalog, sql, [], from_row)
+/// A region's, by name.
+pub fn list(catalog: &Connection, region: &RegionId) -> Result<Vec<Template>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM templates WHERE region = ? AND state <> 'going' ORDER BY name"
+    );
+    rows(catalog, &sql, [region], from_row)
 }
 
 /// Writes down that the pageserver has it.
-pub fn set_made(catalog: &Connection, name: &str) -> Result<(), Error> {
-    let sql = "UPDATE templates SET state = 'made' WHERE name = ?";
-    catalog.prepare_cached(sql)?.execute([name])?;
+pub fn set_made(catalog: &Connection, region: &RegionId, name: &str) -> Result<(), Error> {
+    let sql = "UPDATE templates SET state = 'made' WHERE region = ? AND name = ?";
+    catalog.prepare_cached(sql)?.execute(params![region, name])?;
     Ok(())
 }
 
 /// Forgets a template.
-pub fn remove(catalog: &Connection, name: &str) -> Result<(), Error> {
-    catalog.prepare_cached("DELETE FROM templates WHERE name = ?")?.execute([name])?;
+pub fn remove(catalog: &Connection, region: &RegionId, name: &str) -> Result<(), Error> {
+    let sql = "DELETE FROM templates WHERE region = ? AND name = ?";
+    catalog.prepare_cached(sql)?.execute(params![region, name])?;
     Ok(())
 }
 
 /// Keeps a template from being used, that has one of two names, before it is deleted. Refused where a
 /// project is made of it, or can be recovered.
-pub fn begin_removal(catalog: &Connection, names: [&str; 2], now: Time) -> Result<(), Error> {
+pub fn begin_removal(
+    catalog: &Connection,
+    region: &RegionId,
+    names: [&str; 2],
+    now: Time,
+) -> Result<(), Error> {
     for name in names {
-        if find(catalog, name)?.is_some_and(|template| template.is_making) {
+        if find(catalog, region, name)?.is_some_and(|template| template.is_making) {
             return Err(Error::Exists(format!("template {name:?} is being made: try again later")));
         }
-        refuse_used(catalog, name)?;
+        refuse_used(catalog, region, name)?;
     }
     for name in names {
-        let sql = "INSERT INTO templates (name, project, branch, operation, state, created_at) \
-                   VALUES (?1, '', '', '', ?2, ?3) ON CONFLICT DO UPDATE SET state = ?2";
-        catalog.prepare_cached(sql)?.execute(params![name, State::Going.name(), now])?;
+        let sql = "INSERT INTO templates \
+                   (region, name, project, branch, operation, state, created_at) \
+                   VALUES (?1, ?2, '', '', '', ?3, ?4) ON CONFLICT DO UPDATE SET state = ?3";
+        let going = State::Going.name();
+        catalog.prepare_cached(sql)?.execute(params![region, name, going, now])?;
     }
     Ok(())
 }
 
 /// Lets a template be used again whose removal was refused: what was known of it stays.
-pub fn end_removal(catalog: &Connection, names: [&str; 2]) -> Result<(), Error> {
+pub fn end_removal(catalog: &Connection, region: &RegionId, names: [&str; 2]) -> Result<(), Error> {
     for name in names {
-        let sql = "DELETE FROM templates WHERE name = ? AND project = ''";
-        catalog.prepare_cached(sql)?.execute([name])?;
-        set_made(catalog, name)?;
+        let sql = "DELETE FROM templates WHERE region = ? AND name = ? AND project = ''";
+        catalog.prepare_cached(sql)?.execute(params![region, name])?;
+        set_made(catalog, region, name)?;
     }
     Ok(())
 }
 
 /// Refuses to use a template that is going.
-pub fn refuse_going(catalog: &Connection, name: &str) -> Result<(), Error> {
-    match is_going(catalog, name)? {
+pub fn refuse_going(catalog: &Connection, region: &RegionId, name: &str) -> Result<(), Error> {
+    match is_going(catalog, region, name)? {
         true => Err(Error::Refused(format!("template {name:?} is being deleted"))),
         false => Ok(()),
     }
 }
 
-fn is_going(catalog: &Connection, name: &str) -> Result<bool, Error> {
-    let sql = "SELECT 1 FROM templates WHERE name = ? AND state = 'going'";
-    Ok(catalog.prepare_cached(sql)?.exists([name])?)
+fn is_going(catalog: &Connection, region: &RegionId, name: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM templates WHERE region = ? AND name = ? AND state = 'going'";
+    Ok(catalog.prepare_cached(sql)?.exists(params![region, name])?)
 }
 
-fn refuse_used(catalog: &Connection, template: &str) -> Result<(), Error> {
-    let sql = "SELECT id FROM projects WHERE template = ? ORDER BY id LIMIT ?";
-    let users = params![template, NAMED_MAX + 1];
+fn refuse_used(catalog: &Connection, region: &RegionId, template: &str) -> Result<(), Error> {
+    let sql = "SELECT id FROM projects WHERE template = ? AND region = ? ORDER BY id LIMIT ?";
+    let users = params![template, region, NAMED_MAX + 1];
     let users: Vec<String> = rows(catalog, sql, users, |row| row.get(0))?;
     if users.is_empty() {
         return Ok(());

@@ -1,5 +1,6 @@
 //! The catalog on a real file.
 
+use anyhow::Context;
 use serde_json::json;
 
 use super::{
@@ -14,12 +15,22 @@ use super::{
     timelines::{Moment, State, Timeline},
     *,
 };
+use crate::RegionId;
 
 const NOW: Time = 1_772_366_400_000_000;
+
+fn here() -> RegionId {
+    "here".parse().expect("a good id")
+}
+
+fn there() -> RegionId {
+    "there".parse().expect("a good id")
+}
 
 fn project(id: &str) -> Project {
     Project {
         id: id.to_owned(),
+        region: here(),
         name: format!("Shop {id}"),
         template: None,
         history_seconds: 3600,
@@ -166,7 +177,8 @@ async fn a_deleted_branchs_timeline_stays_until_nothing_came_from_it() -> anyhow
     let names = |found: Vec<Timeline>| -> Vec<String> {
         found.into_iter().map(|timeline| timeline.name).collect()
     };
-    let removable = async || catalog.read(|catalog| timelines::removable(catalog, 10)).await;
+    let removable =
+        async || catalog.read(|catalog| timelines::removable(catalog, &here(), 10)).await;
     catalog
         .write(|catalog| {
             let first = insert_project(catalog, "p")?;
@@ -311,6 +323,7 @@ async fn a_lost_catalog_is_made_of_the_tenants_and_keeps_the_endpoints_ids() -> 
         created_at: NOW,
     };
     let tenant = Tenant {
+        region: here(),
         name: "misty-lake-1".to_owned(),
         id: "00000000000000000000000000000001".to_owned(),
         history_seconds: 60,
@@ -325,6 +338,9 @@ async fn a_lost_catalog_is_made_of_the_tenants_and_keeps_the_endpoints_ids() -> 
     };
     let write = move |catalog: &Connection| {
         rebuild::add(catalog, &tenant)?;
+        let copied = Tenant { region: there(), ..tenant.clone() };
+        let twice = rebuild::add(catalog, &copied).expect_err("it is in another region");
+        assert!(twice.to_string().contains("region here and region there both have"), "{twice}");
         let project = projects::get(catalog, "misty-lake-1")?;
         assert_eq!(project.tenant.as_deref(), Some("00000000000000000000000000000001"));
         assert_eq!(project.default_branch, "br-misty-lake-1");
@@ -392,34 +408,56 @@ async fn what_grew_is_counted_once_and_a_meter_that_fell_counts_again_above_wher
     Ok(catalog.write(write).await?)
 }
 
+/// A file as an earlier version wrote it, with a project, an endpoint, and from version 2 on a template.
+fn write_old(path: &Path, version: usize) -> anyhow::Result<()> {
+    let tables =
+        [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+    let old = Connection::open(path)?;
+    old.execute_batch(&tables.get(..version).context("an earlier version")?.concat())?;
+    old.execute_batch(&format!(
+        "PRAGMA application_id = 0x6f666673; PRAGMA user_version = {version}; \
+         INSERT INTO projects VALUES ('p', 'Shop', NULL, 60, '{{}}', '{{}}', 'br-p', NULL, 1, 1, NULL)"
+    ))?;
+    let kind = if version > 2 { ", 'read_write'" } else { "" };
+    old.execute_batch(&format!(
+        "INSERT INTO endpoints \
+         VALUES ('ep-p'{kind}, 'p', 'br-p', NULL, 0.25, 1, 0, '{{}}', 0, 1, 1, NULL, NULL)"
+    ))?;
+    if version > 1 {
+        old.execute_batch("INSERT INTO templates VALUES ('shop', 'p', 'br-p', 'o', 'made', 1)")?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_of_the_first_version_gets_the_tables_that_it_lacks() -> anyhow::Result<()> {
-    let (folder, catalog) = open()?;
-    let write = |catalog: &Connection| {
-        insert_project(catalog, "p")?;
-        endpoints::insert(catalog, &Endpoint::new("p", "br-of-old", NOW))
-    };
-    catalog.write(write).await?;
-    catalog.close();
-    drop(catalog);
-    let path = folder.path().join("catalog");
-    let old = Connection::open(&path)?;
-    old.execute_batch(
-        "DROP TABLE consumption; DROP TABLE meters; DROP TABLE templates; \
-         DROP INDEX projects_by_template; DROP INDEX endpoints_by_branch; \
-         DROP INDEX endpoints_to_write; ALTER TABLE endpoints DROP COLUMN kind; \
-         PRAGMA user_version = 1",
-    )?;
-    drop(old);
-    for _ in 0..2 {
-        let (catalog, is_new) = Catalog::open(&path)?;
-        assert!(!is_new);
-        let used = catalog.read(|catalog| consumption::used_since(catalog, "p", 0)).await?;
-        assert_eq!(used, Used::default());
-        assert!(catalog.read(|catalog| projects::find(catalog, "p")).await?.is_some());
-        // What there was is to read and write.
-        let old = catalog.read(|catalog| endpoints::of_branch(catalog, "br-of-old")).await?;
-        assert_eq!(old.map(|it| it.kind), Some(Kind::ReadWrite));
+async fn what_an_earlier_version_wrote_is_in_the_default_region_and_stays_there()
+-> anyhow::Result<()> {
+    for version in [1, 2, 3] {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("catalog");
+        write_old(&path, version)?;
+        // Of another default later, too.
+        for default in [here(), there()] {
+            let (catalog, is_new) = Catalog::open(&path)?;
+            assert!(!is_new);
+            let write = move |catalog: &Connection| {
+                regions::adopt(catalog, &default)?;
+                assert_eq!(consumption::used_since(catalog, "p", 0)?, Used::default());
+                // What there was is to read and write.
+                let endpoint = endpoints::of_branch(catalog, "br-p")?;
+                assert_eq!(endpoint.map(|it| it.kind), Some(Kind::ReadWrite));
+                assert_eq!(projects::get(catalog, "p")?.region, here(), "version {version}");
+                assert_eq!(projects::without_tenant(catalog, &here(), 10)?.len(), 1);
+                assert_eq!(projects::without_tenant(catalog, &there(), 10)?, []);
+                let template = templates::find(catalog, &here(), "shop")?;
+                assert_eq!(template.is_some(), version > 1);
+                assert_eq!(regions::counts(catalog)?, [(here(), 1)]);
+                let elsewhere = regions::elsewhere(catalog, &there())?;
+                assert_eq!(elsewhere, [("p".to_owned(), here())]);
+                Ok(())
+            };
+            catalog.write(write).await?;
+        }
     }
     Ok(())
 }
@@ -429,7 +467,9 @@ async fn a_template_goes_only_where_no_project_uses_it_and_one_that_goes_is_not_
 -> anyhow::Result<()> {
     let (_folder, catalog) = open()?;
     let write = |catalog: &Connection| {
+        let here = here();
         let template = |name: &str| Template {
+            region: here.clone(),
             name: name.to_owned(),
             project: "p".to_owned(),
             branch: "br-p".to_owned(),
@@ -440,36 +480,40 @@ async fn a_template_goes_only_where_no_project_uses_it_and_one_that_goes_is_not_
         for name in ["shop", "other"] {
             templates::insert(catalog, &template(name))?;
             assert!(matches!(templates::insert(catalog, &template(name)), Err(Error::Exists(_))));
-            let early = templates::begin_removal(catalog, [name, "id"], NOW);
+            let early = templates::begin_removal(catalog, &here, [name, "id"], NOW);
             assert!(matches!(early, Err(Error::Exists(_))), "{early:?}");
         }
-        templates::set_made(catalog, "shop")?;
+        templates::set_made(catalog, &here, "shop")?;
         projects::insert(catalog, &Project { template: Some("shop".to_owned()), ..project("a") })?;
         projects::insert(catalog, &Project { template: Some("id".to_owned()), ..project("b") })?;
         for (names, user) in [(["shop", "none"], "a"), (["none", "id"], "b")] {
-            let used = templates::begin_removal(catalog, names, NOW).expect_err("it is used");
+            let used =
+                templates::begin_removal(catalog, &here, names, NOW).expect_err("it is used");
             assert!(used.to_string().contains(&format!("projects {user}")), "{used}");
         }
         // One that can be recovered uses it still.
         let deleted = Project { deleted_at: Some(NOW), ..projects::get(catalog, "a")? };
         projects::update(catalog, &deleted)?;
-        assert!(templates::begin_removal(catalog, ["shop", "id"], NOW).is_err());
+        assert!(templates::begin_removal(catalog, &here, ["shop", "id"], NOW).is_err());
+        // Another region's is another template.
+        templates::begin_removal(catalog, &there(), ["shop", "id"], NOW)?;
+        templates::refuse_going(catalog, &here, "shop")?;
         projects::remove(catalog, "a")?;
         projects::remove(catalog, "b")?;
-        templates::begin_removal(catalog, ["shop", "id"], NOW)?;
-        assert!(templates::refuse_going(catalog, "shop").is_err());
-        assert!(templates::refuse_going(catalog, "id").is_err());
-        assert_eq!(templates::find(catalog, "shop")?, None);
+        templates::begin_removal(catalog, &here, ["shop", "id"], NOW)?;
+        assert!(templates::refuse_going(catalog, &here, "shop").is_err());
+        assert!(templates::refuse_going(catalog, &here, "id").is_err());
+        assert_eq!(templates::find(catalog, &here, "shop")?, None);
         // The pageserver refused.
-        templates::end_removal(catalog, ["shop", "id"])?;
-        templates::refuse_going(catalog, "shop")?;
-        templates::refuse_going(catalog, "id")?;
-        assert!(templates::find(catalog, "shop")?.is_some());
-        templates::begin_removal(catalog, ["shop", "id"], NOW)?;
+        templates::end_removal(catalog, &here, ["shop", "id"])?;
+        templates::refuse_going(catalog, &here, "shop")?;
+        templates::refuse_going(catalog, &here, "id")?;
+        assert!(templates::find(catalog, &here, "shop")?.is_some());
+        templates::begin_removal(catalog, &here, ["shop", "id"], NOW)?;
         templates::end_after_crash(catalog)?;
-        let left: Vec<_> = templates::list(catalog)?.into_iter().map(|it| it.name).collect();
+        let left: Vec<_> = templates::list(catalog, &here)?.into_iter().map(|it| it.name).collect();
         assert_eq!(left, ["shop"], "what was being made is forgotten");
-        templates::refuse_going(catalog, "shop")
+        templates::refuse_going(catalog, &here, "shop")
     };
     Ok(catalog.write(write).await?)
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Error, from_json, rows};
+use crate::RegionId;
 
 /// The name of a tenant's first timeline, which goes only with its tenant.
 pub const FIRST: &str = "main";
@@ -143,21 +144,29 @@ pub fn next_name(catalog: &Connection, project: &str, branch: &str) -> Result<St
     Err(Error::Refused(format!("branch {branch} was put back too often")))
 }
 
-/// Timelines that can go now: doomed, and nothing came from them. Their project is still there.
-pub fn removable(catalog: &Connection, limit: usize) -> Result<Vec<Timeline>, Error> {
+/// Timelines of a region that can go now: doomed, and nothing came from them. Their project is still there.
+pub fn removable(
+    catalog: &Connection,
+    region: &RegionId,
+    limit: usize,
+) -> Result<Vec<Timeline>, Error> {
     let sql = "SELECT t.project, t.name, t.parent, t.moment FROM timelines t \
-               JOIN projects p ON p.id = t.project AND p.deleted_at IS NULL \
+               JOIN projects p ON p.id = t.project AND p.deleted_at IS NULL AND p.region = ? \
                WHERE t.state = 'doomed' AND t.name <> 'main' AND NOT EXISTS \
                (SELECT 1 FROM timelines c WHERE c.project = t.project AND c.parent = t.name) \
                LIMIT ?";
-    rows(catalog, sql, [limit], from_row)
+    rows(catalog, sql, params![region, limit], from_row)
 }
 
-/// After a crash: timelines whose making was under way, but for those of projects without tenant,
+/// After a crash: timelines of a region whose making was under way, but for those of projects without tenant,
 /// with the branch that waits for it, if any.
-pub fn under_way(catalog: &Connection) -> Result<Vec<(Timeline, Option<String>)>, Error> {
+pub fn under_way(
+    catalog: &Connection,
+    region: &RegionId,
+) -> Result<Vec<(Timeline, Option<String>)>, Error> {
     let sql = "SELECT t.project, t.name, t.parent, t.moment, b.id FROM timelines t \
+               JOIN projects p ON p.id = t.project AND p.region = ? \
                LEFT JOIN branches b ON b.project = t.project AND b.timeline = t.name \
                WHERE t.state = 'wanted' AND t.parent IS NOT NULL";
-    rows(catalog, sql, [], |row| Ok((from_row(row)?, row.get(4)?)))
+    rows(catalog, sql, [region], |row| Ok((from_row(row)?, row.get(4)?)))
 }

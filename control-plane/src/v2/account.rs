@@ -101,7 +101,10 @@ pub struct Regions {
 pub struct Region {
     region_id: String,
     name: String,
+    /// Projects that ask for none are in this one.
     default: bool,
+    /// It answers: where it does not, what its projects are is known, and they cannot be used.
+    available: bool,
     geo_lat: String,
     geo_long: String,
 }
@@ -191,15 +194,15 @@ pub(super) async fn organizations() -> Json<Organizations> {
 #[utoipa::path(get, path = "/regions", tag = "account",
     responses((status = 200, body = Regions), (status = "default", body = GeneralError)))]
 pub(super) async fn regions(State(context): State<Arc<Context>>) -> Json<Regions> {
-    Json(Regions {
-        regions: vec![Region {
-            region_id: context.region.clone(),
-            name: context.region.clone(),
-            default: true,
-            geo_lat: String::new(),
-            geo_long: String::new(),
-        }],
-    })
+    let view = |region: &Arc<crate::Region>| Region {
+        region_id: region.id.to_string(),
+        name: region.name.clone(),
+        default: Arc::ptr_eq(region, context.regions.default()),
+        available: region.health.answers(),
+        geo_lat: String::new(),
+        geo_long: String::new(),
+    };
+    Json(Regions { regions: context.regions.all().iter().map(view).collect() })
 }
 
 /// List the API keys.

@@ -182,6 +182,7 @@ pub(super) fn view(
 
 /// What a branch of this project holds, where the pageserver says it.
 pub(super) async fn logical_size(context: &Context, branch: &branches::Branch) -> Option<u64> {
-    let timeline = context.storage.timeline(&branch.project, &branch.timeline).await;
+    let storage = &context.region(&branch.project).storage;
+    let timeline = storage.timeline(&branch.project, &branch.timeline).await;
     timeline.ok().map(|timeline| timeline.logical_size_bytes)
 }

@@ -302,7 +302,8 @@ pub(super) async fn complete(
     let parent = timeline.parent.as_deref().unwrap_or(timelines::FIRST);
     let (project, name) = (timeline.project.clone(), timeline.name.clone());
     let moment = timeline.moment.as_ref();
-    let made = context.storage.create_timeline(&project, &name, parent, moment).await;
+    let region = context.region(&project);
+    let made = region.storage.create_timeline(&project, &name, parent, moment).await;
     let (branch, operation) = (branch.to_owned(), operation.to_owned());
     match made {
         Ok(made) => {
@@ -326,7 +327,7 @@ pub(super) async fn complete(
                 operations::set_status(catalog, &operation, failed, Some(&said), now())
             });
             taken_back.await?;
-            context.work.notify_one();
+            region.work.notify_one();
             Err(error.into())
         }
     }
@@ -546,7 +547,7 @@ pub(super) async fn remove(
     let (operation, branch, row) = written.await?;
     let stopped = context.forget(&row.project, &row.timeline).await;
     let ended = context.end(&operation, stopped.as_ref().map(|_| ())).await?;
-    context.work.notify_one();
+    context.wake_work(&row.project);
     stopped?;
     Ok(BranchOperations { branch, operations: vec![ended.into()] })
 }

@@ -15,13 +15,14 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Knows when the last request came.
 pub(super) struct Calm {
     last_request: Mutex<Instant>,
-    /// Pieces wait one after the other: under load they go one at a time.
-    turn: tokio::sync::Mutex<()>,
 }
+
+/// Pieces of work that have this in common wait one after the other: under load they go one at a time.
+pub(crate) type Turn = tokio::sync::Mutex<()>;
 
 impl Calm {
     pub(super) fn new() -> Calm {
-        Calm { last_request: Mutex::new(Instant::now()), turn: tokio::sync::Mutex::default() }
+        Calm { last_request: Mutex::new(Instant::now()) }
     }
 
     /// A request came.
@@ -30,8 +31,8 @@ impl Calm {
     }
 
     /// Waits until there was no request for a while.
-    pub(super) async fn wait(&self) {
-        let _turn = self.turn.lock().await;
+    pub(super) async fn wait(&self, turn: &Turn) {
+        let _turn = turn.lock().await;
         let latest = Instant::now() + WAIT_MAX;
         loop {
             let calm_at = (*self.last_request.lock() + CALM_AFTER).min(latest);
@@ -62,7 +63,7 @@ mod tests {
             }
         });
         let began = Instant::now();
-        calm.wait().await;
+        calm.wait(&Turn::default()).await;
         assert!(requests.is_finished());
         assert_eq!(began.elapsed(), Duration::from_millis(60));
     }
@@ -80,7 +81,8 @@ mod tests {
             }
         });
         let began = Instant::now();
-        tokio::join!(calm.wait(), calm.wait(), calm.wait());
+        let turn = Turn::default();
+        tokio::join!(calm.wait(&turn), calm.wait(&turn), calm.wait(&turn));
         assert_eq!(began.elapsed(), 3 * WAIT_MAX);
         requests.abort();
     }

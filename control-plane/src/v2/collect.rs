@@ -1,4 +1,4 @@
-//! What projects use is collected: how long computes ran and what clients were sent from this process,
+//! What the projects of a region use is collected: how long computes ran and what clients were sent from this process,
 //! what was written and is held from the pageservers.
 //!
 //! - Time and transfer are written to the catalog every second that there is some: what a control plane
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, error::ApiError, time::now};
 use crate::{
-    PageserverAt,
+    PageserverAt, Region,
     catalog::{
         self, Time,
         consumption::{self, Hour, Reading, Sizes, Used},
@@ -47,8 +47,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const PAGE: usize = 256;
 /// The longest that a pageserver may take for a list.
 const LIST_MAX: Duration = Duration::from_secs(30);
-/// How long hours are kept: 400 days.
-const HOURS_KEPT: Hour = 400 * 24;
 
 /// `POST /v1/usage` and `GET /v1/usage` of a pageserver.
 #[derive(Deserialize)]
@@ -101,23 +99,24 @@ struct Collector {
     in_use: HashMap<String, Instant>,
     read_at: Option<Instant>,
     swept_at: Option<Instant>,
-    pruned_in: Hour,
 }
 
 /// Collects until it is told to stop; then what is left of this process' own, by which time no compute
 /// runs.
-pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
+pub(super) async fn run(of: (Arc<Context>, Arc<Region>), stop: CancellationToken) {
+    let (context, region) = of;
     let mut collector = Collector::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = stop.cancelled() => break,
         }
-        if let Err(error) = collector.round(&context).await {
-            tracing::warn!(error = error.message, "what projects use is collected later");
+        if let Err(error) = collector.round(&context, &region).await {
+            let (region, error) = (&region.id, error.message);
+            tracing::warn!(%region, error, "what projects use is collected later");
         }
     }
-    collector.take(&context, Instant::now(), now());
+    collector.take(&region, Instant::now(), now());
     if let Err(error) = collector.write(&context).await {
         tracing::error!(error = error.message, "what projects used last is not counted");
     }
@@ -128,27 +127,27 @@ fn is_due(last: Option<Instant>, every: Duration, at: Instant) -> bool {
 }
 
 impl Collector {
-    async fn round(&mut self, context: &Context) -> Result<(), ApiError> {
+    async fn round(&mut self, context: &Context, region: &Region) -> Result<(), ApiError> {
         let at = Instant::now();
-        self.take(context, at, now());
+        self.take(region, at, now());
         let written = self.write(context).await;
         let mut outcomes = vec![written];
         if is_due(self.swept_at, SWEEP_EVERY, at) {
             self.swept_at = Some(at);
-            outcomes.push(sweep(context).await);
+            outcomes.push(sweep(context, region).await);
         }
         if is_due(self.read_at, READ_EVERY, at) {
             self.read_at = Some(at);
             self.in_use.retain(|_, last| at.saturating_duration_since(*last) < IN_USE);
-            outcomes.push(read_in_use(context, self.in_use.keys().cloned().collect()).await);
+            let in_use = self.in_use.keys().cloned().collect();
+            outcomes.push(read_in_use(context, region, in_use).await);
         }
-        outcomes.push(self.prune(context).await);
         outcomes.into_iter().collect()
     }
 
     /// Takes over what computes and the proxy did since the last time.
-    fn take(&mut self, context: &Context, at: Instant, now: Time) {
-        for Taken { tenant, spells, sent_bytes } in context.endpoints.take_activity(at) {
+    fn take(&mut self, region: &Region, at: Instant, now: Time) {
+        for Taken { tenant, spells, sent_bytes } in region.endpoints.take_activity(at) {
             for spell in spells {
                 let ago = at.saturating_duration_since(spell.from).as_micros() as Time;
                 for (hour, active_us) in by_hour(now - ago, spell.lasts_us) {
@@ -184,20 +183,14 @@ impl Collector {
         self.pending.clear();
         Ok(())
     }
-
-    async fn prune(&mut self, context: &Context) -> Result<(), ApiError> {
-        let hour = hour_of(now());
-        if hour == self.pruned_in {
-            return Ok(());
-        }
-        self.pruned_in = hour;
-        let before = hour - HOURS_KEPT;
-        Ok(context.catalog.write(move |catalog| consumption::prune(catalog, before)).await?)
-    }
 }
 
 /// Reads the meters of these projects.
-async fn read_in_use(context: &Context, projects: Vec<String>) -> Result<(), ApiError> {
+async fn read_in_use(
+    context: &Context,
+    region: &Region,
+    projects: Vec<String>,
+) -> Result<(), ApiError> {
     // How large what is in memory is costs a pageserver work: only where it may end something.
     let read = context.catalog.read(move |catalog| {
         let (mut measured, mut others) = (Vec::new(), Vec::new());
@@ -213,21 +206,21 @@ async fn read_in_use(context: &Context, projects: Vec<String>) -> Result<(), Api
         for names in names.chunks(PAGE) {
             let body = json!({ "tenants": names, "measure": measure });
             let ask = async |at: &PageserverAt| {
-                let pageservers = context.endpoints.pageservers();
+                let pageservers = region.endpoints.pageservers();
                 let (path, body) = ("usage", Some(&body));
                 let asked = pageservers.ask_one(at.http, Method::POST, path, body, LIST_MAX);
                 asked.await.map(|list: UsageList| list.tenants)
             };
-            let all = context.endpoints.pageservers().all();
+            let all = region.endpoints.pageservers().all();
             note(context, join_all(all.iter().map(ask)).await).await?;
         }
     }
     Ok(())
 }
 
-/// Reads the meters of all projects.
-async fn sweep(context: &Context) -> Result<(), ApiError> {
-    let pageservers = context.endpoints.pageservers();
+/// Reads the meters of all of a region's projects.
+async fn sweep(context: &Context, region: &Region) -> Result<(), ApiError> {
+    let pageservers = region.endpoints.pageservers();
     let mut failure = None;
     for at in pageservers.all() {
         let mut after = String::new();

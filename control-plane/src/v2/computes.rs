@@ -69,14 +69,15 @@ impl Context {
             return self.apply_at_start(branch, &compute).await;
         }
         self.ensure_tenant(&branch.project).await?;
-        let compute = self.endpoints.start(&start_request(endpoint, branch)).await?;
+        let region = self.region(&branch.project);
+        let compute = region.endpoints.start(&start_request(endpoint, branch)).await?;
         let began = Instant::now();
         self.apply_at_start(branch, &compute).await?;
         let applied = began.elapsed();
         let session = self.take_over(branch, &compute).await?;
-        self.endpoints.leave_superuser(&branch.project, &branch.timeline, session);
+        region.endpoints.leave_superuser(&branch.project, &branch.timeline, session);
         let note = |stage, took| {
-            self.endpoints.note(&branch.project, &branch.timeline, stage, took);
+            region.endpoints.note(&branch.project, &branch.timeline, stage, took);
         };
         note("control plane: apply changes", applied);
         note("control plane: look at roles", began.elapsed() - applied);
@@ -98,10 +99,11 @@ impl Context {
             self.wake_head(branch).await?;
         }
         let request = start_request(endpoint, branch);
-        match self.endpoints.start_only(&request).await {
+        let computes = &self.region(&branch.project).endpoints;
+        match computes.start_only(&request).await {
             Err(crate::Error::NoCheckpoint(_)) => {
                 self.wake_head(branch).await?;
-                self.endpoints.start_only(&request).await?;
+                computes.start_only(&request).await?;
             }
             started => drop(started?),
         }
@@ -120,7 +122,7 @@ impl Context {
             return self.start_head(&endpoint, branch).await;
         }
         let request = StartRequest::of(branch.project.clone(), branch.timeline.clone());
-        let compute = self.endpoints.start(&request).await?;
+        let compute = self.region(&branch.project).endpoints.start(&request).await?;
         self.apply_at_start(branch, &compute).await
     }
 
@@ -130,14 +132,15 @@ impl Context {
         if let Some(compute) = self.running(branch) {
             return Ok(Some(compute));
         }
-        if !self.endpoints.has_standby(&branch.project, &branch.timeline) {
+        let computes = &self.region(&branch.project).endpoints;
+        if !computes.has_standby(&branch.project, &branch.timeline) {
             return Ok(None);
         }
         let id = branch.id.clone();
         let found = self.catalog.read(move |catalog| endpoints::of_branch(catalog, &id)).await?;
         let plain = || StartRequest::of(branch.project.clone(), branch.timeline.clone());
         let request = found.map_or_else(plain, |endpoint| start_request(&endpoint, branch));
-        Ok(Some(self.endpoints.start(&request).await?))
+        Ok(Some(computes.start(&request).await?))
     }
 
     /// [`Context::suspend`], by who has the branch's turn.
@@ -152,7 +155,8 @@ impl Context {
         {
             tracing::info!(branch = branch.id, error = error.message, "roles were not looked at");
         }
-        self.endpoints.stop(&branch.project, &compute_name(endpoint, branch)).await?;
+        let region = self.region(&branch.project);
+        region.endpoints.stop(&branch.project, &compute_name(endpoint, branch)).await?;
         let id = endpoint.id.clone();
         let written =
             self.catalog.write(move |catalog| endpoints::set_suspended(catalog, &id, now()));
@@ -174,7 +178,7 @@ impl Context {
 
     /// Ends the compute of a timeline that no branch stands for any more.
     pub(super) async fn forget(&self, project: &str, timeline: &str) -> Result<(), ApiError> {
-        match self.endpoints.forget(project, timeline).await {
+        match self.region(project).endpoints.forget(project, timeline).await {
             Ok(_) | Err(crate::Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -187,7 +191,8 @@ impl Context {
 
     /// An endpoint's compute, whatever it does.
     pub(super) fn compute_of(&self, endpoint: &Endpoint, branch: &Branch) -> Option<Compute> {
-        self.endpoints.show(&branch.project, &compute_name(endpoint, branch)).ok()
+        let region = self.region(&branch.project);
+        region.endpoints.show(&branch.project, &compute_name(endpoint, branch)).ok()
     }
 
     /// Whether an endpoint's compute accepts connections.
@@ -198,7 +203,7 @@ impl Context {
 
     /// The branch's own compute, whatever it does.
     pub(super) fn compute(&self, branch: &Branch) -> Option<Compute> {
-        self.endpoints.show(&branch.project, &branch.timeline).ok()
+        self.region(&branch.project).endpoints.show(&branch.project, &branch.timeline).ok()
     }
 
     /// Applies the changes that wait for a branch's Postgres, by who has the branch's turn. One
@@ -236,8 +241,7 @@ impl Context {
         if waiting.is_empty() {
             return Ok(Ok(()));
         }
-        let socket_folder = self.socket_folder(compute);
-        let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+        let postgres = Postgres { socket_folder: &compute.sockets, port: compute.port };
         for (number, change) in waiting {
             let verifier = match &change {
                 Change::First { role, .. }
@@ -268,8 +272,7 @@ impl Context {
         compute: &Compute,
     ) -> Result<Client, ApiError> {
         let unreachable = |error: SqlError| ApiError::unavailable(error.to_string());
-        let socket_folder = self.socket_folder(compute);
-        let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+        let postgres = Postgres { socket_folder: &compute.sockets, port: compute.port };
         let (mut seen, databases, session) = postgres.look().await.map_err(unreachable)?;
         for role in &mut seen {
             // A moment before its password was first set: it has the one that it got.
@@ -353,11 +356,12 @@ impl Context {
         endpoint: &Endpoint,
         branch: &Branch,
     ) -> Result<Vec<PathBuf>, ApiError> {
+        let region = self.region(&branch.project);
         let timeline = match self.compute_of(endpoint, branch) {
             Some(compute) => compute.timeline_id,
             // None since this process began: whoever has the timeline knows its id.
             None => {
-                let pageservers = self.endpoints.pageservers();
+                let pageservers = region.endpoints.pageservers();
                 match pageservers.branch(&branch.project, &branch.timeline).await {
                     Ok((_, found)) => found.timeline_id,
                     Err(crate::Error::NotFound(_)) => return Ok(Vec::new()),
@@ -369,11 +373,7 @@ impl Context {
             Kind::ReadWrite => What::Head,
             Kind::ReadOnly => What::Standby(endpoint.id.clone()),
         };
-        Ok(self.endpoints.postgres_logs(&Served { timeline, what }).into())
-    }
-
-    pub(super) fn socket_folder(&self, compute: &Compute) -> PathBuf {
-        self.endpoints.sockets(&Served::head(compute.timeline_id))
+        Ok(region.endpoints.postgres_logs(&Served { timeline, what }).into())
     }
 }
 

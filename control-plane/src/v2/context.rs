@@ -3,11 +3,11 @@
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 
-use super::{auth::Keys, calm::Calm, error::ApiError, storage::Storage};
+use super::{auth::Keys, calm::Calm, error::ApiError};
 use crate::{
-    Endpoints,
+    Region, Regions,
     catalog::{
         Catalog, ids,
         operations::{self, Action, Operation, Status},
@@ -37,8 +37,6 @@ pub struct ManagementConfig {
     pub folder: PathBuf,
     /// Where users' connections go.
     pub connect_at: ConnectAt,
-    /// The region that projects are in.
-    pub region: String,
     /// Where `pg_dump` is, if neither in Debian's place nor on PATH.
     pub pg_bin: Option<PathBuf>,
 }
@@ -46,39 +44,41 @@ pub struct ManagementConfig {
 /// What the routes share.
 pub struct Context {
     pub(super) catalog: Catalog,
-    pub(super) storage: Storage,
-    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) regions: Arc<Regions>,
     pub(super) keys: Keys,
     pub(super) connect_at: ConnectAt,
-    pub(super) region: String,
     pub(super) pg_bin: Option<PathBuf>,
     /// Whether requests come.
     pub(super) calm: Calm,
-    /// There is something to do in the background.
-    pub(super) work: Notify,
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Context {
     pub(super) fn new(
         catalog: Catalog,
-        storage: Storage,
-        endpoints: Arc<Endpoints>,
+        regions: Arc<Regions>,
         keys: Keys,
         config: &ManagementConfig,
     ) -> Context {
         Context {
             catalog,
-            storage,
-            endpoints,
+            regions,
             keys,
             connect_at: config.connect_at.clone(),
-            region: config.region.clone(),
             pg_bin: config.pg_bin.clone(),
             calm: Calm::new(),
-            work: Notify::new(),
             turns: Mutex::default(),
         }
+    }
+
+    /// The region that a project is in.
+    pub(super) fn region(&self, project: &str) -> Arc<Region> {
+        self.regions.of(project)
+    }
+
+    /// There is something to do for a project in the background.
+    pub(super) fn wake_work(&self, project: &str) {
+        self.region(project).work.notify_one();
     }
 
     /// Waits for its turn to change something of a branch or project: its compute, its roles and
@@ -108,7 +108,8 @@ impl Context {
             return Ok(());
         }
         let template = found.template.as_deref();
-        let made = self.storage.create_tenant(project, template, found.history_seconds).await?;
+        let storage = &self.region(project).storage;
+        let made = storage.create_tenant(project, template, found.history_seconds).await?;
         let id = project.to_owned();
         self.catalog
             .write(move |catalog| {

@@ -38,7 +38,7 @@ pub(crate) struct Projects {
 
 impl Projects {
     pub(crate) fn new(context: Arc<Context>) -> Projects {
-        let branches = Branches::new(context.endpoints.clone());
+        let branches = Branches::new(context.regions.clone());
         Projects { context, branches }
     }
 
@@ -76,7 +76,8 @@ impl Projects {
     async fn enter(&self, id: &str, of: &EndpointRef) -> Result<Awake, ApiError> {
         for _ in 0..WAKES_MAX {
             self.context.wake(id).await?;
-            if let Some(awake) = self.context.endpoints.enter(&of.tenant, &of.branch) {
+            let region = self.context.region(&of.tenant);
+            if let Some(awake) = region.endpoints.enter(&of.tenant, &of.branch) {
                 return Ok(awake);
             }
         }
@@ -114,7 +115,8 @@ impl Directory for Projects {
         }
         let tenant = &endpoint.tenant;
         let (branch, _) = served::split(&endpoint.branch);
-        let served = self.context.endpoints.pageservers().moment(tenant, branch, moment).await?;
+        let region = self.context.region(tenant);
+        let served = region.endpoints.pageservers().moment(tenant, branch, moment).await?;
         Ok(EndpointRef { tenant: tenant.clone(), branch: served.name(branch) })
     }
 

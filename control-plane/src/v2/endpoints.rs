@@ -180,7 +180,7 @@ impl Endpoint {
             branch_id: row.branch.clone(),
             autoscaling_limit_min_cu: row.min_cu,
             autoscaling_limit_max_cu: row.max_cu,
-            region_id: context.region.clone(),
+            region_id: context.region(&row.project).id.to_string(),
             kind: row.kind.name().to_owned(),
             current_state: current.to_owned(),
             pending_state: pending.map(str::to_owned),
@@ -419,9 +419,10 @@ pub(super) async fn update(
         Ok((row, operations::insert(catalog, &new, time::now())?))
     });
     let (row, operation) = written.await?;
-    let compute = compute_name(&row, &branch);
-    context.endpoints.resize(&branch.project, &compute, endpoints::milli_cu(&row));
-    context.endpoints.set_limits(&branch.project, &compute, row.max_cu);
+    let (computes, compute) =
+        (&context.region(&branch.project).endpoints, compute_name(&row, &branch));
+    computes.resize(&branch.project, &compute, endpoints::milli_cu(&row));
+    computes.set_limits(&branch.project, &compute, row.max_cu);
     let endpoint = Endpoint::view(&context, &row, &branch);
     Ok(Json(EndpointOperations { endpoint, operations: vec![operation.into()] }))
 }

@@ -172,6 +172,11 @@ impl Shown {
         let standing = Standing::of(catalog, &project, now)?;
         Ok(Shown { project, month: month.first().copied().unwrap_or_default(), standing })
     }
+
+    /// The project's id.
+    pub(super) fn id(&self) -> &str {
+        &self.project.id
+    }
 }
 
 /// A project, as lists show it.
@@ -183,7 +188,7 @@ pub(super) fn list_item(context: &Context, shown: Shown) -> ProjectListItem {
         id: project.id,
         name: project.name,
         platform_id: "offshoot".to_owned(),
-        region_id: context.region.clone(),
+        region_id: project.region.to_string(),
         provisioner: "k8s-neonvm".to_owned(),
         default_endpoint_settings: project.endpoint_settings,
         settings: project.settings,

@@ -26,15 +26,19 @@ use super::{
     quotas::{check_quota, merge_quota},
     request::{Body, Path, Query, Retried},
     roles::Role,
+    templates as template_routes,
     time::now,
 };
-use crate::catalog::{
-    self, branches, databases, endpoints, ids,
-    operations::{self, Action, Status},
-    projects::{self, Listed, Project},
-    retries,
-    roles::{self, Change},
-    templates, timelines,
+use crate::{
+    Region, RegionId,
+    catalog::{
+        self, branches, databases, endpoints, ids,
+        operations::{self, Action, Status},
+        projects::{self, Listed, Project},
+        retries,
+        roles::{self, Change},
+        templates, timelines,
+    },
 };
 
 /// How much history is kept where nothing is said: a week.
@@ -123,31 +127,39 @@ pub(super) async fn create(
     retried: Retried<CreateProject>,
 ) -> Result<(StatusCode, Json<ProjectCreated>), ApiError> {
     let Retried { body: CreateProject { project: new }, key } = retried;
-    check(&context, &new).await?;
+    let region = region(&context, &new)?;
+    check(&context, &new, &region).await?;
     let created = finish(async move {
         let now = now();
-        let rows = rows(&new, now)?;
+        let rows = rows(&new, &region.id, now)?;
+        let new_id = rows.project.id.clone();
+        // Before it can be found: whoever finds it looks for it there.
+        context.regions.place(&new_id, &region);
         let written = context.catalog.write(move |catalog| {
             let id = insert(catalog, rows, key, now)?;
             read_created(catalog, &id)
         });
-        let created = written.await?;
-        context.work.notify_one();
+        let written = written.await;
+        if !written.as_ref().is_ok_and(|created| created.project.id == new_id) {
+            context.regions.forget(&new_id);
+        }
+        let created = written?;
+        region.work.notify_one();
         Ok(answer(&context, created))
     });
     created.await.map(|created| (StatusCode::CREATED, Json(created)))
 }
 
-async fn check(context: &Context, new: &NewProject) -> Result<(), ApiError> {
+/// The region that a new project is to be in.
+fn region(context: &Context, new: &NewProject) -> Result<Arc<Region>, ApiError> {
+    let Some(id) = &new.region_id else { return Ok(context.regions.default().clone()) };
+    context.regions.named(id).cloned().map_err(ApiError::refused)
+}
+
+async fn check(context: &Context, new: &NewProject, region: &Arc<Region>) -> Result<(), ApiError> {
     check_pg_version(new.pg_version)?;
     if let Some(name) = &new.name {
         check_name("project", name)?;
-    }
-    if let Some(region) = new.region_id.as_ref().filter(|region| **region != context.region) {
-        return Err(ApiError::refused(format!(
-            "there is no region {region:?} here: ask for {:?}, or for none",
-            context.region
-        )));
     }
     if let Some(seconds) = new.history_retention_seconds {
         check_history(seconds)?;
@@ -165,8 +177,8 @@ async fn check(context: &Context, new: &NewProject) -> Result<(), ApiError> {
     check_quota(new.settings.as_ref())?;
     check_endpoint_settings(new.default_endpoint_settings.as_ref())?;
     match &new.template {
-        Some(template) if !context.storage.has_template(template).await? => {
-            Err(ApiError::refused(format!("there is no template {template:?}")))
+        Some(template) if !region.storage.has_template(template).await? => {
+            Err(ApiError::refused(template_routes::absent(context, template, region).await))
         }
         _ => Ok(()),
     }
@@ -189,7 +201,7 @@ fn check_endpoint_settings(settings: Option<&Value>) -> Result<(), ApiError> {
     check_suspend_timeout(endpoint_routes::suspend_timeout_of(settings))
 }
 
-fn rows(new: &NewProject, now: catalog::Time) -> Result<Rows, ApiError> {
+fn rows(new: &NewProject, region: &RegionId, now: catalog::Time) -> Result<Rows, ApiError> {
     let random = &mut rand::rng();
     let id = ids::project(random);
     let branch_id = ids::first_branch(&id);
@@ -223,6 +235,7 @@ fn rows(new: &NewProject, now: catalog::Time) -> Result<Rows, ApiError> {
         project: Project {
             name: new.name.clone().unwrap_or_else(|| id.clone()),
             id,
+            region: region.clone(),
             template: new.template.clone(),
             history_seconds: new.history_retention_seconds.unwrap_or(HISTORY_SECONDS_DEFAULT),
             settings: new.settings.clone().unwrap_or(json!({})),
@@ -254,7 +267,7 @@ fn insert(
         retries::keep(catalog, key, request, &project.id, now)?;
     }
     if let Some(template) = &project.template {
-        templates::refuse_going(catalog, template)?;
+        templates::refuse_going(catalog, &project.region, template)?;
     }
     projects::insert(catalog, &project)?;
     let timeline = timelines::Timeline {
@@ -380,7 +393,7 @@ pub(super) async fn update(
         if let Some(seconds) = change.history_retention_seconds {
             // The pageserver first: what it gives up, it gives up for ever, so it must know.
             context.ensure_tenant(&id).await?;
-            context.storage.set_history(&id, seconds).await?;
+            context.region(&id).storage.set_history(&id, seconds).await?;
         }
         let written = context.catalog.write(move |catalog| {
             let mut project = projects::get(catalog, &id)?;
@@ -427,11 +440,12 @@ pub(super) async fn delete(
             Ok((Shown::of(catalog, project)?, branches::list(catalog, &id)?))
         });
         let (shown, branches) = written.await?;
+        let project = shown.id().to_owned();
         for branch in branches {
             let _turn = context.turn(&branch.id).await;
             context.forget(&branch.project, &branch.timeline).await?;
         }
-        context.work.notify_one();
+        context.wake_work(&project);
         Ok(ProjectResponse { project: view(&context, shown) })
     });
     deleted.await.map(Json)
@@ -457,6 +471,6 @@ pub(super) async fn recover(
         Shown::of(catalog, project)
     });
     let shown = recovered.await?;
-    context.work.notify_one();
+    context.wake_work(shown.id());
     Ok(Json(ProjectResponse { project: view(&context, shown) }))
 }

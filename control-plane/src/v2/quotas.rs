@@ -15,7 +15,7 @@ use super::{
     time::{self, now},
 };
 use crate::{
-    EndpointRef, State as ComputeState,
+    EndpointRef, Region, State as ComputeState,
     catalog::{
         self, Time,
         branches::{self, Branch},
@@ -130,15 +130,18 @@ impl Context {
     }
 }
 
-/// Suspends what is above its project's quota, until it is told to stop.
-pub(super) async fn enforce(context: Arc<Context>, stop: CancellationToken) {
+/// Suspends what of a region is above its project's quota, until it is told to stop.
+pub(super) async fn enforce(
+    (context, region): (Arc<Context>, Arc<Region>),
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = stop.cancelled() => return,
         }
         let round = async {
-            let due = due(&context).await?;
+            let due = due(&context, &region).await?;
             stream::iter(due)
                 .for_each_concurrent(AT_ONCE, async |(due, state)| {
                     if let Err(error) = suspend_due(&context, &due, state).await {
@@ -164,9 +167,9 @@ enum Due {
     Moment(EndpointRef),
 }
 
-/// The computes that run and may not, and why.
-async fn due(context: &Context) -> Result<Vec<(Due, State)>, ApiError> {
-    let mut running = context.endpoints.list();
+/// The computes of a region that run and may not, and why.
+async fn due(context: &Context, region: &Region) -> Result<Vec<(Due, State)>, ApiError> {
+    let mut running = region.endpoints.list();
     running.retain(|compute| compute.state == ComputeState::Running);
     if running.is_empty() {
         return Ok(Vec::new());
@@ -209,7 +212,7 @@ async fn suspend_due(context: &Context, due: &Due, state: State) -> Result<(), A
         Due::Endpoint(id) => suspend(context, id, state).await,
         // It is no endpoint's, so there is no operation of it.
         Due::Moment(EndpointRef { tenant, branch }) => {
-            context.endpoints.stop(tenant, branch).await?;
+            context.region(tenant).endpoints.stop(tenant, branch).await?;
             Ok(())
         }
     }

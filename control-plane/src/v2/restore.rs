@@ -92,7 +92,8 @@ async fn put_back(
 
     let parent = timeline.parent.as_deref().unwrap_or(timelines::FIRST);
     let moment = timeline.moment.as_ref();
-    let made = context.storage.create_timeline(&project, &timeline.name, parent, moment).await;
+    let storage = &context.region(&project).storage;
+    let made = storage.create_timeline(&project, &timeline.name, parent, moment).await;
     let switched = match made {
         Ok(made) => {
             let (asked, branch) = (asked.clone(), branch.clone());
@@ -113,7 +114,7 @@ async fn put_back(
     };
     let mut operations = vec![ended.into()];
     operations.extend(follow(&context, &branch).await?);
-    context.work.notify_one();
+    context.wake_work(&branch.project);
     Ok(BranchOperations { branch: view, operations })
 }
 
@@ -198,7 +199,7 @@ async fn give_up(
     if let Err(error) = taken_back.await {
         tracing::warn!(%error, "a restore that failed is taken back at the next start");
     }
-    context.work.notify_one();
+    context.wake_work(&timeline.project);
     reason
 }
 

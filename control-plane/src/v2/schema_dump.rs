@@ -116,7 +116,7 @@ async fn then(
         timelines::set_state(catalog, &project, &name, timelines::State::Doomed)
     });
     doomed.await?;
-    context.work.notify_one();
+    context.wake_work(&timeline.project);
     forgotten?;
     dumped
 }
@@ -129,9 +129,10 @@ async fn dump_of(
     let timelines::Timeline { project, name, parent, moment } = timeline;
     let parent = parent.as_deref().unwrap_or(timelines::FIRST);
     context.refuse_used_up(project, parent).await?;
-    context.storage.create_timeline(project, name, parent, moment.as_ref()).await?;
+    let region = context.region(project);
+    region.storage.create_timeline(project, name, parent, moment.as_ref()).await?;
     let request = StartRequest::of(project.clone(), name.clone());
-    let compute = context.endpoints.start(&request).await?;
+    let compute = region.endpoints.start(&request).await?;
     dump(context, &compute, database).await
 }
 
@@ -141,7 +142,7 @@ async fn dump(context: &Context, compute: &Compute, database: &str) -> Result<St
     command
         .args(["--schema-only", "--username", "postgres"])
         .arg("--host")
-        .arg(context.socket_folder(compute))
+        .arg(&compute.sockets)
         .args(["--port", &compute.port.to_string()])
         // A name that looks like a connection string is a name all the same.
         .env("PGDATABASE", database)

@@ -1,4 +1,4 @@
-//! The pageserver's admin API, as far as projects and branches need it (docs/formats/admin-api.md).
+//! The admin API of a region's pageservers, as far as projects and branches need it (docs/formats/admin-api.md).
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ErrorBody, catalog::timelines::Moment};
+use crate::{ErrorBody, PageserverAt, catalog::timelines::Moment, region::Health};
 
 /// The slowest answer: a branch at the head of a timeline that ingest is behind of.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -37,8 +37,10 @@ pub(crate) enum StorageError {
 
 /// A client of it.
 pub(crate) struct Storage {
-    address: SocketAddr,
+    /// The pageserver that is asked first; it says which one serves a tenant.
+    first: Option<SocketAddr>,
     bearer: Bearer,
+    health: Health,
     http: reqwest::Client,
 }
 
@@ -90,8 +92,9 @@ pub(crate) struct StoredTemplate {
 
 impl Storage {
     /// A client; no connection is made yet.
-    pub(crate) fn new(address: SocketAddr, bearer: Bearer) -> Storage {
-        Storage { address, bearer, http: reqwest::Client::new() }
+    pub(crate) fn new(pageservers: &[PageserverAt], bearer: Bearer, health: Health) -> Storage {
+        let first = pageservers.first().map(|at| at.http);
+        Storage { first, bearer, health, http: reqwest::Client::new() }
     }
 
     /// Makes a tenant, or finds the one that is there.
@@ -253,40 +256,14 @@ impl Storage {
         path: &str,
         body: Option<Value>,
     ) -> Result<T, StorageError> {
-        let unreachable = |error: reqwest::Error| {
-            StorageError::Unavailable(format!(
-                "the pageserver at {} cannot be asked: {error}",
-                self.address
-            ))
-        };
-        let mut at = self.address.to_string();
-        let mut hops = 0;
-        let (status, bytes) = loop {
-            let mut request = self.http.request(method.clone(), format!("http://{at}/v1/{path}"));
-            if let Some(token) = self.bearer.token() {
-                request = request.bearer_auth(token.secret());
-            }
-            if let Some(body) = &body {
-                request = request.json(body);
-            }
-            let response = request.timeout(longest).send().await.map_err(unreachable)?;
-            let status = response.status();
-            let bytes = response.bytes().await.map_err(unreachable)?;
-            if status != StatusCode::MISDIRECTED_REQUEST || hops == HOPS_MAX {
-                break (status, bytes);
-            }
-            // Another pageserver serves the tenant, and the refusal says which.
-            let refusal: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            match refusal.pointer("/pageserver/http").and_then(Value::as_str) {
-                Some(http) => at = http.to_owned(),
-                None => break (status, bytes),
-            }
-            hops += 1;
+        let (status, bytes) = match self.health.wait(self.send(longest, method, path, body)).await {
+            Ok(answer) => answer?,
+            Err(silent) => return Err(self.unavailable(silent)),
         };
         if status.is_success() {
             let body: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             return serde_json::from_slice(body).map_err(|error| {
-                StorageError::Unavailable(format!("the pageserver answered no such JSON: {error}"))
+                self.unavailable(format!("the pageserver answered no such JSON: {error}"))
             });
         }
         let said = serde_json::from_slice::<ErrorBody>(&bytes);
@@ -297,13 +274,57 @@ impl Storage {
         Err(match (status.as_u16(), code.as_str()) {
             // What is there must not be taken for gone because the token is not taken.
             (404, "no_such_path") => {
-                StorageError::Unavailable(crate::pageserver_client::NOT_LET_IN.to_owned())
+                self.unavailable(crate::pageserver_client::NOT_LET_IN.to_owned())
             }
             (404, _) => StorageError::NotFound(message),
             (409, "exists") => StorageError::Exists(message),
-            (421, _) => StorageError::Unavailable(message),
+            (421, _) => self.unavailable(message),
             (400..500, _) => StorageError::Refused(message),
-            _ => StorageError::Unavailable(message),
+            _ => self.unavailable(message),
         })
+    }
+
+    /// Sends a request to the pageserver that serves the tenant: the status and the body of its answer.
+    async fn send(
+        &self,
+        longest: Duration,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Vec<u8>), StorageError> {
+        let Some(first) = self.first else {
+            return Err(self.unavailable("it has no pageserver".to_owned()));
+        };
+        let mut at = first.to_string();
+        let mut hops = 0;
+        loop {
+            let mut request = self.http.request(method.clone(), format!("http://{at}/v1/{path}"));
+            if let Some(token) = self.bearer.token() {
+                request = request.bearer_auth(token.secret());
+            }
+            if let Some(body) = &body {
+                request = request.json(body);
+            }
+            let unreachable = |error: reqwest::Error| {
+                self.unavailable(format!("the pageserver at {at} cannot be asked: {error}"))
+            };
+            let response = request.timeout(longest).send().await.map_err(unreachable)?;
+            let status = response.status();
+            let bytes = response.bytes().await.map_err(unreachable)?;
+            if status != StatusCode::MISDIRECTED_REQUEST || hops == HOPS_MAX {
+                return Ok((status, bytes.to_vec()));
+            }
+            // Another pageserver serves the tenant, and the refusal says which.
+            let refusal: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            match refusal.pointer("/pageserver/http").and_then(Value::as_str) {
+                Some(http) => at = http.to_owned(),
+                None => return Ok((status, bytes.to_vec())),
+            }
+            hops += 1;
+        }
+    }
+
+    fn unavailable(&self, reason: String) -> StorageError {
+        StorageError::Unavailable(self.health.unavailable(reason).to_string())
     }
 }

@@ -7,8 +7,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     branches::moment,
@@ -16,12 +17,12 @@ use super::{
     error::{ApiError, GeneralError},
     operations::Operation,
     postgres::Postgres,
-    request::{Body, Path},
+    request::{Body, Path, Query},
     storage::{StorageError, StoredTemplate},
     time::{self, now},
 };
 use crate::{
-    StartRequest,
+    Region, StartRequest,
     catalog::{
         self, branches, ids,
         operations::{self, Action, Status},
@@ -59,8 +60,10 @@ pub struct NewTemplate {
 /// A template.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Template {
-    /// Its name.
+    /// Its name, which is one template's in a region.
     pub name: String,
+    /// Where it is: projects of this region can be made of it.
+    pub region_id: String,
     /// `init` while it is being made, `ready` then.
     pub current_state: String,
     /// Its id.
@@ -105,15 +108,31 @@ pub struct TemplateOperations {
 #[derive(Serialize, ToSchema)]
 pub struct TemplatesResponse {
     templates: Vec<Template>,
+    /// Regions that do not answer: of theirs, those are listed that were published here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unavailable_region_ids: Vec<String>,
+}
+
+/// Which template of several that are called alike.
+#[derive(Deserialize, IntoParams)]
+pub struct TemplateQuery {
+    /// The region; where none is said, the default one if it has a template of this name.
+    region_id: Option<String>,
 }
 
 impl Template {
-    fn of(row: Option<Row>, stored: Option<StoredTemplate>, name: String) -> Template {
+    fn of(
+        region: &Region,
+        row: Option<Row>,
+        stored: Option<StoredTemplate>,
+        name: String,
+    ) -> Template {
         let is_ready = stored.as_ref().is_some_and(|stored| stored.id.is_some());
         let made_at = row.as_ref().map(|row| time::format(row.created_at));
         let stored = stored.unwrap_or_default();
         Template {
             name,
+            region_id: region.id.to_string(),
             current_state: if is_ready { "ready" } else { "init" }.to_owned(),
             id: stored.id,
             lsn: stored.lsn,
@@ -133,41 +152,139 @@ impl Template {
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
 ) -> Result<Json<TemplatesResponse>, ApiError> {
-    let rows = context.catalog.read(templates::list).await?;
+    let of_region = |region: &Arc<Region>| {
+        let (context, region) = (context.clone(), region.clone());
+        async move { (list_region(&context, &region).await, region) }
+    };
+    let (mut all, mut silent) = (Vec::new(), Vec::new());
+    for (listed, region) in join_all(context.regions.all().iter().map(of_region)).await {
+        let (templates, answers) = listed?;
+        all.extend(templates);
+        silent.extend((!answers).then(|| region.id.to_string()));
+    }
+    // Of one name the default region's first: that is the one that the name alone means.
+    let default = context.regions.default().id.as_str();
+    all.sort_by(|one, other| {
+        let place = |it: &Template| (it.name.clone(), it.region_id != default);
+        place(one).cmp(&place(other))
+    });
+    Ok(Json(TemplatesResponse { templates: all, unavailable_region_ids: silent }))
+}
+
+/// A region's templates, and whether it says so itself: of one that does not answer, those that were
+/// published here.
+async fn list_region(
+    context: &Context,
+    region: &Region,
+) -> Result<(Vec<Template>, bool), ApiError> {
+    let id = region.id.clone();
+    let rows = context.catalog.read(move |catalog| templates::list(catalog, &id)).await?;
     let mut rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let (stored, answers) = match region.storage.templates().await {
+        Ok(stored) => (stored, true),
+        // Whoever has one region hears that it is gone.
+        Err(error) if context.regions.all().len() == 1 => return Err(error.into()),
+        Err(_) => (Vec::new(), false),
+    };
     let mut all = Vec::new();
-    for stored in context.storage.templates().await? {
+    for stored in stored {
         let name = stored.name.clone();
-        all.push(Template::of(rows.remove(&name), Some(stored), name));
+        all.push(Template::of(region, rows.remove(&name), Some(stored), name));
     }
-    for (name, row) in rows.into_iter().filter(|(_, row)| row.is_making) {
-        let stored = context.storage.template(&name).await?;
-        all.push(Template::of(Some(row), stored, name));
+    for (name, row) in rows.into_iter().filter(|(_, row)| row.is_making || !answers) {
+        let stored = if answers { region.storage.template(&name).await? } else { None };
+        let is_made = !row.is_making;
+        let mut template = Template::of(region, Some(row), stored, name);
+        if is_made {
+            template.current_state = "ready".to_owned();
+        }
+        all.push(template);
     }
-    all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    Ok(Json(TemplatesResponse { templates: all }))
+    Ok((all, answers))
 }
 
 /// Show a template, by name or id.
 #[utoipa::path(get, path = "/templates/{template}", tag = "templates",
-    params(("template" = String, Path)),
+    params(("template" = String, Path), TemplateQuery),
     responses((status = 200, body = TemplateResponse), (status = "default", body = GeneralError)))]
 pub(super) async fn show(
     State(context): State<Arc<Context>>,
     Path(name): Path<String>,
+    Query(TemplateQuery { region_id }): Query<TemplateQuery>,
 ) -> Result<Json<TemplateResponse>, ApiError> {
-    Ok(Json(TemplateResponse { template: find(&context, name).await? }))
+    let (_, template) = find(&context, &name, region_id.as_deref()).await?;
+    Ok(Json(TemplateResponse { template }))
 }
 
-async fn find(context: &Context, said: String) -> Result<Template, ApiError> {
-    let stored = context.storage.template(&said).await?;
-    let name = stored.as_ref().map_or(&said, |stored| &stored.name).clone();
-    let of = name.clone();
-    let row = context.catalog.read(move |catalog| templates::find(catalog, &of)).await?;
+/// A template, and where it is.
+async fn find(
+    context: &Context,
+    said: &str,
+    region: Option<&str>,
+) -> Result<(Arc<Region>, Template), ApiError> {
+    let region = match region {
+        Some(id) => context.regions.named(id).map_err(ApiError::not_found)?.clone(),
+        None => region_of(context, said).await?,
+    };
+    match find_in(context, &region, said).await? {
+        Some(template) => Ok((region, template)),
+        None => Err(ApiError::not_found(format!("there is no template {said:?}"))),
+    }
+}
+
+/// The region that has a template of this name or id: the default one, where it has one, or where
+/// nobody has.
+async fn region_of(context: &Context, said: &str) -> Result<Arc<Region>, ApiError> {
+    let default = context.regions.default();
+    if context.regions.all().len() == 1 || find_in(context, default, said).await?.is_some() {
+        return Ok(default.clone());
+    }
+    Ok(elsewhere(context, said, default).await.unwrap_or(default).clone())
+}
+
+/// Another region that has a template of this name or id, if one of those that answer does.
+async fn elsewhere<'c>(
+    context: &'c Context,
+    said: &str,
+    than: &Arc<Region>,
+) -> Option<&'c Arc<Region>> {
+    let others = context.regions.all().iter().filter(|region| !Arc::ptr_eq(region, than));
+    let asked = others.map(async |region| {
+        matches!(find_in(context, region, said).await, Ok(Some(_))).then_some(region)
+    });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    while let Some(answer) = asked.next().await {
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
+}
+
+async fn find_in(
+    context: &Context,
+    region: &Region,
+    said: &str,
+) -> Result<Option<Template>, ApiError> {
+    let stored = region.storage.template(said).await?;
+    let name = stored.as_ref().map_or(said, |stored| &stored.name).to_owned();
+    let (of, id) = (name.clone(), region.id.clone());
+    let row = context.catalog.read(move |catalog| templates::find(catalog, &id, &of)).await?;
     let is_making = row.as_ref().is_some_and(|row| row.is_making);
-    match stored.is_some() || is_making {
-        true => Ok(Template::of(row, stored, name)),
-        false => Err(ApiError::not_found(format!("there is no template {said:?}"))),
+    let is_there = stored.is_some() || is_making;
+    Ok(is_there.then(|| Template::of(region, row, stored, name)))
+}
+
+/// Why a project of this region cannot be made of a template that the region does not have.
+pub(super) async fn absent(context: &Context, said: &str, region: &Arc<Region>) -> String {
+    let id = &region.id;
+    match elsewhere(context, said, region).await {
+        Some(other) => format!(
+            "template {said:?} is in region {}, and the project would be in region {id}: ask for \
+             region_id {}, or publish a template in {id}",
+            other.id, other.id
+        ),
+        None => format!("there is no template {said:?} in region {id}"),
     }
 }
 
@@ -182,7 +299,8 @@ pub(super) async fn create(
     let moment = moment(new.lsn.as_deref(), new.timestamp.as_deref())?;
     let created = finish(async move {
         context.ensure_tenant(&new.project_id).await?;
-        if context.storage.template(&new.name).await?.is_some() {
+        let region = context.region(&new.project_id);
+        if region.storage.template(&new.name).await?.is_some() {
             return Err(templates::taken(&new.name).into());
         }
         let written = context.catalog.write(move |catalog| {
@@ -204,6 +322,7 @@ pub(super) async fn create(
             // Wanted by nobody else: a crash leaves it to be removed.
             timelines::insert(catalog, &timeline, timelines::State::Wanted)?;
             let row = Row {
+                region: project.region,
                 name: new.name,
                 project: project.id,
                 branch: branch.id,
@@ -219,7 +338,7 @@ pub(super) async fn create(
         tokio::spawn(async move { make(&making, of, timeline, &under_way).await });
         let name = row.name.clone();
         Ok(TemplateOperations {
-            template: Template::of(Some(row), None, name),
+            template: Template::of(&region, Some(row), None, name),
             operations: vec![operation.into()],
         })
     });
@@ -248,7 +367,8 @@ async fn make(
     operation: &operations::Operation,
 ) {
     let made = publish(context, &row, &timeline).await;
-    let forgotten = context.forget(&timeline.project, &timeline.name).await;
+    let project = timeline.project.clone();
+    let forgotten = context.forget(&project, &timeline.name).await;
     if let Err(error) = &forgotten {
         tracing::warn!(template = row.name, error = error.message, "its compute may still run");
     }
@@ -257,8 +377,8 @@ async fn make(
         let timelines::Timeline { project, name, .. } = &timeline;
         timelines::set_state(catalog, project, name, timelines::State::Doomed)?;
         match is_made {
-            true => templates::set_made(catalog, &row.name),
-            false => templates::remove(catalog, &row.name),
+            true => templates::set_made(catalog, &row.region, &row.name),
+            false => templates::remove(catalog, &row.region, &row.name),
         }
     });
     let ended = async {
@@ -268,7 +388,7 @@ async fn make(
     if let Err(error) = ended.await {
         tracing::warn!(error = error.message, "how a template was made is not written down");
     }
-    context.work.notify_one();
+    context.wake_work(&project);
 }
 
 async fn publish(
@@ -279,31 +399,32 @@ async fn publish(
     let timelines::Timeline { project, name, parent, moment } = timeline;
     let parent = parent.as_deref().unwrap_or(timelines::FIRST);
     context.refuse_used_up(project, parent).await?;
-    context.storage.create_timeline(project, name, parent, moment.as_ref()).await?;
+    let region = context.region(project);
+    region.storage.create_timeline(project, name, parent, moment.as_ref()).await?;
     let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let request = StartRequest {
         settings: Some(settings.into()),
         ..StartRequest::of(project.clone(), name.clone())
     };
-    let compute = context.endpoints.start(&request).await?;
-    let socket_folder = context.socket_folder(&compute);
-    let postgres = Postgres { socket_folder: &socket_folder, port: compute.port };
+    let compute = region.endpoints.start(&request).await?;
+    let postgres = Postgres { socket_folder: &compute.sockets, port: compute.port };
     postgres.remove_secrets().await.map_err(|error| ApiError::refused(error.to_string()))?;
     // Stopped: its head is the end of a clean shutdown.
-    context.endpoints.stop(project, name).await?;
-    Ok(context.storage.publish_template(&row.name, project, name).await?)
+    region.endpoints.stop(project, name).await?;
+    Ok(region.storage.publish_template(&row.name, project, name).await?)
 }
 
 /// Delete a template that no project is made of.
 #[utoipa::path(delete, path = "/templates/{template}", tag = "templates",
-    params(("template" = String, Path)),
+    params(("template" = String, Path), TemplateQuery),
     responses((status = 200, body = TemplateResponse), (status = "default", body = GeneralError)))]
 pub(super) async fn delete(
     State(context): State<Arc<Context>>,
     Path(said): Path<String>,
+    Query(TemplateQuery { region_id }): Query<TemplateQuery>,
 ) -> Result<Json<TemplateResponse>, ApiError> {
     let deleted = finish(async move {
-        let template = find(&context, said).await?;
+        let (region, template) = find(&context, &said, region_id.as_deref()).await?;
         if template.name == DEFAULT {
             return Err(ApiError::refused("projects that name no template begin as this one"));
         }
@@ -311,18 +432,20 @@ pub(super) async fn delete(
         let name = template.name.clone();
         let id = template.id.clone().unwrap_or_else(|| name.clone());
         let names = (name.clone(), id.clone());
-        let begun = context
-            .catalog
-            .write(move |catalog| templates::begin_removal(catalog, [&names.0, &names.1], now()));
+        let within = region.id.clone();
+        let begun = context.catalog.write(move |catalog| {
+            templates::begin_removal(catalog, &within, [&names.0, &names.1], now())
+        });
         begun.await?;
-        let deleted = context.storage.delete_template(&name).await;
+        let deleted = region.storage.delete_template(&name).await;
         let is_deleted = deleted.is_ok();
         let ended = context.catalog.write(move |catalog| {
+            let within = &region.id;
             if !is_deleted {
-                return templates::end_removal(catalog, [&name, &id]);
+                return templates::end_removal(catalog, within, [&name, &id]);
             }
-            templates::remove(catalog, &name)?;
-            templates::remove(catalog, &id)
+            templates::remove(catalog, within, &name)?;
+            templates::remove(catalog, within, &id)
         });
         ended.await?;
         match deleted {

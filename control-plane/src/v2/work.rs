@@ -6,20 +6,22 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
+use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    branches,
-    context::Context,
-    error::ApiError,
-    project_views::DELETED_KEPT,
-    storage::StorageError,
-    time::{self, now},
+    branches, context::Context, error::ApiError, project_views::DELETED_KEPT,
+    storage::StorageError, time::now,
 };
-use crate::catalog::{
-    Catalog, Time, branches as branch_rows,
-    operations::{self, Action, Status},
-    projects, rebuild, retries, templates, timelines,
+use crate::{
+    Region,
+    catalog::{
+        Time, branches as branch_rows,
+        consumption::{self, Hour},
+        operations::{self, Action, Status},
+        projects, retries, templates, timelines,
+    },
+    metering::period::hour_of,
 };
 
 /// How often it looks without being woken, for what expires.
@@ -33,28 +35,38 @@ const ROUND_MAX: usize = 256;
 /// How long operations that are over, and requests' keys, are kept: microseconds.
 const OPERATIONS_KEPT: Time = 30 * 24 * 3600 * 1_000_000;
 const RETRIES_KEPT: Time = 24 * 3600 * 1_000_000;
+/// How long hours of consumption are kept: 400 days.
+const HOURS_KEPT: Hour = 400 * 24;
 /// How often those are pruned.
-const PRUNE_EVERY: Time = 60 * 1_000_000;
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// Does what is to be done, until it is told to stop.
-pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let mut pruned_at = 0;
+/// Does what is to be done for a region's projects, until it is told to stop: first what was
+/// interrupted.
+pub(super) async fn run(
+    (context, region): (Arc<Context>, Arc<Region>),
+    interrupted: Vec<Interrupted>,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        () = finish_branches(&context, interrupted) => {}
+        () = stop.cancelled() => return,
+    }
     loop {
-        let round = round(&context, &mut pruned_at);
         let outcome = tokio::select! {
-            outcome = round => outcome,
+            outcome = round(&context, &region) => outcome,
             () = stop.cancelled() => return,
         };
         let wait = match outcome {
             Ok(true) => continue,
             Ok(false) => PERIOD,
             Err(error) => {
-                tracing::warn!(error = error.message, "work in the background is tried again");
+                let (region, error) = (&region.id, error.message);
+                tracing::warn!(%region, error, "work in the background is tried again");
                 PAUSE
             }
         };
         tokio::select! {
-            () = context.work.notified() => {}
+            () = region.work.notified() => {}
             () = tokio::time::sleep(wait) => {}
             () = stop.cancelled() => return,
         }
@@ -63,13 +75,12 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 /// One round; whether there may be more to do at once. One thing that fails keeps no other from
 /// being done; the last failure is told.
-async fn round(context: &Arc<Context>, pruned_at: &mut Time) -> Result<bool, ApiError> {
+async fn round(context: &Arc<Context>, region: &Region) -> Result<bool, ApiError> {
     let outcomes = [
-        make_tenants(context).await,
-        remove_timelines(context).await,
-        remove_projects(context).await.map(|()| false),
-        expire_branches(context).await.map(|()| false),
-        prune(context, pruned_at).await.map(|()| false),
+        make_tenants(context, region).await,
+        remove_timelines(context, region).await,
+        remove_projects(context, region).await.map(|()| false),
+        expire_branches(context, region).await.map(|()| false),
     ];
     let mut more = false;
     let mut failure = None;
@@ -82,27 +93,37 @@ async fn round(context: &Arc<Context>, pruned_at: &mut Time) -> Result<bool, Api
     failure.map_or(Ok(more), Err)
 }
 
-/// Forgets what is kept for a while only.
-async fn prune(context: &Context, pruned_at: &mut Time) -> Result<(), ApiError> {
-    let now = now();
-    if now - *pruned_at < PRUNE_EVERY {
-        return Ok(());
+/// Forgets what is kept for a while only, until it is told to stop.
+pub(super) async fn prune(context: Arc<Context>, stop: CancellationToken) {
+    let mut pruned_in = 0;
+    loop {
+        let before = now();
+        let hour = hour_of(before);
+        let is_new_hour = hour != pruned_in;
+        let pruned = context.catalog.write(move |catalog| {
+            operations::prune(catalog, before - OPERATIONS_KEPT)?;
+            retries::prune(catalog, before - RETRIES_KEPT)?;
+            if is_new_hour { consumption::prune(catalog, hour - HOURS_KEPT) } else { Ok(()) }
+        });
+        match pruned.await {
+            Ok(()) => pruned_in = hour,
+            Err(error) => tracing::warn!(%error, "what is kept for a while is forgotten later"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
     }
-    *pruned_at = now;
-    let pruned = context.catalog.write(move |catalog| {
-        operations::prune(catalog, now - OPERATIONS_KEPT)?;
-        retries::prune(catalog, now - RETRIES_KEPT)
-    });
-    Ok(pruned.await?)
 }
 
 /// Makes the tenants of new projects; whether any was made. Whoever needs one now makes it without
 /// waiting for this, so requests go before.
-async fn make_tenants(context: &Arc<Context>) -> Result<bool, ApiError> {
-    let read = |catalog: &rusqlite::Connection| projects::without_tenant(catalog, ROUND_MAX);
+async fn make_tenants(context: &Arc<Context>, region: &Region) -> Result<bool, ApiError> {
+    let id = region.id.clone();
+    let read = move |catalog: &Connection| projects::without_tenant(catalog, &id, ROUND_MAX);
     let wanted = context.catalog.read(read).await?;
     let make = |project: projects::Project| async move {
-        context.calm.wait().await;
+        context.calm.wait(&region.calm_turn).await;
         match context.ensure_tenant(&project.id).await {
             // Deleted meanwhile.
             Err(error) if error.status == axum::http::StatusCode::NOT_FOUND => Ok(()),
@@ -121,13 +142,14 @@ async fn make_tenants(context: &Arc<Context>) -> Result<bool, ApiError> {
 }
 
 /// Removes timelines that no branch stands for and nothing came from; whether there were any.
-async fn remove_timelines(context: &Context) -> Result<bool, ApiError> {
-    let read = |catalog: &rusqlite::Connection| timelines::removable(catalog, ROUND_MAX);
+async fn remove_timelines(context: &Context, region: &Region) -> Result<bool, ApiError> {
+    let id = region.id.clone();
+    let read = move |catalog: &Connection| timelines::removable(catalog, &id, ROUND_MAX);
     let doomed = context.catalog.read(read).await?;
     let mut any = false;
     for timeline in doomed {
         let timelines::Timeline { project, name, .. } = timeline;
-        match context.storage.delete_timeline(&project, &name).await {
+        match region.storage.delete_timeline(&project, &name).await {
             Ok(()) => any = true,
             // Somebody made a branch of it beside the catalog: it stays for that.
             Err(StorageError::Refused(reason)) => {
@@ -144,21 +166,23 @@ async fn remove_timelines(context: &Context) -> Result<bool, ApiError> {
 }
 
 /// Removes projects whose time for being recovered is over.
-async fn remove_projects(context: &Context) -> Result<(), ApiError> {
-    let before = now() - DELETED_KEPT;
-    let over =
-        context.catalog.read(move |catalog| projects::deleted_before(catalog, before)).await?;
-    for project in over {
-        context.storage.delete_tenant(&project).await?;
-        context.catalog.write(move |catalog| projects::remove(catalog, &project)).await?;
+async fn remove_projects(context: &Context, region: &Region) -> Result<(), ApiError> {
+    let (before, id) = (now() - DELETED_KEPT, region.id.clone());
+    let read = move |catalog: &Connection| projects::deleted_before(catalog, &id, before);
+    for project in context.catalog.read(read).await? {
+        region.storage.delete_tenant(&project).await?;
+        let id = project.clone();
+        context.catalog.write(move |catalog| projects::remove(catalog, &id)).await?;
+        context.regions.forget(&project);
     }
     Ok(())
 }
 
 /// Deletes branches that expire.
-async fn expire_branches(context: &Context) -> Result<(), ApiError> {
-    let expired = context.catalog.read(|catalog| branch_rows::expired(catalog, now())).await?;
-    for branch in expired {
+async fn expire_branches(context: &Context, region: &Region) -> Result<(), ApiError> {
+    let id = region.id.clone();
+    let read = move |catalog: &Connection| branch_rows::expired(catalog, &id, now());
+    for branch in context.catalog.read(read).await? {
         match branches::remove(context, branch.project, branch.id.clone()).await {
             Ok(_) => {}
             // It was made the default one meanwhile, or is of a deleted project.
@@ -171,31 +195,52 @@ async fn expire_branches(context: &Context) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Puts right what an end in the middle left: before anything is served, when no compute runs.
-pub(super) async fn recover(context: &Context) -> Result<(), ApiError> {
-    let under_way = context.catalog.read(timelines::under_way).await?;
+/// Ends in the catalog what an end in the middle left under way: before anything is served, when no
+/// compute runs.
+pub(super) async fn end_what_was_under_way(context: &Context) -> Result<(), ApiError> {
     let ended = context.catalog.write(|catalog| {
         templates::end_after_crash(catalog)?;
         operations::end_after_crash(catalog, now())
     });
-    ended.await?;
+    Ok(ended.await?)
+}
+
+/// A branch whose making was under way, and the timeline that it waits for.
+pub(super) type Interrupted = (timelines::Timeline, String);
+
+/// The branches of a region whose making an end interrupted. What nobody waits for is taken back: a
+/// restore that had not come to its point, a moment that was only looked at. Before anything is served,
+/// when all that is under way is from before.
+pub(super) async fn interrupted(
+    context: &Context,
+    region: &Region,
+) -> Result<Vec<Interrupted>, ApiError> {
+    let id = region.id.clone();
+    let under_way = context.catalog.read(move |catalog| timelines::under_way(catalog, &id)).await?;
+    let mut waited_for = Vec::new();
     for (timeline, branch) in under_way {
-        match branch {
-            Some(branch) => finish_branch(context, &timeline, &branch).await?,
-            // A restore that had not come to its point, or a moment that was only looked at.
-            None => {
-                let timelines::Timeline { project, name, .. } = timeline;
-                let lost = "the control plane ended before it was done";
-                let undone = context.catalog.write(move |catalog| {
-                    timelines::set_state(catalog, &project, &name, timelines::State::Doomed)?;
-                    let (action, status) = (Action::CreateBranch, Status::Failed);
-                    operations::end_all(catalog, &project, action, status, Some(lost), now())
-                });
-                undone.await?;
-            }
+        if let Some(branch) = branch {
+            waited_for.push((timeline, branch));
+            continue;
+        }
+        let timelines::Timeline { project, name, .. } = timeline;
+        let lost = "the control plane ended before it was done";
+        let undone = context.catalog.write(move |catalog| {
+            timelines::set_state(catalog, &project, &name, timelines::State::Doomed)?;
+            let (action, status) = (Action::CreateBranch, Status::Failed);
+            operations::end_all(catalog, &project, action, status, Some(lost), now())
+        });
+        undone.await?;
+    }
+    Ok(waited_for)
+}
+
+async fn finish_branches(context: &Context, interrupted: Vec<Interrupted>) {
+    for (timeline, branch) in interrupted {
+        if let Err(error) = finish_branch(context, &timeline, &branch).await {
+            tracing::warn!(branch, error = error.message, "an interrupted branch is left as it is");
         }
     }
-    Ok(())
 }
 
 /// Has a branch made whose making was under way, or takes it back.
@@ -220,35 +265,4 @@ async fn finish_branch(
         }
     }
     Ok(())
-}
-
-/// Fills a new catalog with what the pageserver has in the bucket; how many projects.
-pub(super) async fn rebuild(
-    catalog: &Catalog,
-    storage: &super::storage::Storage,
-) -> Result<usize, ApiError> {
-    let tenants = storage.tenants().await?;
-    let count = tenants.len();
-    for tenant in tenants {
-        let timelines = storage.timelines(&tenant.id).await?;
-        let mut rows = Vec::with_capacity(timelines.len());
-        for timeline in timelines {
-            let own = timeline.ancestor.filter(|from| from.tenant_id == timeline.tenant_id);
-            rows.push(rebuild::TenantTimeline {
-                name: timeline.name,
-                parent: own.map(|from| from.name),
-                branch_point: timeline.branch_point,
-                created_at: time::parse(&timeline.created_at)?,
-            });
-        }
-        let tenant = rebuild::Tenant {
-            history_seconds: tenant.history.seconds.unwrap_or_default(),
-            created_at: time::parse(&tenant.created_at)?,
-            name: tenant.name,
-            id: tenant.id,
-            timelines: rows,
-        };
-        catalog.write(move |catalog| rebuild::add(catalog, &tenant)).await?;
-    }
-    Ok(count)
 }

@@ -3,16 +3,21 @@
 mod consumption;
 mod logs;
 mod pageserver;
+mod regions;
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
     time::Duration,
 };
 
-use control_plane::{Config, ConnectAt, ControlPlane, ManagementConfig, Users};
+use control_plane::{
+    ComputesAt, Config, ConnectAt, ControlPlane, ManagementConfig, PageserverAt, RegionConfig,
+    RegionConfigs, Users,
+};
 use pageserver::Pageserver;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -27,26 +32,39 @@ struct Fixture {
 }
 
 async fn start(folder: &Path, pageserver: &Pageserver) -> anyhow::Result<ControlPlane> {
-    let pageserver = pageserver.serve().await?;
+    let regions = RegionConfigs::one(region("here", folder, pageserver.serve().await?)?);
+    start_with(folder, regions).await
+}
+
+/// A region, with this pageserver.
+fn region(id: &str, folder: &Path, pageserver: SocketAddr) -> anyhow::Result<RegionConfig> {
+    Ok(RegionConfig {
+        id: id.parse().map_err(anyhow::Error::msg)?,
+        name: id.to_owned(),
+        store: None,
+        pageservers: vec![PageserverAt { pages: pageserver, http: pageserver }],
+        safekeepers: vec!["127.0.0.1:1".parse()?],
+        computes: ComputesAt {
+            folder: folder.join("computes"),
+            host: "127.0.0.1".parse()?,
+            ports: "6990-6999".parse().map_err(anyhow::Error::msg)?,
+            users: Users::Shared,
+            arguments: vec![],
+        },
+        tokens: None,
+    })
+}
+
+async fn start_with(folder: &Path, regions: RegionConfigs) -> anyhow::Result<ControlPlane> {
     Ok(ControlPlane::start(Config {
         http: "127.0.0.1:0".parse()?,
         executable: PathBuf::from("/bin/false"),
-        folder: folder.join("computes"),
-        pageserver_http: pageserver,
-        pageserver,
-        other_pageservers: vec![],
-        safekeepers: vec![],
-        compute_host: "127.0.0.1".parse()?,
-        ports: "6990-6999".parse().map_err(anyhow::Error::msg)?,
-        users: Users::Shared,
-        compute_arguments: vec![],
-        tokens: None,
+        regions,
         proxy: None,
         suspend_after: None,
         management: Some(ManagementConfig {
             folder: folder.join("catalog"),
             connect_at: ConnectAt { domain: None, host: "127.0.0.1".parse()?, port: 6432 },
-            region: "here".to_owned(),
             pg_bin: None,
         }),
     })
@@ -60,6 +78,14 @@ impl Fixture {
 
     async fn with(folder: tempfile::TempDir, pageserver: Pageserver) -> anyhow::Result<Fixture> {
         let control_plane = start(folder.path(), &pageserver).await?;
+        Fixture::over(folder, pageserver, control_plane)
+    }
+
+    fn over(
+        folder: tempfile::TempDir,
+        pageserver: Pageserver,
+        control_plane: ControlPlane,
+    ) -> anyhow::Result<Fixture> {
         let key = fs::read_to_string(folder.path().join("catalog/api-key"))?.trim().to_owned();
         let url = format!("http://{}/api/v2", control_plane.local_addr());
         let http = reqwest::Client::new();

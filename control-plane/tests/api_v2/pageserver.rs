@@ -2,19 +2,22 @@
 //! `docs/formats/admin-api.md` has them, without any page.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::StatusCode,
+    middleware::{self, Next},
+    response::Response,
     routing::{delete, get},
 };
 use parking_lot::Mutex;
@@ -31,6 +34,10 @@ pub struct Pageserver {
     pub usage: Arc<Mutex<BTreeMap<String, [u64; 2]>>>,
     /// It answers 503.
     pub is_away: Arc<AtomicBool>,
+    /// It takes requests, and answers none.
+    pub is_hanging: Arc<AtomicBool>,
+    /// The names of its templates.
+    pub templates: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Pageserver {
@@ -42,6 +49,9 @@ impl Pageserver {
             .route("/v1/tenants/{tenant}/branches", get(branches).post(branch))
             .route("/v1/tenants/{tenant}/branches/{branch}", delete(remove_branch).get(one))
             .route("/v1/usage", get(all_usage).post(some_usage))
+            .route("/v1/templates", get(templates))
+            .route("/v1/templates/{template}", get(template))
+            .layer(middleware::from_fn_with_state(self.clone(), hang))
             .with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -59,6 +69,26 @@ impl Pageserver {
     fn away(&self) -> Option<Answer> {
         let refusal = || said(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
         self.is_away.load(Ordering::SeqCst).then(refusal)
+    }
+}
+
+async fn hang(State(server): State<Pageserver>, request: Request, next: Next) -> Response {
+    while server.is_hanging.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    next.run(request).await
+}
+
+async fn templates(State(server): State<Pageserver>) -> Answer {
+    let named = |name: &String| json!({ "name": name, "id": name });
+    let templates: Vec<Value> = server.templates.lock().iter().map(named).collect();
+    (StatusCode::OK, Json(json!({ "templates": templates })))
+}
+
+async fn template(State(server): State<Pageserver>, Path(name): Path<String>) -> Answer {
+    match server.templates.lock().contains(&name) {
+        true => (StatusCode::OK, Json(json!({ "name": name, "id": name }))),
+        false => said(StatusCode::NOT_FOUND, "not_found"),
     }
 }
 
