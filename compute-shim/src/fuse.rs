@@ -94,25 +94,40 @@ impl RelationFiles {
 
     /// Adds a local file with this content, or adds to its end.
     pub fn append_local_file(&self, path: &str, content: &[u8]) -> Result<(), ShimError> {
+        self.change_file(path, |file| file.try_write(file.length(), content))
+    }
+
+    /// Makes a file empty, or adds an empty one: nothing of it is the pageserver's any more.
+    pub fn clear_file(&self, path: &str) -> Result<(), ShimError> {
+        self.change_file(path, |file| file.try_resize(0))
+    }
+
+    /// Changes a file, made where it is missing, without the pageserver.
+    fn change_file(
+        &self,
+        path: &str,
+        change: impl FnOnce(&OverlayFile) -> io::Result<Changing>,
+    ) -> Result<(), ShimError> {
         let failed = |error: io::Error| ShimError::io(format!("writing {path}"))(error);
-        let tree_failed = |error: TreeError| failed(io::Error::other(error));
-        let now = SystemTime::now();
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut tree = self.tree.write();
-        let folder = tree.folder_at(folder, now).map_err(tree_failed)?;
-        let number = match tree.lookup(folder, OsStr::new(name)) {
-            Err(TreeError::NotFound) => tree
-                .add_file(folder, OsStr::new(name), now, |number| {
-                    OverlayFile::new(number, None, self.backing.clone())
-                })
-                .map_err(tree_failed)?,
-            found => found.map_err(tree_failed)?,
-        };
-        let file = tree.file(number).map_err(tree_failed)?;
-        match file.try_write(file.length(), content).map_err(failed)? {
+        let file = self.file_at(path).map_err(|error| failed(io::Error::other(error)))?;
+        match change(&file).map_err(failed)? {
             Changing::Done => Ok(()),
             Changing::Needs(_) => Err(failed(io::ErrorKind::AlreadyExists.into())),
         }
+    }
+
+    fn file_at(&self, path: &str) -> Result<Arc<OverlayFile>, TreeError> {
+        let now = SystemTime::now();
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut tree = self.tree.write();
+        let folder = tree.folder_at(folder, now)?;
+        let number = match tree.lookup(folder, OsStr::new(name)) {
+            Err(TreeError::NotFound) => tree.add_file(folder, OsStr::new(name), now, |number| {
+                OverlayFile::new(number, None, self.backing.clone())
+            })?,
+            found => found?,
+        };
+        tree.file(number)
     }
 
     fn attributes(&self, number: u64, node: &Node<OverlayFile>) -> FileAttr {

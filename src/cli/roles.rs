@@ -296,7 +296,7 @@ pub struct ComputeRunArgs {
     /// Where Postgres is.
     #[command(flatten)]
     pub postgres: PostgresArgs,
-    /// The folder in which replication slots and statistics outlive the compute.
+    /// The folder in which outlives the compute what no WAL has: slots, statistics, free space maps.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
     /// The folder of a control group that Postgres runs in; may be said more than once.

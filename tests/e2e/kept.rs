@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The compute of a project's branch main, and a superuser's session on its own port.
-async fn superuser(up: &Up, branch: &str) -> anyhow::Result<(Compute, Database)> {
+pub async fn superuser(up: &Up, branch: &str) -> anyhow::Result<(Compute, Database)> {
     up.json(&["endpoint", "start", "acme", branch])?;
     let id = up.json(&["endpoint", "show", "acme", branch])?["endpoint"]["branch_id"].clone();
     let id = id.as_str().context("an id")?;

@@ -19,6 +19,7 @@ mod handover;
 mod held_commits;
 mod isolation;
 mod kept;
+mod kept_relations;
 mod kinds_of_data;
 mod limits;
 mod machine;

@@ -1,17 +1,25 @@
 #![doc = include_str!("../../../docs/formats/kept-state.md")]
 
+mod relations;
+
 use std::{
     ffi::OsString,
     fs::{self, File, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use protocol::Term;
 use wal_format::Lsn;
 
-use crate::{ShimError, folder::give, fuse::Owner};
+use self::relations::Restored;
+use crate::{
+    ShimError,
+    folder::give,
+    fuse::{Owner, RelationFiles},
+};
 
 /// The stamp's first line, by its version.
 const MAGIC: &str = "offshoot kept state 1";
@@ -20,6 +28,8 @@ const STAMP: &str = "stamp";
 const LIVE: [&str; 3] = ["pg_replslot", "pg_logical/snapshots", "pg_logical/mappings"];
 /// What Postgres writes when it stops, and reads and removes when it starts.
 const STATISTICS: &str = "pg_stat";
+/// Files of relations that no WAL has.
+const RELATIONS: &str = "relations";
 
 /// The folder is root's. While a compute runs, its Postgres passes through to what is its own.
 const PASSED_THROUGH: u32 = 0o711;
@@ -90,6 +100,8 @@ pub(super) struct Kept {
     data: PathBuf,
     term: Term,
     owner: Owner,
+    /// Where relations are mounted, what of them came back, and when that was done.
+    relations: Option<(PathBuf, Restored, SystemTime)>,
 }
 
 impl Kept {
@@ -101,7 +113,8 @@ impl Kept {
         owner: Owner,
         (term, end, wrote_last): (Term, Lsn, Term),
     ) -> Result<Kept, ShimError> {
-        let kept = Kept { folder: folder.to_owned(), data: data.to_owned(), term, owner };
+        let (folder_path, data) = (folder.to_owned(), data.to_owned());
+        let kept = Kept { folder: folder_path, data, term, owner, relations: None };
         kept.lay_out(end, wrote_last)
             .map_err(ShimError::io(format!("taking the kept state in {}", folder.display())))?;
         Ok(kept)
@@ -124,6 +137,7 @@ impl Kept {
         }
         if valid != Valid::All {
             remove(&self.place(STATISTICS))?;
+            remove_file(&self.place(RELATIONS))?;
         }
         // From here on, whatever comes: statistics are read once.
         self.stamp(Stamp { term: self.term, lsn: end, stopped: false })?;
@@ -140,6 +154,27 @@ impl Kept {
         }
         remove(&self.place(STATISTICS))?;
         fs::set_permissions(&self.folder, Permissions::from_mode(PASSED_THROUGH))
+    }
+
+    /// Puts files of relations back that are still valid, where `root` will be what is mounted; where the
+    /// LSNs of unlogged pages go on. They are put back once.
+    pub(super) fn take_relations(
+        &mut self,
+        files: &RelationFiles,
+        root: PathBuf,
+    ) -> Result<Option<Lsn>, ShimError> {
+        let file = self.place(RELATIONS);
+        let restored = match relations::take(&file, files) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(file = %file.display(), %error, "kept relations are thrown away");
+                Restored::default()
+            }
+            taken => taken.map_err(ShimError::io(format!("reading {}", file.display())))?,
+        };
+        remove_file(&file).map_err(ShimError::io(format!("removing {}", file.display())))?;
+        let unlogged_lsn = restored.unlogged_lsn;
+        self.relations = Some((root, restored, SystemTime::now()));
+        Ok(unlogged_lsn)
     }
 
     /// Where the oldest slot wants to read on.
@@ -173,6 +208,13 @@ impl Kept {
         remove(&statistics)?;
         make(&statistics)?;
         copy(&self.data.join(STATISTICS), &statistics, self.owner.uid)?;
+        if let Some((root, restored, begun)) = &self.relations {
+            let file = self.place(RELATIONS);
+            if let Err(error) = relations::put(&file, root, *begun, restored) {
+                tracing::warn!(%error, "free space maps and unlogged tables are not kept");
+                remove_file(&file)?;
+            }
+        }
         self.stamp(Stamp { term: self.term, lsn: end, stopped: true })
     }
 
@@ -232,6 +274,13 @@ fn make(folder: &Path) -> io::Result<()> {
 
 fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -104,11 +104,17 @@ pub(super) async fn start(
     stages.end("base backup");
 
     let (wal, control) = checkpoint(version, &origin, &backup.head, &proposer).await?;
-    files.append_local_file("global/pg_control", &control.encode())?;
     within_quorum_time(config, proposer.start_at(wal)).await?;
     stages.end("checkpoint");
 
-    let kept = take_kept(config, &proposer, elected, machine, folder).await?;
+    let mut kept = take_kept(config, &proposer, elected, machine, folder).await?;
+    let unlogged_lsn = match &mut kept {
+        Some(kept) => kept.take_relations(&files, folder.mountpoint())?,
+        None => None,
+    };
+    let unlogged_lsn = unlogged_lsn.unwrap_or(control.unlogged_lsn);
+    let control = ControlFile { unlogged_lsn, ..control };
+    files.append_local_file("global/pg_control", &control.encode())?;
     stages.end("kept state");
 
     write_configuration(config, machine, folder)?;
@@ -174,7 +180,7 @@ impl Running {
         let clean = how == Stop::Fast && self.postmaster.stop(Stop::Fast).await;
         if let Some(proposer) = &self.proposer {
             if clean && commit_everything(proposer).await {
-                keep(self.kept.as_ref(), proposer.commit_lsn());
+                keep(self.kept, proposer.commit_lsn()).await;
             }
             // What waits for a quorum ends with an error now: Postgres could not end while it waits.
             proposer.shutdown().await;
@@ -290,9 +296,12 @@ async fn take_kept(
     Ok(Some(kept))
 }
 
-/// Keeps what outlives the compute, after a clean stop of its Postgres.
-fn keep(kept: Option<&Kept>, end: Lsn) {
-    if let Some(Err(error)) = kept.map(|kept| kept.put(end)) {
+/// Keeps what outlives the compute, after a clean stop of its Postgres; off the runtime's threads, since
+/// it reads what is mounted.
+async fn keep(kept: Option<Kept>, end: Lsn) {
+    let Some(kept) = kept else { return };
+    let put = tokio::task::spawn_blocking(move || kept.put(end)).await;
+    if let Err(error) = put.unwrap_or_else(|error| Err(error.into())) {
         tracing::warn!(%error, "statistics are not kept: they begin anew");
     }
 }
