@@ -1,6 +1,11 @@
 //! Endpoints to read only: several of a branch, each a Postgres of its own that follows what is written
 //! through the branch's other endpoint, whatever becomes of that one and of the branch.
 
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+};
+
 use anyhow::{Context, ensure};
 use control_plane::Compute;
 use nix::{
@@ -11,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{PATIENCE, eventually},
+    kept::superuser,
     projects::{Said, Up},
 };
 
@@ -208,5 +214,31 @@ async fn an_endpoint_to_read_only_sleeps_by_itself_and_is_held_to_quotas() -> an
     ensure!(refused.err.contains("is disabled"), "{}", refused.err);
     up.json(&["endpoint", "update", "acme", "reports", "--enable"])?;
     ensure!(ask(&up, Some("reports"), "SELECT sum(n) FROM t")? == "55");
+    up.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_with_tablespaces_is_followed_and_read_as_it_was() -> anyhow::Result<()> {
+    let up = Up::start_with(&["--suspend-after", "0"]).await?;
+    up.json(&["project", "create", "acme"])?;
+    create(&up, "reports", &[])?;
+    ask(&up, None, "CREATE TABLE t AS SELECT 7 n")?;
+    answers(&up, "reports", "SELECT sum(n) FROM t", "7").await?;
+    let (compute, main) = superuser(&up, "main").await?;
+    let owner = fs::metadata(&compute.sockets)?.uid();
+    let place = up.data().join("place");
+    fs::create_dir(&place)?;
+    chown(&place, Some(owner), Some(owner))?;
+    fs::set_permissions(up.data(), fs::Permissions::from_mode(0o711))?;
+    // Who follows has no right to that folder, and begins anew behind it.
+    main.run(&format!("CREATE TABLESPACE x LOCATION '{}'", place.display())).await?;
+    main.run("ALTER TABLE t SET TABLESPACE x; INSERT INTO t VALUES (8)").await?;
+    answers(&up, "reports", "SELECT sum(n) FROM t", "15").await?;
+    let lsn = main.lsn().await?;
+    main.run("INSERT INTO t VALUES (9)").await?;
+    answers(&up, "reports", "SELECT sum(n) FROM t", "24").await?;
+    let then = ["psql", "acme", "--lsn", &lsn, "--", "-XqAtc", "SELECT sum(n) FROM t"];
+    ensure!(up.table(&then)?.trim() == "15");
+    drop(main);
     up.stop()
 }

@@ -37,8 +37,15 @@ const PG_DATABASE: Relation = Relation { tablespace: GLOBAL_TABLESPACE, database
 
 /// Nothing comes: Postgres need not look every five seconds, nor for another history. What a standby
 /// says of itself to a primary goes nowhere.
-const STANDBY: [(&str, &str); 2] =
-    [("wal_retrieve_retry_interval", "1h"), ("recovery_target_timeline", "current")];
+const STANDBY: [(&str, &str); 3] = [
+    ("wal_retrieve_retry_interval", "1h"),
+    ("recovery_target_timeline", "current"),
+    TABLESPACES_ARE_FOLDERS,
+];
+
+/// Recovery refuses tablespaces that are no symbolic links (`CheckTablespaceDirectory`,
+/// xlogrecovery.c). Here they are folders of the mount.
+pub(super) const TABLESPACES_ARE_FOLDERS: (&str, &str) = ("allow_in_place_tablespaces", "on");
 
 /// Brings a compute up in an empty folder, as of this record's end.
 pub(super) async fn start(

@@ -16,7 +16,7 @@ use wal_format::{
 
 use super::{
     ComputeConfig, Stages,
-    moment::{self, least_settings},
+    moment::{self, TABLESPACES_ARE_FOLDERS, least_settings},
     start::{
         CONNECT_TIME_MAX, Mounted, Running, check_version, control_file, receive_backup,
         start_postgres, write_configuration,
@@ -39,12 +39,13 @@ const ROOM_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A standby's own settings, beside where its WAL comes from. It says each second how far it is, by
 /// which its lease rises. What it writes to its disk goes with it, so nothing need be durable there.
-const STANDBY: [(&str, &str); 5] = [
+const STANDBY: [(&str, &str); 6] = [
     ("fsync", "off"),
     ("recovery_target_timeline", "current"),
     ("wal_receiver_status_interval", "1s"),
     ("wal_retrieve_retry_interval", "100ms"),
     ("primary_slot_name", ""),
+    TABLESPACES_ARE_FOLDERS,
 ];
 
 /// What a running standby follows.
