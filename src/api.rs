@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use access::Bearer;
+use access::{
+    Bearer,
+    tls::{self, Trust},
+};
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
@@ -22,6 +25,8 @@ const HOPS_MAX: u32 = 4;
 /// A client; it asks the control plane for the pageserver's address when it first needs it.
 pub struct Api {
     control_plane: String,
+    /// How servers are called whose address says nothing of that.
+    scheme: &'static str,
     operator: Bearer,
     http: reqwest::Client,
 }
@@ -53,18 +58,23 @@ pub fn milliseconds(time: Duration) -> f64 {
 impl Api {
     /// A client of the control plane at this address, for an operator.
     pub fn new(control_plane: &str, operator: Bearer) -> Api {
-        let address = control_plane.trim_start_matches("http://").trim_end_matches('/');
-        Api { control_plane: address.to_owned(), operator, http: reqwest::Client::new() }
+        let control_plane = control_plane.trim_end_matches('/').to_owned();
+        let scheme = match control_plane.starts_with("https://") {
+            true => "https",
+            false => operator.trust().scheme(),
+        };
+        let http = operator.trust().http();
+        Api { control_plane, scheme, operator, http }
     }
 
     /// The same, for whoever may read the token in this file.
-    pub fn with_token_of(control_plane: &str, file: &Path) -> Api {
+    pub fn with_token_of(control_plane: &str, file: &Path, trust: Trust) -> Api {
         // Servers that let everybody in need none, and the others say so.
         let operator = match File::open(file) {
             Ok(_) => Bearer::file(file.to_owned()),
-            Err(_) => Bearer::Nobody,
+            Err(_) => Bearer::nobody(),
         };
-        Api::new(control_plane, operator)
+        Api::new(control_plane, operator.trusting(trust))
     }
 
     /// Asks the control plane.
@@ -140,7 +150,10 @@ impl Api {
         let mut address = address.to_owned();
         let mut hops = 0;
         let response = loop {
-            let url = format!("http://{address}/v1/{path}");
+            let url = match address.contains("://") {
+                true => format!("{address}/v1/{path}"),
+                false => format!("{}://{address}/v1/{path}", self.scheme),
+            };
             let mut request = self.http.request(method.clone(), url).timeout(ANSWER_MAX);
             if let Some(token) = self.operator.token() {
                 request = request.bearer_auth(token.secret());
@@ -181,7 +194,7 @@ fn unreachable(server: &str, address: &str, error: &reqwest::Error) -> Failure {
     Failure::unavailable(format!(
         "the {server} at {address} cannot be reached ({}); is `offshoot up` running? \
          --control-plane or OFFSHOOT_CONTROL_PLANE says where",
-        innermost(error)
+        tls::why(error)
     ))
 }
 
@@ -223,15 +236,6 @@ pub fn encode(segment: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     segment.bytes().map(one).collect()
-}
-
-/// The cause at the bottom: `Connection refused` says more than `error sending request`.
-pub fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

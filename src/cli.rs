@@ -10,6 +10,7 @@ mod limits;
 mod projects;
 mod proxy;
 mod roles;
+mod tls;
 mod usage;
 mod verbs;
 
@@ -30,6 +31,7 @@ pub use roles::{
     ComputeRunArgs, ComputesArgs, ControlPlaneArgs, PageserverArgs, PostgresArgs, SafekeeperArgs,
     UpArgs, pageserver_at,
 };
+pub use tls::{CertificateArgs, TrustArgs};
 pub use usage::{QuotaArgs, UsageArgs};
 pub use verbs::{
     ApiKeyVerb, ComputeVerb, HistoryArgs, ScrubArgs, SnapshotVerb, TemplateVerb, TenantBranchVerb,
@@ -90,6 +92,9 @@ pub struct Cli {
     /// The storage.
     #[command(flatten)]
     pub operator: OperatorArgs,
+    /// Whom it believes.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -146,7 +151,7 @@ pub enum Command {
     Status,
     /// Look for damage in the object store, and for what no manifest names.
     Scrub(ScrubArgs),
-    /// Keys, and the tokens that they sign: who may ask the processes for what.
+    /// Keys, the tokens that they sign, and certificates: who may ask the processes for what.
     #[command(subcommand)]
     Auth(AuthVerb),
     /// Run one safekeeper: a member of the quorum that makes WAL durable.

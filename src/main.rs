@@ -72,14 +72,15 @@ fn log_to_stderr() {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let voice = Voice { json: cli.json };
-    let api = Api::with_token_of(&cli.control_plane, &cli.operator.token_file);
-    let client = || Client::new(&cli.api, &cli.control_plane);
+    let trust = roles::trust(&cli.trust)?;
+    let api = Api::with_token_of(&cli.control_plane, &cli.operator.token_file, trust.clone());
+    let client = || Client::new(&cli.api, &cli.control_plane, &trust);
     match cli.command {
-        Command::Up(args) => roles::up(*args, voice).await,
-        Command::Safekeeper(args) => roles::safekeeper(args).await,
-        Command::Pageserver(args) => roles::pageserver(args).await,
-        Command::ControlPlane(args) => roles::control_plane(*args).await,
-        Command::Compute(ComputeVerb::Run(args)) => roles::compute(*args, voice).await,
+        Command::Up(args) => roles::up(*args, trust, voice).await,
+        Command::Safekeeper(args) => roles::safekeeper(args, trust).await,
+        Command::Pageserver(args) => roles::pageserver(args, trust).await,
+        Command::ControlPlane(args) => roles::control_plane(*args, trust).await,
+        Command::Compute(ComputeVerb::Run(args)) => roles::compute(*args, trust, voice).await,
         Command::Compute(verb) => verbs::compute(&api, voice, verb).await,
         Command::Project(verb) => management::project(&client()?, voice, verb).await,
         Command::Region(verb) => management::region(&client()?, voice, verb).await,

@@ -11,9 +11,11 @@ mod machine_share;
 mod regions;
 mod stop;
 mod storage;
+mod tls;
 mod up;
 
 pub use compute::compute;
 pub use control_plane::control_plane;
 pub use storage::{open_store, pageserver, safekeeper};
+pub use tls::trust;
 pub use up::up;

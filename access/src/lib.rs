@@ -1,10 +1,12 @@
 #![doc = include_str!("../../docs/formats/token.md")]
 
 mod bearer;
+pub mod files;
 mod guard;
 pub mod http;
 mod keys;
 mod refusals;
+pub mod tls;
 
 pub use bearer::{Bearer, read_token};
 pub use guard::{Admission, Denied, Guard};

@@ -60,7 +60,7 @@ impl Engine {
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         Ok(Engine {
             folder: folder()?,
-            api: Api::new(address(), address(), Bearer::Nobody),
+            api: Api::new(address(), address(), Bearer::nobody()),
             page_service: address(),
             wal_service: WalService::start()?,
             imported: 0,

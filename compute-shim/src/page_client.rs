@@ -62,6 +62,8 @@ struct Shared {
     timeline: TenantTimeline,
     term: Option<Term>,
     bearer: Bearer,
+    /// Why no connection could be made, the last time that none could.
+    unreachable: Mutex<Option<String>>,
     pending: Mutex<HashMap<u64, Pending>>,
     welcome: watch::Sender<Option<Result<Welcome, PageError>>>,
     fenced: watch::Sender<Option<PageError>>,
@@ -99,6 +101,7 @@ impl PageClient {
             timeline,
             term,
             bearer: bearer.clone(),
+            unreachable: Mutex::default(),
             pending: Mutex::default(),
             welcome: watch::Sender::new(None),
             fenced: watch::Sender::new(None),
@@ -117,8 +120,9 @@ impl PageClient {
             Some(Err(PageError::Fenced { .. })) => Err(client.fenced().await),
             Some(Err(refused)) => Err(ShimError::Page(refused)),
             None => Err(ShimError::Unavailable(format!(
-                "the pageserver at {} did not answer for {wait:?}",
-                shared.address()
+                "the pageserver at {} did not answer for {wait:?}{}",
+                shared.address(),
+                shared.unreachable.lock().as_ref().map(|it| format!(": {it}")).unwrap_or_default()
             ))),
         }
     }

@@ -4,7 +4,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use access::Bearer;
+use access::{
+    Bearer,
+    tls::{ReadHalf, WriteHalf},
+};
 use bytes::{Bytes, BytesMut};
 use protocol::{
     TenantTimeline,
@@ -14,10 +17,6 @@ use protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
     time::timeout,
 };
 use wal_format::Lsn;
@@ -34,13 +33,13 @@ const READ_BUFFER_BYTES: usize = 16 << 10;
 /// The half of a connection that frames come from.
 pub(crate) struct FrameReader {
     address: SocketAddr,
-    socket: BufReader<OwnedReadHalf>,
+    socket: BufReader<ReadHalf>,
 }
 
 /// The half of a connection that frames go to.
 pub(crate) struct FrameWriter {
     address: SocketAddr,
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
 }
 
 /// Connects to a safekeeper and says what for.
@@ -50,12 +49,11 @@ pub(crate) async fn connect(
     bearer: &Bearer,
     purpose: Purpose,
 ) -> Result<(FrameReader, FrameWriter), ShimError> {
-    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+    let connection = timeout(CONNECT_TIMEOUT, bearer.trust().connect(address))
         .await
         .map_err(|_| silent(address, CONNECT_TIMEOUT))?
         .map_err(|error| unavailable(address, &error))?;
-    socket.set_nodelay(true).map_err(|error| unavailable(address, &error))?;
-    let (read, write) = socket.into_split();
+    let (read, write) = connection.into_split();
     let socket = BufReader::with_capacity(READ_BUFFER_BYTES, read);
     let reader = FrameReader { address, socket };
     let mut writer = FrameWriter { address, socket: write };
@@ -107,7 +105,9 @@ impl FrameWriter {
         let head = wire::encode_head(header, payload.len()).map_err(|e| foreign(address, &e))?;
         let sent = async {
             let mut frame = bytes::Buf::chain(&head[..], payload);
-            self.socket.write_all_buf(&mut frame).await
+            self.socket.write_all_buf(&mut frame).await?;
+            // Nothing where the connection is not encrypted.
+            self.socket.flush().await
         };
         match timeout(SILENCE_MAX, sent).await {
             Ok(sent) => sent.map_err(|error| unavailable(address, &error)),

@@ -57,7 +57,8 @@ impl Quorum {
             peers: others.map(|other| (node(other), self.addresses[other])).collect(),
             store: self.store.clone(),
             guard: Guard::open(),
-            bearer: Bearer::Nobody,
+            bearer: Bearer::nobody(),
+            certificate: None,
             bounds: Bounds { offload_idle: Duration::from_millis(200), ..Bounds::default() },
         };
         let keeper = Safekeeper::start(config).await.expect("the safekeeper starts");
@@ -84,7 +85,7 @@ impl Quorum {
             timeline: timeline(),
             origin,
             safekeepers: self.addresses.clone(),
-            bearer: Bearer::Nobody,
+            bearer: Bearer::nobody(),
             wal_folder: self.folder.path().join(name),
         }
     }

@@ -13,13 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use access::Bearer;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 use tokio_postgres::Client;
 
 use crate::{
-    Addresses, Awake, Bounds, Compute, EndpointRef, Error, RegionConfig, StartRequest, Tokens, Way,
+    Addresses, Awake, Bounds, Compute, EndpointRef, Error, RegionConfig, StartRequest, Way,
     activity::Spell,
     catalog::timelines::Moment,
     child::{self, Child, Phase, Spec},
@@ -77,6 +78,7 @@ impl Endpoints {
     pub(crate) fn new(
         config: RegionConfig,
         executable: PathBuf,
+        bearer: Bearer,
         health: Health,
     ) -> Result<Endpoints, Error> {
         let folder = &config.computes.folder;
@@ -85,7 +87,6 @@ impl Endpoints {
                 .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)))
                 .map_err(|reason| Error::Folder { path: folder.clone(), reason })?;
         }
-        let bearer = Tokens::bearer(config.tokens.as_ref());
         let pageserver = PageserverClient::new(config.pageservers.clone(), bearer, health.clone());
         Ok(Endpoints {
             config,
@@ -555,6 +556,9 @@ impl Endpoints {
         }
         arguments.push("--until-stdin-ends".to_owned());
         arguments.extend(config.computes.arguments.iter().cloned());
+        if let Some(file) = self.pageserver.trust().file() {
+            arguments.extend(["--tls-ca".to_owned(), file.display().to_string()]);
+        }
         let tokens = config.tokens.as_ref().map(|tokens| tokens.for_compute(tenant));
         if tokens.is_some() {
             arguments.extend(["--auth-token".to_owned(), "-".to_owned()]);

@@ -38,9 +38,10 @@ mod v2;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use access::tls::{Certificate, Listener, Trust};
 use futures::future::join_all;
 
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use api::{
@@ -77,6 +78,10 @@ pub struct Config {
     pub regions: RegionConfigs,
     /// The management API and its catalog, where there are to be any.
     pub management: Option<ManagementConfig>,
+    /// What the HTTP API proves itself with; without one, it speaks plainly.
+    pub certificate: Option<Certificate>,
+    /// Whom it and its computes believe, in all regions.
+    pub trust: Trust,
     /// The proxy, where there is to be one.
     pub proxy: Option<ProxyConfig>,
     /// With a proxy, how long a compute may be without clients and other work before it is stopped,
@@ -99,7 +104,7 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Listens and serves until [`ControlPlane::shutdown`].
     pub async fn start(config: Config) -> Result<ControlPlane, Error> {
-        let listener = TcpListener::bind(config.http)
+        let listener = Listener::bind(config.http, config.certificate.as_ref())
             .await
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let local_addr = listener
@@ -107,7 +112,7 @@ impl ControlPlane {
             .map_err(|reason| Error::Listen { address: config.http, reason })?;
         let Config { executable, regions, management: wanted, proxy, suspend_after, .. } = config;
         let guard = regions.guard();
-        let regions = Arc::new(Regions::start(regions, &executable)?);
+        let regions = Arc::new(Regions::start(regions, &executable, &config.trust)?);
         let mut router = http::router(regions.clone(), guard);
         let mut management = None;
         if let Some(wanted) = wanted {
@@ -131,7 +136,7 @@ impl ControlPlane {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
+            let served = axum::serve(listener.http(), router).with_graceful_shutdown(stopped).await;
             if let Err(reason) = served {
                 tracing::error!(%reason, "the control plane's HTTP server ended");
             }

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use access::Bearer;
+use access::{
+    Bearer,
+    tls::{self, Trust},
+};
 use parking_lot::Mutex;
 use protocol::{TenantId, TimelineId};
 use reqwest::Method;
@@ -88,8 +91,13 @@ impl PageserverClient {
         bearer: Bearer,
         health: Health,
     ) -> PageserverClient {
-        let http = reqwest::Client::new();
+        let http = bearer.trust().http();
         PageserverClient { pageservers, bearer, health, places: Mutex::default(), http }
+    }
+
+    /// Whom it believes.
+    pub(crate) fn trust(&self) -> &Trust {
+        self.bearer.trust()
     }
 
     /// The tenant's name and the branch, each given by name or id.
@@ -241,8 +249,8 @@ impl PageserverClient {
         body: Option<&impl Serialize>,
         longest: Duration,
     ) -> Result<Answer<T>, Error> {
-        let unavailable = |reason: reqwest::Error| self.unavailable(address, reason.to_string());
-        let url = format!("http://{address}/v1/{path}");
+        let unavailable = |reason: reqwest::Error| self.unavailable(address, tls::why(&reason));
+        let url = format!("{}://{address}/v1/{path}", self.bearer.trust().scheme());
         let mut request = self.http.request(method, url).timeout(longest);
         if let Some(token) = self.bearer.token() {
             request = request.bearer_auth(token.secret());
@@ -301,7 +309,7 @@ mod tests {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let pageservers = [1, 2, 3].map(|n| PageserverAt { pages: at(n), http: at(n + 10) });
         let (health, _watch) = Health::new("local".parse().expect("a good id"));
-        let client = PageserverClient::new(pageservers.to_vec(), Bearer::Nobody, health);
+        let client = PageserverClient::new(pageservers.to_vec(), Bearer::nobody(), health);
         let tenant = TenantId::from_bits(7);
         assert_eq!(client.pages_for(tenant), [1, 2, 3].map(at));
         client.note(tenant, at(13));

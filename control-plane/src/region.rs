@@ -9,6 +9,7 @@ mod id;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
+use access::tls::Trust;
 use parking_lot::RwLock;
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -41,13 +42,15 @@ pub struct Region {
 }
 
 impl Region {
-    fn start(config: RegionConfig, executable: &Path) -> Result<Region, Error> {
+    fn start(config: RegionConfig, executable: &Path, trust: &Trust) -> Result<Region, Error> {
         let (health, watch) = Health::new(config.id.clone());
-        let bearer = Tokens::bearer(config.tokens.as_ref());
+        let bearer = Tokens::bearer(config.tokens.as_ref()).trusting(trust.clone());
         let storage = Storage::new(&config.pageservers, bearer.clone(), health.clone());
         let (id, name) = (config.id.clone(), config.name.clone());
         let pageservers = config.pageservers.clone();
-        let endpoints = Arc::new(Endpoints::new(config, executable.to_owned(), health.clone())?);
+        let executable = executable.to_owned();
+        let endpoints = Endpoints::new(config, executable, bearer.clone(), health.clone())?;
+        let endpoints = Arc::new(endpoints);
         let watching = tokio::spawn(watch.run(pageservers, bearer));
         Ok(Region {
             id,
@@ -79,9 +82,13 @@ pub struct Regions {
 
 impl Regions {
     /// Makes their folders, and begins to look whether they answer.
-    pub(crate) fn start(configs: RegionConfigs, executable: &Path) -> Result<Regions, Error> {
+    pub(crate) fn start(
+        configs: RegionConfigs,
+        executable: &Path,
+        trust: &Trust,
+    ) -> Result<Regions, Error> {
         let (configs, default) = configs.into_parts();
-        let started = configs.into_iter().map(|config| Region::start(config, executable));
+        let started = configs.into_iter().map(|config| Region::start(config, executable, trust));
         let all = started.map(|region| region.map(Arc::new)).collect::<Result<Vec<_>, Error>>()?;
         let default = all.iter().find(|region| region.id == default).cloned();
         let default =

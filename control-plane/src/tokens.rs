@@ -31,7 +31,7 @@ impl Tokens {
     /// What pageservers are shown.
     pub(crate) fn bearer(tokens: Option<&Tokens>) -> Bearer {
         let signs = |tokens: &Tokens| Bearer::signs(&tokens.key, Scope::Operator);
-        tokens.map_or(Bearer::Nobody, signs)
+        tokens.map_or(Bearer::nobody(), signs)
     }
 
     /// What a compute of this tenant is brought.

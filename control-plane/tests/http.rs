@@ -90,6 +90,8 @@ impl Fixture {
             http: "127.0.0.1:0".parse()?,
             executable,
             regions: RegionConfigs::one(region),
+            certificate: None,
+            trust: Default::default(),
             proxy: None,
             suspend_after: None,
             management: None,

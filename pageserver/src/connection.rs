@@ -6,42 +6,21 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use protocol::wire::{self, PREFIX_BYTES};
+use protocol::wire::{self, FrameBounds, PREFIX_BYTES};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Room for each read: many requests at once.
 const READ_BYTES_MIN: usize = 8 << 10;
 
-/// What a side takes from the other; a frame that claims more is refused before memory is given.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FrameBounds {
-    pub header_bytes_max: usize,
-    pub payload_bytes_max: usize,
-}
-
-impl FrameBounds {
-    /// The lengths of header and payload that a prefix says.
-    fn check(self, prefix: [u8; PREFIX_BYTES]) -> io::Result<(usize, usize)> {
-        let (header_bytes, payload_bytes) = wire::decode_prefix(prefix).map_err(bad_frame)?;
-        if header_bytes > self.header_bytes_max || payload_bytes > self.payload_bytes_max {
-            return Err(bad_frame(format!(
-                "a frame of {header_bytes} and {payload_bytes} bytes is above what is taken here"
-            )));
-        }
-        Ok((header_bytes, payload_bytes))
-    }
-}
-
-/// The next frame; `None` at an end between frames. Not cancel-safe.
-pub(crate) async fn read_frame<H: DeserializeOwned>(
+/// A connection's first frame; `None` at an end before it. Not cancel-safe.
+pub(crate) async fn read_hello<H: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
-    bounds: FrameBounds,
-) -> io::Result<Option<(H, Bytes)>> {
-    let Some((header, payload_bytes)) = read_head(stream, bounds).await? else { return Ok(None) };
-    let mut payload = vec![0; payload_bytes];
-    stream.read_exact(&mut payload).await?;
-    Ok(Some((header, Bytes::from(payload))))
+) -> io::Result<Option<H>> {
+    let Some((header, _)) = read_bounded(stream, FrameBounds::HELLO).await? else {
+        return Ok(None);
+    };
+    wire::decode_hello(&header).map(Some).map_err(bad_frame)
 }
 
 /// The next frame's header, and how many bytes of payload follow it, which are not read yet; `None`
@@ -50,16 +29,26 @@ pub(crate) async fn read_head<H: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     bounds: FrameBounds,
 ) -> io::Result<Option<(H, usize)>> {
+    let Some((header, payload_bytes)) = read_bounded(stream, bounds).await? else {
+        return Ok(None);
+    };
+    Ok(Some((wire::decode_header(&header).map_err(bad_frame)?, payload_bytes)))
+}
+
+async fn read_bounded(
+    stream: &mut (impl AsyncRead + Unpin),
+    bounds: FrameBounds,
+) -> io::Result<Option<(Vec<u8>, usize)>> {
     let mut prefix = [0; PREFIX_BYTES];
     let read = stream.read(&mut prefix).await?;
     if read == 0 {
         return Ok(None);
     }
     stream.read_exact(&mut prefix[read..]).await?;
-    let (header_bytes, payload_bytes) = bounds.check(prefix)?;
+    let (header_bytes, payload_bytes) = bounds.lengths(prefix).map_err(bad_frame)?;
     let mut header = vec![0; header_bytes];
     stream.read_exact(&mut header).await?;
-    Ok(Some((wire::decode_header(&header).map_err(bad_frame)?, payload_bytes)))
+    Ok(Some((header, payload_bytes)))
 }
 
 /// Bytes that came in, and the frames in them: many may come with one read.
@@ -84,7 +73,7 @@ impl Incoming {
     /// Takes the next frame's header where all of the frame is there; its payload is dropped.
     pub fn next<H: DeserializeOwned>(&mut self) -> io::Result<Option<H>> {
         let Some(prefix) = self.bytes.first_chunk() else { return Ok(None) };
-        let (header_bytes, payload_bytes) = self.bounds.check(*prefix)?;
+        let (header_bytes, payload_bytes) = self.bounds.lengths(*prefix).map_err(bad_frame)?;
         let end = PREFIX_BYTES + header_bytes;
         if self.bytes.len() < end + payload_bytes {
             return Ok(None);
@@ -201,12 +190,13 @@ mod tests {
     async fn a_frame_above_the_bounds_is_refused_before_it_is_read() {
         let frame = wire::encode(&7u32, &[0; 100]).expect("a small frame encodes");
         let bounds = FrameBounds { header_bytes_max: 10, payload_bytes_max: 99 };
-        let refused = read_frame::<u32>(&mut &frame[..], bounds).await;
+        let refused = read_head::<u32>(&mut &frame[..], bounds).await;
         assert_eq!(refused.expect_err("it is too long").kind(), io::ErrorKind::InvalidData);
         let bounds = FrameBounds { payload_bytes_max: 100, ..bounds };
-        let (header, payload) =
-            read_frame::<u32>(&mut &frame[..], bounds).await.expect("it fits").expect("one frame");
-        assert_eq!((header, payload.len()), (7, 100));
-        assert!(read_frame::<u32>(&mut &[][..], bounds).await.expect("an end").is_none());
+        let head = read_head::<u32>(&mut &frame[..], bounds).await.expect("it fits");
+        assert_eq!(head, Some((7, 100)));
+        assert!(read_head::<u32>(&mut &[][..], bounds).await.expect("an end").is_none());
+        let refused = read_hello::<u32>(&mut &frame[..]).await;
+        assert_eq!(refused.expect_err("it has a payload").kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -14,7 +14,7 @@ mod usage;
 
 use std::sync::Arc;
 
-use access::Guard;
+use access::{Guard, tls::Listener};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -22,7 +22,6 @@ use axum::{
     response::IntoResponse,
     routing::{MethodRouter, get, post},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -44,9 +43,9 @@ pub(crate) struct Api {
 }
 
 /// Serves the admin API until it is stopped.
-pub(crate) async fn serve(api: Api, guard: Guard, listener: TcpListener, stop: CancellationToken) {
-    let served =
-        axum::serve(listener, router(api, guard)).with_graceful_shutdown(stop.cancelled_owned());
+pub(crate) async fn serve(api: Api, guard: Guard, listener: Listener, stop: CancellationToken) {
+    let served = axum::serve(listener.http(), router(api, guard))
+        .with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         warn!(%error, "the admin API ended");
     }

@@ -8,8 +8,7 @@ mod visitor;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use access::Guard;
-use tokio::net::TcpListener;
+use access::{Guard, tls::Listener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -32,7 +31,7 @@ pub(crate) struct PageService {
 
 impl PageService {
     /// Accepts connections until it is stopped; ends when the last one has ended.
-    pub async fn serve(self, listener: TcpListener) {
+    pub async fn serve(self, listener: Listener) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -43,8 +42,8 @@ impl PageService {
                 Ok((_, peer)) if connections.len() >= CONNECTIONS_MAX => {
                     warn!(%peer, "refused a connection: too many are open");
                 }
-                Ok((stream, peer)) => {
-                    let connection = Connection::new(self.clone(), stream);
+                Ok((arrival, peer)) => {
+                    let connection = Connection::new(self.clone(), arrival);
                     connections.spawn(run(connection, peer));
                 }
                 Err(error) => {

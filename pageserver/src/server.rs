@@ -6,8 +6,8 @@ mod redo;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use access::tls::{Certificate, Listener};
 use object_store::ObjectStore;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -50,8 +50,9 @@ pub struct Pageserver {
 impl Pageserver {
     /// Listens, and serves until [`Pageserver::shutdown`].
     pub async fn start(config: Config) -> Result<Pageserver, StartError> {
-        let (page_listener, page_addr) = listen(config.page_listen).await?;
-        let (http_listener, http_addr) = listen(config.http_listen).await?;
+        let certificate = config.certificate.as_ref();
+        let (page_listener, page_addr) = listen(config.page_listen, certificate).await?;
+        let (http_listener, http_addr) = listen(config.http_listen, certificate).await?;
         let safekeepers = Safekeepers { addresses: config.safekeepers, bearer: config.bearer };
         let receivers = Receivers::new(safekeepers, config.limits.unload_after);
         let guard = config.guard.noting(note_refused);
@@ -105,9 +106,12 @@ impl Pageserver {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn listen(
+    address: SocketAddr,
+    certificate: Option<&Certificate>,
+) -> Result<(Listener, SocketAddr), StartError> {
     let failed = |reason| StartError::Listen { address, reason };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = Listener::bind(address, certificate).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::{Bearer, Guard};
+use access::{Bearer, Guard, tls::Certificate};
 use object_store::ObjectStore;
 use protocol::NodeId;
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub guard: Guard,
     /// What it shows to the others.
     pub bearer: Bearer,
+    /// What it proves itself with to those who connect; without one, it speaks plainly.
+    pub certificate: Option<Certificate>,
     /// How much this safekeeper keeps, and how long it waits.
     pub bounds: Bounds,
 }

@@ -1,12 +1,11 @@
-//! Frames on a TCP connection.
+//! Frames on a connection.
 
+use access::tls::{Connection, ReadHalf, WriteHalf};
 use bytes::{Buf, Bytes, BytesMut};
-use protocol::wire::{self, PREFIX_BYTES};
+use protocol::wire::{self, FrameBounds, PREFIX_BYTES, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::Error;
 
@@ -15,36 +14,48 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Reads frames.
 pub struct FrameReader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     buffer: BytesMut,
 }
 
 /// Writes frames.
 pub struct FrameWriter {
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
 }
 
 /// The two directions of a connection.
-pub fn frames(socket: TcpStream) -> Result<(FrameReader, FrameWriter), Error> {
-    // A commit waits for one small frame each way: none may be held back for a fuller packet.
-    socket.set_nodelay(true)?;
-    let (reader, writer) = socket.into_split();
-    Ok((FrameReader { socket: reader, buffer: BytesMut::new() }, FrameWriter { socket: writer }))
+pub fn frames(connection: Connection) -> (FrameReader, FrameWriter) {
+    let (reader, writer) = connection.into_split();
+    (FrameReader { socket: reader, buffer: BytesMut::new() }, FrameWriter { socket: writer })
 }
 
 impl FrameReader {
     /// The next frame; `None` where the other side closed between two frames. The payload is not copied.
     pub async fn next<H: DeserializeOwned>(&mut self) -> Result<Option<(H, Bytes)>, Error> {
+        self.within(FrameBounds::ANY, wire::decode_header).await
+    }
+
+    /// The first frame of a connection, of somebody who is not known yet.
+    pub async fn hello<H: DeserializeOwned>(&mut self) -> Result<Option<H>, Error> {
+        let first = self.within(FrameBounds::HELLO, wire::decode_hello).await?;
+        Ok(first.map(|(hello, _)| hello))
+    }
+
+    async fn within<H>(
+        &mut self,
+        bounds: FrameBounds,
+        decode: fn(&[u8]) -> Result<H, WireError>,
+    ) -> Result<Option<(H, Bytes)>, Error> {
         loop {
             let frame_bytes = match self.buffer.first_chunk::<PREFIX_BYTES>() {
                 None => None,
                 Some(prefix) => {
-                    let (header, payload) = wire::decode_prefix(*prefix).map_err(invalid)?;
+                    let (header, payload) = bounds.lengths(*prefix).map_err(invalid)?;
                     Some(PREFIX_BYTES + header + payload)
                 }
             };
             if let Some(whole) = frame_bytes.filter(|&bytes| bytes <= self.buffer.len()) {
-                return self.take(whole).map(Some);
+                return self.take(whole, decode).map(Some);
             }
             let missing = frame_bytes.unwrap_or(PREFIX_BYTES) - self.buffer.len();
             if self.buffer.capacity() - self.buffer.len() < missing {
@@ -59,11 +70,15 @@ impl FrameReader {
         }
     }
 
-    fn take<H: DeserializeOwned>(&mut self, frame_bytes: usize) -> Result<(H, Bytes), Error> {
+    fn take<H>(
+        &mut self,
+        frame_bytes: usize,
+        decode: fn(&[u8]) -> Result<H, WireError>,
+    ) -> Result<(H, Bytes), Error> {
         let mut frame = self.buffer.split_to(frame_bytes).freeze();
         let header_bytes = frame.get_u32_le() as usize;
         frame.advance(4);
-        let header = wire::decode_header(&frame[..header_bytes]).map_err(invalid)?;
+        let header = decode(&frame[..header_bytes]).map_err(invalid)?;
         frame.advance(header_bytes);
         Ok((header, frame))
     }
@@ -77,7 +92,8 @@ impl FrameWriter {
         while frame.has_remaining() {
             self.socket.write_buf(&mut frame).await?;
         }
-        Ok(())
+        // Nothing where the connection is not encrypted.
+        Ok(self.socket.flush().await?)
     }
 
     /// Says that nothing follows.
@@ -87,6 +103,6 @@ impl FrameWriter {
     }
 }
 
-fn invalid(error: wire::WireError) -> Error {
+fn invalid(error: WireError) -> Error {
     protocol::quorum::Refusal::Invalid(error.to_string()).into()
 }

@@ -9,7 +9,6 @@ use protocol::quorum::{
     Configuration, Hello, PROTOCOL_VERSION, Purpose, ReadLimit, ReaderMessage, TimelineStatus,
 };
 use protocol::{NodeId, TenantTimeline};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Error;
@@ -77,11 +76,11 @@ impl Peer {
         timeline: TenantTimeline,
         purpose: Purpose,
     ) -> Result<FrameReader, Error> {
-        let connect = timeout(PATIENCE, TcpStream::connect(self.address)).await;
-        let socket = connect
+        let connect = timeout(PATIENCE, self.bearer.trust().connect(self.address)).await;
+        let connection = connect
             .map_err(|_| self.error("no connection in time".into()))?
             .map_err(|error| self.error(error.to_string()))?;
-        let (reader, mut writer) = frames(socket)?;
+        let (reader, mut writer) = frames(connection);
         let hello =
             Hello { version: PROTOCOL_VERSION, timeline, purpose, token: self.bearer.token() };
         writer.send(&hello, Bytes::new()).await?;

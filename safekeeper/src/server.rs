@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use access::tls::{Arrival, Certificate, Listener, SPEAKS_TLS, Speaks};
 use bytes::Bytes;
 use protocol::quorum::{
     AcceptorMessage, Configuration, Hello, Member, Purpose, ReaderMessage, Refusal, TermHistory,
     TimelineStatus,
 };
 use protocol::{Identity, NodeId, TenantTimeline, Term};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use wal_format::Lsn;
 
@@ -42,13 +42,14 @@ pub struct Safekeeper {
 impl Safekeeper {
     /// Opens the disk and begins to serve.
     pub async fn start(config: Config) -> Result<Safekeeper, Error> {
-        let listener = listen(config.listen).await?;
+        let certificate = config.certificate.as_ref();
+        let listener = listen(config.listen, certificate).await?;
         let http = match config.http {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(address, certificate).await?),
             None => None,
         };
         let local_addr = listener.local_addr()?;
-        let http_addr = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let http_addr = http.as_ref().map(Listener::local_addr).transpose()?;
         let (keeper, is_new) = open(config).await?;
         let tasks = &keeper.tasks;
         run(&keeper, accept(Arc::clone(&keeper), listener));
@@ -56,7 +57,7 @@ impl Safekeeper {
         run(&keeper, settle_in(Arc::clone(&keeper), is_new));
         if let Some(listener) = http {
             let shutdown = keeper.shutdown.clone();
-            let server = axum::serve(listener, http::router(Arc::clone(&keeper)));
+            let server = axum::serve(listener.http(), http::router(Arc::clone(&keeper)));
             tasks.spawn(async move {
                 let stopped = shutdown.cancelled_owned();
                 if let Err(error) = server.with_graceful_shutdown(stopped).await {
@@ -94,8 +95,9 @@ impl Safekeeper {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+async fn listen(address: SocketAddr, certificate: Option<&Certificate>) -> Result<Listener, Error> {
+    let listening = Listener::bind(address, certificate).await;
+    listening.map_err(|source| Error::Listen { address, source })
 }
 
 /// Opens the journal, and a new one with a new identity where it is damaged.
@@ -175,11 +177,11 @@ async fn settle_in(keeper: Arc<Keeper>, is_new: bool) {
     }
 }
 
-async fn accept(keeper: Arc<Keeper>, listener: TcpListener) {
+async fn accept(keeper: Arc<Keeper>, listener: Listener) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
-                keeper.tasks.spawn(connection(Arc::clone(&keeper), socket));
+            Ok((arrival, peer)) => {
+                keeper.tasks.spawn(connection(Arc::clone(&keeper), arrival, peer));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
@@ -189,21 +191,34 @@ async fn accept(keeper: Arc<Keeper>, listener: TcpListener) {
     }
 }
 
-async fn connection(keeper: Arc<Keeper>, socket: TcpStream) {
-    if let Err(error) = serve(&keeper, socket).await {
-        tracing::debug!(%error, "a connection ends");
+async fn connection(keeper: Arc<Keeper>, arrival: Arrival, peer: SocketAddr) {
+    let opened = match keeper.until_shutdown(arrival.open()).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return tracing::warn!(%peer, %error, "a handshake of TLS failed"),
+        Err(_) => return,
+    };
+    if let Err(error) = serve(&keeper, opened).await {
+        tracing::debug!(%peer, %error, "a connection ends");
     }
 }
 
-async fn serve(keeper: &Arc<Keeper>, socket: TcpStream) -> Result<(), Error> {
-    let (mut reader, mut writer) = frames(socket)?;
-    let hello = timeout(HELLO_TIME_MAX, reader.next::<Hello>());
+async fn serve(keeper: &Arc<Keeper>, opened: Speaks) -> Result<(), Error> {
+    let (connection, is_refused) = match opened {
+        Speaks::Alike(connection) => (connection, false),
+        Speaks::Plainly(connection) => (connection, true),
+    };
+    let (mut reader, mut writer) = frames(connection);
+    let hello = timeout(HELLO_TIME_MAX, reader.hello::<Hello>());
     let hello = keeper.until_shutdown(hello).await?;
     let silence = std::io::Error::from(std::io::ErrorKind::TimedOut);
-    let Some((hello, _)) = hello.map_err(|_| Error::from(silence))?? else {
+    let Some(hello) = hello.map_err(|_| Error::from(silence))?? else {
         return Ok(());
     };
-    let visitor = match Visitor::admit(keeper, &hello) {
+    let admitted = match is_refused {
+        true => Err(Refusal::Invalid(SPEAKS_TLS.to_owned())),
+        false => Visitor::admit(keeper, &hello),
+    };
+    let visitor = match admitted {
         Ok(visitor) => visitor,
         Err(refusal) => {
             match hello.purpose {

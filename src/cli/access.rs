@@ -69,7 +69,7 @@ pub struct ComputeTokenArgs {
     pub compute_token_life: Duration,
 }
 
-/// Keys and tokens.
+/// Keys, tokens and certificates.
 #[derive(Subcommand)]
 pub enum AuthVerb {
     /// Make a key that signs tokens, and its public half beside it as FILE.pub.
@@ -100,6 +100,25 @@ Examples:
         scope: Scope,
         /// How long it is good.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = life)]
+        life: Duration,
+    },
+    /// Make a certificate for TLS between the processes, and one that signs it.
+    #[command(after_help = "\
+Example:
+  offshoot auth certificates /srv/tls --for 10.0.0.1,10.0.0.2,127.0.0.1,db.example.com
+  offshoot up --tls-cert /srv/tls/server.crt --tls-key /srv/tls/server.key --tls-ca /srv/tls/ca.crt
+  export OFFSHOOT_TLS_CA=/srv/tls/ca.crt                        for the command line
+
+The same command later makes a newer certificate, signed by the same one; processes take it without
+being started anew. ca.key is for no process: keep it elsewhere.")]
+    Certificates {
+        /// The folder for ca.crt, ca.key, server.crt and server.key.
+        folder: PathBuf,
+        /// The addresses, and the names, that the processes are called by.
+        #[arg(long = "for", value_name = "LIST", value_delimiter = ',', required = true)]
+        names: Vec<String>,
+        /// How long it is good.
+        #[arg(long, value_name = "TIME", default_value = "365d", value_parser = life)]
         life: Duration,
     },
 }

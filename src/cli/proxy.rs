@@ -26,11 +26,11 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "DOMAIN", default_value = DOMAIN_DEFAULT)]
     pub domain: String,
     /// The proxy's certificate chain, PEM; it makes and keeps one of its own if not said.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "proxy_key")]
+    pub proxy_cert: Option<PathBuf>,
     /// The certificate's private key, PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "proxy_cert")]
+    pub proxy_key: Option<PathBuf>,
     /// Let the proxy's clients do without TLS.
     #[arg(long)]
     pub allow_plain: bool,
@@ -43,7 +43,7 @@ pub struct ProxyArgs {
 impl ProxyArgs {
     /// The proxy, where there is to be one; it keeps its own certificate in `folder`.
     pub fn config(&self, folder: PathBuf) -> Option<ProxyConfig> {
-        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        let files = self.proxy_cert.clone().zip(self.proxy_key.clone());
         Some(ProxyConfig {
             listen: self.proxy?,
             domain: self.domain.clone(),

@@ -11,7 +11,8 @@ use protocol::{NodeId, TenantId, TenantTimeline, TimelineId};
 use wal_format::Lsn;
 
 use super::{
-    CONTROL_PLANE_DEFAULT, ComputeTokenArgs, DoorArgs, LimitsArgs, SignerArgs, proxy::ProxyArgs,
+    CONTROL_PLANE_DEFAULT, CertificateArgs, ComputeTokenArgs, DoorArgs, LimitsArgs, SignerArgs,
+    proxy::ProxyArgs,
 };
 
 const PAGESERVER_HTTP_DEFAULT: &str = "127.0.0.1:6401";
@@ -118,6 +119,9 @@ pub struct UpArgs {
     /// The computes' tokens.
     #[command(flatten)]
     pub tokens: ComputeTokenArgs,
+    /// What it proves itself with.
+    #[command(flatten)]
+    pub certificate: CertificateArgs,
     /// The pageserver's bounds; what it takes of the disk is in a folder below --data.
     #[command(flatten)]
     pub limits: LimitsArgs,
@@ -155,6 +159,9 @@ pub struct SafekeeperArgs {
     /// Whom it lets in.
     #[command(flatten)]
     pub door: DoorArgs,
+    /// What it proves itself with.
+    #[command(flatten)]
+    pub certificate: CertificateArgs,
 }
 
 /// Run the pageserver.
@@ -185,6 +192,9 @@ pub struct PageserverArgs {
     /// Whom it lets in.
     #[command(flatten)]
     pub door: DoorArgs,
+    /// What it proves itself with.
+    #[command(flatten)]
+    pub certificate: CertificateArgs,
 }
 
 /// Run the control plane.
@@ -247,6 +257,9 @@ pub struct ControlPlaneArgs {
     /// Whom it lets in.
     #[command(flatten)]
     pub signer: SignerArgs,
+    /// What it proves itself with.
+    #[command(flatten)]
+    pub certificate: CertificateArgs,
     /// The management API.
     #[command(flatten)]
     pub management: ManagementArgs,

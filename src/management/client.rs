@@ -2,14 +2,11 @@
 
 use std::{fs, io, time::Duration};
 
+use access::tls::{self, Trust};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::{
-    api::{encode, innermost},
-    cli::ApiArgs,
-    failure::Failure,
-};
+use crate::{api::encode, cli::ApiArgs, failure::Failure};
 
 /// The slowest answer: a restore, and the start of the compute that follows it.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
@@ -27,11 +24,14 @@ pub type Query<'q> = &'q [(&'q str, &'q str)];
 
 impl Client {
     /// A client of the API that was named, or of the control plane's at this address.
-    pub fn new(args: &ApiArgs, control_plane: &str) -> Result<Client, Failure> {
+    pub fn new(args: &ApiArgs, control_plane: &str, trust: &Trust) -> Result<Client, Failure> {
         let url = args.api_url.clone().unwrap_or_else(|| control_plane.to_owned());
-        let url = if url.contains("://") { url } else { format!("http://{url}") };
+        let url = match url.contains("://") {
+            true => url,
+            false => format!("{}://{url}", trust.scheme()),
+        };
         let url = url.trim_end_matches('/').trim_end_matches("/api/v2").to_owned();
-        Ok(Client { url, key: key(args)?, http: reqwest::Client::new() })
+        Ok(Client { url, key: key(args)?, http: trust.http() })
     }
 
     /// Asks for something.
@@ -130,7 +130,7 @@ impl Client {
             "the control plane at {} cannot be reached ({}); is `offshoot up` running? \
              --api-url or OFFSHOOT_API_URL says where",
             self.url,
-            innermost(error)
+            tls::why(error)
         ))
     }
 

@@ -1,14 +1,12 @@
 //! Whom the roles let in, and what they show to each other.
 
 use std::{
-    fs, io,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use ::access::{Bearer, Guard, KeyError, PublicKeys, SigningKey, read_token};
+use ::access::{Bearer, Guard, KeyError, PublicKeys, SigningKey, files, read_token};
 use control_plane::Tokens;
 use protocol::token::{Scope, Token};
 use tokio::{
@@ -31,7 +29,7 @@ const FILE_LOOK: Duration = Duration::from_secs(5);
 pub fn door(args: &DoorArgs, listens: &[SocketAddr]) -> Result<(Guard, Bearer), Failure> {
     if args.no_auth {
         refuse_open(listens)?;
-        return Ok((Guard::open(), Bearer::Nobody));
+        return Ok((Guard::open(), Bearer::nobody()));
     }
     if args.auth_public_key.is_empty() {
         return Err(no_keys("--auth-public-key FILE"));
@@ -106,7 +104,8 @@ pub fn keep_operator_token(key: SigningKey, folder: &Path) -> Result<JoinHandle<
     let file = operator_token_file(folder);
     let write = move || {
         let token = key.sign(Scope::Operator, SystemTime::now(), OPERATOR_LIFE);
-        replace_secret(&file, &token).map_err(|error| {
+        let line = format!("{}\n", token.secret());
+        files::replace(&file, &line, files::SECRET).map_err(|error| {
             Failure::new(format!("the operator's token in {}: {error}", file.display()))
         })
     };
@@ -121,19 +120,6 @@ pub fn keep_operator_token(key: SigningKey, folder: &Path) -> Result<JoinHandle<
     }))
 }
 
-/// A reader sees the old one or the new one, whole.
-fn replace_secret(file: &Path, token: &Token) -> io::Result<()> {
-    let making = file.with_extension("making");
-    match fs::remove_file(&making) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = fs::OpenOptions::new();
-    let mut written = options.write(true).create_new(true).mode(0o600).open(&making)?;
-    io::Write::write_all(&mut written, format!("{}\n", token.secret()).as_bytes())?;
-    fs::rename(making, file)
-}
-
 /// What a compute shows whose tokens come as lines.
 pub async fn brought(mut lines: mpsc::UnboundedReceiver<String>) -> Result<Bearer, Failure> {
     let first = lines.recv().await;
@@ -146,7 +132,7 @@ pub async fn brought(mut lines: mpsc::UnboundedReceiver<String>) -> Result<Beare
         // What it has is shown for as long as it lives.
         sender.closed().await;
     });
-    Ok(Bearer::Brought(receiver))
+    Ok(Bearer::brought(receiver))
 }
 
 /// What a compute shows whose tokens are in a file.
@@ -168,7 +154,7 @@ pub fn from_file(file: &Path) -> Result<Bearer, Failure> {
             }
         }
     });
-    Ok(Bearer::Brought(receiver))
+    Ok(Bearer::brought(receiver))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `offshoot compute run`: a compute in this process.
 
-use ::access::Bearer;
+use ::access::{Bearer, tls::Trust};
 use compute_shim::{ComputeConfig, Exit, Ready, Route, Serves, ShimError};
 use control_plane::{ComputeEvent, Stages};
 use tokio::sync::{mpsc, oneshot};
@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// Runs until it is told to stop, fenced, or failed.
-pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> {
+pub async fn compute(args: ComputeRunArgs, trust: Trust, voice: Voice) -> Result<(), Failure> {
     let (lines, stdin_end) = match args.until_stdin_ends || reads_stdin(&args) {
         true => stdin_lines(),
         false => (mpsc::unbounded_channel().1, oneshot::channel().1),
     };
     let bearer = match &args.auth_token {
-        None => Bearer::Nobody,
+        None => Bearer::nobody(),
         Some(_) if reads_stdin(&args) => access::brought(lines).await?,
         Some(file) => access::from_file(file)?,
     };
@@ -40,7 +40,7 @@ pub async fn compute(args: ComputeRunArgs, voice: Voice) -> Result<(), Failure> 
         pageservers: Route::of(&args.pageserver)
             .ok_or_else(|| Failure::new("--pageserver names none"))?,
         safekeepers: args.safekeepers,
-        bearer,
+        bearer: bearer.trusting(trust),
         folder: args.folder,
         listen: args.listen,
         pg_bin: args.postgres.pg_bin,

@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
+use ::access::tls::Trust;
 use control_plane::{
     ComputesAt, Config, ControlPlane, ManagementConfig, PageserverAt, RegionConfig, RegionConfigs,
     Users,
 };
 
-use super::{access, regions::Common, stop::StopSignals};
+use super::{access, regions::Common, stop::StopSignals, tls};
 use crate::{
     cli::{ComputesArgs, ControlPlaneArgs, PostgresArgs, ProxyArgs},
     failure::Failure,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Runs until it is told to stop; every compute is stopped with it.
-pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
+pub async fn control_plane(args: ControlPlaneArgs, trust: Trust) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     super::machine::check()?;
     super::machine::take_open_files();
@@ -24,7 +25,11 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
         Some(catalog) => absolute(catalog)?,
         None => folder.join("catalog"),
     };
+    let certificate = tls::certificate(&args.certificate, &trust)?;
+    let scheme = trust.scheme();
     let control_plane = ControlPlane::start(Config {
+        certificate,
+        trust,
         http: args.http,
         executable: this_executable()?,
         proxy: args.proxy.config(folder.clone()),
@@ -34,7 +39,7 @@ pub async fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
-    say!("control plane on http://{}", control_plane.local_addr());
+    say!("control plane on {scheme}://{}", control_plane.local_addr());
     if let Some(proxy) = control_plane.proxy_addr() {
         say!("proxy on {proxy}");
     }

@@ -2,12 +2,15 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use ::access::{Bearer, Guard};
+use ::access::{
+    Bearer, Guard,
+    tls::{Certificate, Trust},
+};
 use pageserver::{CacheConfig, DiskConfig, Limits, Memory, Pageserver, cache::DISK_BYTES_MIN};
 use protocol::NodeId;
 use safekeeper::Safekeeper;
 
-use super::{access, head::QuorumHead, machine_share, stop::StopSignals};
+use super::{access, head::QuorumHead, machine_share, stop::StopSignals, tls};
 use crate::{
     cli::{LimitsArgs, PageserverArgs, SafekeeperArgs},
     failure::Failure,
@@ -17,19 +20,29 @@ use crate::{
 /// Below this a pageserver does nothing well.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
-/// Whom a server lets in, and what it shows to others.
-pub type Door = (Guard, Bearer);
+/// Whom a server lets in, and what it shows: to others whom it calls, and to those who come.
+#[derive(Clone)]
+pub struct Door {
+    /// Whom it lets in.
+    pub guard: Guard,
+    /// What it shows to others.
+    pub bearer: Bearer,
+    /// What it proves itself with.
+    pub certificate: Option<Certificate>,
+}
 
 /// The object store, scoped to the prefix that is ours.
 pub type Store = Arc<dyn object_store::ObjectStore>;
 
 /// Runs one safekeeper until it is told to stop.
-pub async fn safekeeper(args: SafekeeperArgs) -> Result<(), Failure> {
+pub async fn safekeeper(args: SafekeeperArgs, trust: Trust) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    let certificate = tls::certificate(&args.certificate, &trust)?;
     let store = open_store(&args.store).await?;
     let SafekeeperArgs { node, folder, listen, peers, http, door, .. } = args;
     let listens: Vec<SocketAddr> = [listen].into_iter().chain(http).collect();
-    let door = access::door(&door, &listens)?;
+    let (guard, bearer) = access::door(&door, &listens)?;
+    let door = Door { guard, bearer: bearer.trusting(trust), certificate };
     let config = safekeeper_config(node, folder, listen, peers, (store, door));
     let safekeeper = start_safekeeper(safekeeper::Config { http, ..config }).await?;
     say!("safekeeper {node} on {}", safekeeper.local_addr());
@@ -39,15 +52,18 @@ pub async fn safekeeper(args: SafekeeperArgs) -> Result<(), Failure> {
 }
 
 /// Runs the pageserver until it is told to stop.
-pub async fn pageserver(args: PageserverArgs) -> Result<(), Failure> {
+pub async fn pageserver(args: PageserverArgs, trust: Trust) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    let certificate = tls::certificate(&args.certificate, &trust)?;
     let store = open_store(&args.store).await?;
     let bounds = bounds(&args.limits, &args.store, args.cache_folder)?;
     let listen = (args.listen, args.http);
-    let door = access::door(&args.door, &[args.listen, args.http])?;
+    let (guard, bearer) = access::door(&args.door, &[args.listen, args.http])?;
+    let scheme = trust.scheme();
+    let door = Door { guard, bearer: bearer.trusting(trust), certificate };
     let started = start_pageserver((store, door), args.name, listen, args.safekeepers, bounds);
     let pageserver = started.await?;
-    say!("pageserver on {}, its HTTP API on http://{}", args.listen, args.http);
+    say!("pageserver on {}, its HTTP API on {scheme}://{}", args.listen, args.http);
     signals.next().await;
     pageserver.shutdown().await;
     Ok(())
@@ -65,10 +81,20 @@ pub fn safekeeper_config(
     folder: PathBuf,
     listen: SocketAddr,
     peers: Vec<(NodeId, SocketAddr)>,
-    (store, (guard, bearer)): (Store, Door),
+    (store, Door { guard, bearer, certificate }): (Store, Door),
 ) -> safekeeper::Config {
-    let bounds = safekeeper::Bounds::default();
-    safekeeper::Config { node, folder, listen, http: None, peers, store, guard, bearer, bounds }
+    safekeeper::Config {
+        node,
+        folder,
+        listen,
+        http: None,
+        peers,
+        store,
+        guard,
+        bearer,
+        certificate,
+        bounds: safekeeper::Bounds::default(),
+    }
 }
 
 /// Starts a safekeeper, or says why it cannot.
@@ -122,7 +148,7 @@ pub fn bounds(
 
 /// Starts the pageserver, with its page service and its HTTP API there, or says why it cannot.
 pub async fn start_pageserver(
-    (store, (guard, bearer)): (Store, Door),
+    (store, Door { guard, bearer, certificate }): (Store, Door),
     name: String,
     (page_listen, http_listen): (SocketAddr, SocketAddr),
     safekeepers: Vec<SocketAddr>,
@@ -139,6 +165,7 @@ pub async fn start_pageserver(
         head,
         guard,
         bearer,
+        certificate,
         cache,
         limits,
     };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Instant};
 
-use ::access::{Bearer, Guard, PublicKeys, SigningKey};
+use ::access::{Bearer, Guard, PublicKeys, SigningKey, tls::Trust};
 use control_plane::{Config, ControlPlane, PageserverAt, RegionConfig, RegionConfigs, Tokens};
 use nix::unistd::User;
 use pageserver::{NAME_DEFAULT, Pageserver};
@@ -18,7 +18,7 @@ use super::{
     data_folder::DataFolder,
     default_template, machine,
     stop::StopSignals,
-    storage,
+    storage, tls,
 };
 use crate::{
     api::{Api, milliseconds},
@@ -42,7 +42,7 @@ struct Running {
 }
 
 /// Runs everything until it is told to stop.
-pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
+pub async fn up(args: UpArgs, trust: Trust, voice: Voice) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     machine::check()?;
     machine::take_open_files();
@@ -60,10 +60,10 @@ pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
     }
     let folder = DataFolder::open(&args.data, &user)?;
     let running = tokio::select! {
-        started = start(&args, &folder, &user, voice) => started?,
+        started = start(&args, &trust, &folder, &user, voice) => started?,
         () = signals.next() => return Err(Failure::new("stopped before the start was complete")),
     };
-    say_ready(&args, &folder, voice);
+    say_ready(&args, trust.scheme(), &folder, voice);
     signals.next().await;
     say(voice, "stopping …");
     // Further signals change nothing: Ctrl-C reaches all of a terminal's processes, and whoever
@@ -75,10 +75,12 @@ pub async fn up(args: UpArgs, voice: Voice) -> Result<(), Failure> {
 
 async fn start(
     args: &UpArgs,
+    trust: &Trust,
     folder: &DataFolder,
     user: &User,
     voice: Voice,
 ) -> Result<Running, Failure> {
+    let certificate = tls::certificate(&args.certificate, trust)?;
     let store_url = match &args.store {
         Some(url) => url.clone(),
         None => format!("file://{}", folder.private("store")?.display()),
@@ -89,7 +91,7 @@ async fn start(
         true => None,
         false => Some(access::own_key(&auth)?),
     };
-    let door = door(key.as_ref());
+    let door = storage::Door { certificate: certificate.clone(), ..door(key.as_ref(), trust) };
     let safekeepers = start_safekeepers(args, folder, &store, &door).await?;
     let bounds = storage::bounds(&args.limits, &store_url, Some(folder.join("cache")))?;
     let pageserver = storage::start_pageserver(
@@ -102,8 +104,9 @@ async fn start(
     .await?;
     let operator = match &key {
         Some(key) => Bearer::signs(key, Scope::Operator),
-        None => Bearer::Nobody,
+        None => Bearer::nobody(),
     };
+    let operator = operator.trusting(trust.clone());
     ensure_default_template(args, operator, folder, user, voice).await?;
     let compute_life = args.tokens.compute_token_life;
     let tokens = key.clone().map(|key| {
@@ -121,6 +124,8 @@ async fn start(
         tokens,
     };
     let control_plane = ControlPlane::start(Config {
+        certificate,
+        trust: trust.clone(),
         http: args.http,
         executable: this_executable()?,
         regions: RegionConfigs::one(region),
@@ -139,11 +144,12 @@ async fn start(
 
 /// Safekeepers and the pageserver let in whom this key has signed a token for, and show each other
 /// their own.
-fn door(key: Option<&SigningKey>) -> storage::Door {
-    match key {
+fn door(key: Option<&SigningKey>, trust: &Trust) -> storage::Door {
+    let (guard, bearer) = match key {
         Some(key) => (Guard::new(key.public().clone(), |_, _| {}), Bearer::signs(key, Scope::Peer)),
-        None => (Guard::open(), Bearer::Nobody),
-    }
+        None => (Guard::open(), Bearer::nobody()),
+    };
+    storage::Door { guard, bearer: bearer.trusting(trust.clone()), certificate: None }
 }
 
 /// Computes first: their last WAL goes through the quorum and their last pages come from the
@@ -218,7 +224,7 @@ fn clear(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
+fn say_ready(args: &UpArgs, scheme: &str, folder: &DataFolder, voice: Voice) {
     let key_file = folder.path().join("catalog/api-key");
     let token_file = access::operator_token_file(&folder.path().join("auth"));
     if voice.json {
@@ -236,9 +242,9 @@ fn say_ready(args: &UpArgs, folder: &DataFolder, voice: Voice) {
         return;
     }
     say!("offshoot is up, its data in {}", folder.path().display());
-    say!("  control plane  http://{}", args.http);
-    say!("  API            http://{}/api/v2, its key in {}", args.http, key_file.display());
-    say!("  pageserver     http://{}", args.pageserver_http);
+    say!("  control plane  {scheme}://{}", args.http);
+    say!("  API            {scheme}://{}/api/v2, its key in {}", args.http, key_file.display());
+    say!("  pageserver     {scheme}://{}", args.pageserver_http);
     if let Some(proxy) = args.proxy.proxy {
         say!("  proxy          {proxy}, for NAME.{} or options=endpoint%3DNAME", args.proxy.domain);
     }

@@ -1,8 +1,8 @@
-//! `offshoot auth`: keys and tokens. No server is asked.
+//! `offshoot auth`: keys, tokens and certificates. No server is asked.
 
 use std::time::SystemTime;
 
-use access::SigningKey;
+use access::{SigningKey, tls::SignerFiles};
 
 use super::Voice;
 use crate::{cli::AuthVerb, failure::Failure, output, output::say};
@@ -29,6 +29,29 @@ pub fn auth(voice: Voice, verb: AuthVerb) -> Result<(), Failure> {
                 say!("{}", token.secret());
             }
         }
+        AuthVerb::Certificates { folder, names, life } => {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
+            let files = SignerFiles::of(&folder);
+            let made = files.make(&names, SystemTime::now(), life);
+            made.map_err(|error| Failure::new(error.to_string()))?;
+            say_certificates(voice, &files);
+        }
     }
     Ok(())
+}
+
+fn say_certificates(voice: Voice, files: &SignerFiles) {
+    let SignerFiles { ca, ca_key, certificate, key } = files;
+    if voice.json {
+        output::json(&serde_json::json!({
+            "tls_ca": ca, "ca_key": ca_key, "tls_cert": certificate, "tls_key": key
+        }));
+        return;
+    }
+    let options = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-ca", ca)];
+    let options = options.map(|(name, file)| format!("{name} {}", file.display()));
+    say!("servers take    {}", options.join(" "));
+    say!("others take     {}", options[2]);
+    say!("keep elsewhere  {}", ca_key.display());
 }

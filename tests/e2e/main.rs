@@ -42,6 +42,7 @@ mod standby;
 mod starts;
 mod suspend;
 mod templates;
+mod tls;
 mod tokens;
 mod trace;
 mod up;

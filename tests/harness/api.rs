@@ -23,12 +23,17 @@ pub struct Api {
 impl Api {
     /// One that shows what the bearer has.
     pub fn new(pageserver: SocketAddr, control_plane: SocketAddr, operator: Bearer) -> Api {
-        Api { pageserver, control_plane, operator, http: reqwest::Client::new() }
+        let http = operator.trust().http();
+        Api { pageserver, control_plane, operator, http }
+    }
+
+    fn url(&self, server: SocketAddr, path: &str) -> String {
+        format!("{}://{server}/{path}", self.operator.trust().scheme())
     }
 
     /// A server's metrics.
     pub async fn metrics(&self, server: SocketAddr) -> anyhow::Result<String> {
-        let request = self.http.get(format!("http://{server}/metrics"));
+        let request = self.http.get(self.url(server, "metrics"));
         let token = self.operator.token().context("a token")?;
         let answer = request.bearer_auth(token.secret()).send().await?;
         Ok(answer.error_for_status()?.text().await?)
@@ -42,7 +47,7 @@ impl Api {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, format!("http://{server}/v1/{path}"));
+        let mut request = self.http.request(method, self.url(server, &format!("v1/{path}")));
         if let Some(token) = self.operator.token() {
             request = request.bearer_auth(token.secret());
         }

@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use wal_format::Lsn;
 
 use super::{
-    Api, Database, PATIENCE, Process, eventually, keys,
+    Api, Certificates, Database, PATIENCE, Process, Wiretap, eventually, keys,
     ports::{free_address, free_port},
     safekeeper_status::safekeeper_status,
     seed,
@@ -43,6 +43,13 @@ pub enum Role {
     ControlPlane,
 }
 
+/// How the processes are connected.
+enum Wires<'c> {
+    Straight,
+    /// Somebody listens; with certificates, TLS is spoken.
+    Overheard(Option<&'c Certificates>),
+}
+
 /// What the pageserver takes; half of it is its cache.
 const PAGESERVER_MEMORY: &str = "1G";
 
@@ -56,6 +63,8 @@ pub struct Cluster {
     pub pageserver: SocketAddr,
     /// Where the second pageserver's page service and HTTP API are.
     pub other_pageserver: Option<(SocketAddr, SocketAddr)>,
+    /// Who listens between the processes, by whom is called.
+    pub wiretaps: BTreeMap<SocketAddr, Wiretap>,
     compute_ports: String,
     environment: Vec<(&'static str, String)>,
     processes: BTreeMap<Role, Process>,
@@ -91,34 +100,55 @@ impl Cluster {
 
     /// [`Cluster::start`], with these variables in the processes' environment.
     pub async fn start_with(environment: Vec<(&'static str, String)>) -> anyhow::Result<Cluster> {
-        Cluster::start_all(environment, None).await
+        Cluster::start_all(environment, None, Wires::Straight).await
+    }
+
+    /// [`Cluster::start`], with somebody who listens on each wire between the processes; with
+    /// certificates, they speak TLS.
+    pub async fn start_overheard(certificates: Option<&Certificates>) -> anyhow::Result<Cluster> {
+        let environment = certificates.map(Certificates::environment).unwrap_or_default();
+        Cluster::start_all(environment, None, Wires::Overheard(certificates)).await
     }
 
     /// [`Cluster::start`], with a second pageserver.
     pub async fn start_with_two_pageservers() -> anyhow::Result<Cluster> {
-        Cluster::start_all(Vec::new(), Some((free_address(), free_address()))).await
+        let other = (free_address(), free_address());
+        Cluster::start_all(Vec::new(), Some(other), Wires::Straight).await
     }
 
     async fn start_all(
         environment: Vec<(&'static str, String)>,
         other_pageserver: Option<(SocketAddr, SocketAddr)>,
+        wires: Wires<'_>,
     ) -> anyhow::Result<Cluster> {
         let turn = turn().await;
         let folder = folder()?;
         seed::copy(seed::seed().await?, &folder.path().join("store"))?;
         keys::write(folder.path())?;
+        let trust = match wires {
+            Wires::Overheard(Some(certificates)) => certificates.trust()?,
+            _ => Default::default(),
+        };
+        let operator = keys::bearer().trusting(trust);
         let mut cluster = Cluster {
-            api: Api::new(free_address(), free_address(), keys::bearer()),
+            api: Api::new(free_address(), free_address(), operator),
             folder,
             safekeepers: [free_address(), free_address(), free_address()],
             safekeeper_http: free_address(),
             pageserver: free_address(),
             other_pageserver,
+            wiretaps: BTreeMap::new(),
             compute_ports: compute_ports(),
             environment,
             processes: BTreeMap::new(),
             _turn: turn,
         };
+        if matches!(wires, Wires::Overheard(_)) {
+            let servers = [cluster.pageserver, cluster.api.pageserver, cluster.api.control_plane];
+            for server in servers.into_iter().chain(cluster.safekeepers) {
+                cluster.wiretaps.insert(server, Wiretap::start(server).await?);
+            }
+        }
         for role in cluster.roles() {
             cluster.start_role(role)?;
         }
@@ -229,7 +259,12 @@ impl Cluster {
 
     /// The safekeepers, as an option's value.
     pub fn safekeeper_list(&self) -> String {
-        self.safekeepers.map(|address| address.to_string()).join(",")
+        self.safekeepers.map(|address| self.called(address).to_string()).join(",")
+    }
+
+    /// By which address others call the server that listens there.
+    pub fn called(&self, server: SocketAddr) -> SocketAddr {
+        self.wiretaps.get(&server).map_or(server, |wiretap| wiretap.address)
     }
 
     fn arguments(&self, role: Role) -> Vec<String> {
@@ -248,8 +283,8 @@ impl Cluster {
                 vec![
                     ("--folder", self.path("computes").display().to_string()),
                     ("--http", self.api.control_plane.to_string()),
-                    ("--pageserver-http", self.api.pageserver.to_string()),
-                    ("--pageserver", self.pageserver.to_string()),
+                    ("--pageserver-http", self.called(self.api.pageserver).to_string()),
+                    ("--pageserver", self.called(self.pageserver).to_string()),
                     ("--safekeepers", self.safekeeper_list()),
                     ("--compute-ports", self.compute_ports.clone()),
                     ("--auth-key", self.path("key").display().to_string()),
@@ -295,7 +330,7 @@ impl Cluster {
         let peers: Vec<String> = (1..)
             .zip(self.safekeepers)
             .filter(|(other, _)| *other != number)
-            .map(|(other, address)| format!("{other}={address}"))
+            .map(|(other, address)| format!("{other}={}", self.called(address)))
             .collect();
         let folder = self.path(&format!("safekeeper-{number}"));
         let http = (number == 1).then(|| ("--http", self.safekeeper_http.to_string()));

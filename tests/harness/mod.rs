@@ -8,6 +8,7 @@
 mod api;
 mod bad_network;
 mod ceph;
+mod certificates;
 mod cluster;
 mod keys;
 mod ports;
@@ -16,10 +17,12 @@ mod process;
 mod safekeeper_status;
 mod seed;
 mod stock;
+mod wiretap;
 
 pub use api::Api;
 pub use bad_network::{BadNetwork, Network};
 pub use ceph::Ceph;
+pub use certificates::Certificates;
 pub use cluster::{Cluster, Role, compute_ports, folder, mounts_below, turn};
 pub use keys::{bearer, token, token_for};
 pub use ports::{free_address, free_port};
@@ -28,6 +31,7 @@ pub use process::Process;
 pub use safekeeper_status::safekeeper_status;
 pub use seed::{copy, seed, up_arguments};
 pub use stock::Stock;
+pub use wiretap::Wiretap;
 
 /// The binary that is tested.
 pub const OFFSHOOT: &str = env!("CARGO_BIN_EXE_offshoot");

@@ -36,10 +36,14 @@ impl Mounted {
         let content = Content { forks: [(fork(), pages)].into(), ..Content::default() };
         let server = PageServer::start(content).await;
         let wait = Duration::from_secs(60);
-        let (client, _) =
-            PageClient::connect(server.address, (timeline(), None), &access::Bearer::Nobody, wait)
-                .await
-                .expect("the server is there");
+        let (client, _) = PageClient::connect(
+            server.address,
+            (timeline(), None),
+            &access::Bearer::nobody(),
+            wait,
+        )
+        .await
+        .expect("the server is there");
         let source = RemotePages { client, base: BASE, commit: Box::new(|| BASE) };
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["mnt", "overlay"] {

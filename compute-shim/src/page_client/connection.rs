@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use access::Bearer;
+use access::{
+    Bearer,
+    tls::{ReadHalf, WriteHalf},
+};
 use bytes::{Bytes, BytesMut};
 use protocol::{
     page_service::{
@@ -13,10 +16,6 @@ use protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
     sync::mpsc,
     time::{sleep, timeout},
 };
@@ -77,6 +76,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
             }
             Ok(Err(error)) => {
                 tracing::debug!(timeline = %shared.timeline, %error, "the pageserver cannot be reached");
+                *shared.unreachable.lock() = Some(error.to_string());
                 shared.route.lock().failed();
             }
             Err(_) => {
@@ -89,12 +89,11 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
     }
 }
 
-type Greeted = (BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>, Welcome);
+type Greeted = (BufReader<ReadHalf>, BufWriter<WriteHalf>, Welcome);
 
 async fn greet(shared: &Shared, bearer: &Bearer) -> io::Result<Result<Greeted, PageError>> {
-    let stream = TcpStream::connect(shared.address()).await?;
-    stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
+    let connection = bearer.trust().connect(shared.address()).await?;
+    let (reader, writer) = connection.into_split();
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
     let mut writer = BufWriter::new(writer);
     let hello = Hello {
@@ -117,7 +116,7 @@ async fn greet(shared: &Shared, bearer: &Bearer) -> io::Result<Result<Greeted, P
 async fn serve(
     shared: &Shared,
     bearer: &mut Bearer,
-    (reader, mut writer): (BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>),
+    (reader, mut writer): (BufReader<ReadHalf>, BufWriter<WriteHalf>),
     to_send: &mut mpsc::UnboundedReceiver<u64>,
 ) -> io::Error {
     let receive = receive(shared, reader);
@@ -163,7 +162,7 @@ async fn serve(
 
 async fn send_request(
     shared: &Shared,
-    writer: &mut BufWriter<OwnedWriteHalf>,
+    writer: &mut BufWriter<WriteHalf>,
     id: u64,
 ) -> io::Result<()> {
     let request: Option<Request> = shared.pending.lock().get_mut(&id).and_then(|pending| {
@@ -176,7 +175,7 @@ async fn send_request(
     }
 }
 
-async fn receive(shared: &Shared, mut reader: BufReader<OwnedReadHalf>) -> io::Error {
+async fn receive(shared: &Shared, mut reader: BufReader<ReadHalf>) -> io::Error {
     loop {
         // The wait is for a frame's first byte, which is not consumed: a timeout loses nothing.
         match timeout(SILENCE_MAX, reader.fill_buf()).await {
@@ -225,7 +224,7 @@ fn fail_all(shared: &Shared, refusal: &PageError) {
 }
 
 async fn write_frame<H: Serialize>(
-    writer: &mut BufWriter<OwnedWriteHalf>,
+    writer: &mut BufWriter<WriteHalf>,
     header: &H,
 ) -> io::Result<()> {
     let head = wire::encode_head(header, 0).map_err(io::Error::other)?;
@@ -233,7 +232,7 @@ async fn write_frame<H: Serialize>(
 }
 
 async fn read_frame<H: DeserializeOwned>(
-    reader: &mut BufReader<OwnedReadHalf>,
+    reader: &mut BufReader<ReadHalf>,
 ) -> io::Result<(H, Bytes)> {
     let mut prefix = [0; wire::PREFIX_BYTES];
     reader.read_exact(&mut prefix).await?;

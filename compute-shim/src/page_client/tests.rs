@@ -19,7 +19,7 @@ fn content(blocks: u32) -> Content {
 
 async fn connected(server: &PageServer) -> PageClient {
     let (client, welcome) =
-        PageClient::connect(server.address, (timeline(), None), &access::Bearer::Nobody, WAIT)
+        PageClient::connect(server.address, (timeline(), None), &access::Bearer::nobody(), WAIT)
             .await
             .expect("it connects");
     assert_eq!(welcome.last_record_lsn, BASE);
@@ -112,7 +112,7 @@ async fn an_older_term_is_fenced_at_the_greeting_and_at_a_request() {
     let refused = PageClient::connect(
         server.address,
         (timeline(), Some(Term(4))),
-        &access::Bearer::Nobody,
+        &access::Bearer::nobody(),
         WAIT,
     )
     .await;
@@ -121,7 +121,7 @@ async fn an_older_term_is_fenced_at_the_greeting_and_at_a_request() {
     let (client, _) = PageClient::connect(
         server.address,
         (timeline(), Some(Term(5))),
-        &access::Bearer::Nobody,
+        &access::Bearer::nobody(),
         WAIT,
     )
     .await
@@ -140,6 +140,6 @@ async fn a_pageserver_that_is_not_there_is_unavailable() {
     drop(listener);
     let wait = Duration::from_millis(100);
     let refused =
-        PageClient::connect(address, (timeline(), None), &access::Bearer::Nobody, wait).await;
+        PageClient::connect(address, (timeline(), None), &access::Bearer::nobody(), wait).await;
     assert!(matches!(refused, Err(ShimError::Unavailable(_))), "nobody is there");
 }

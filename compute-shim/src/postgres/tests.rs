@@ -118,7 +118,7 @@ impl Compute {
         let (client, _) = PageClient::connect(
             server.address,
             (timeline(), None),
-            &access::Bearer::Nobody,
+            &access::Bearer::nobody(),
             Duration::from_secs(60),
         )
         .await

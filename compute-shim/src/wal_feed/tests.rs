@@ -92,7 +92,7 @@ fn feed(quorum: &Quorum, folder: &Path) -> anyhow::Result<(WalFeed, Replayed)> {
         origin: origin_at(BEGIN),
         version: Version::V15,
         safekeepers: quorum.addresses.clone(),
-        bearer: Bearer::Nobody,
+        bearer: Bearer::nobody(),
     };
     let replayed = Replayed::from(BEGIN);
     Ok((WalFeed::listen(folder, owner, config, replayed.clone())?, replayed))

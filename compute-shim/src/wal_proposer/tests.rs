@@ -324,7 +324,8 @@ async fn the_settled_head_has_the_last_acknowledged_commit() {
     let mut quorum = Quorum::start().await;
     let origin = origin_at(BEGIN);
     let addresses = quorum.addresses.clone();
-    let head = || settled_head(timeline(), origin, (&addresses, &Bearer::Nobody), SOON);
+    let nobody = Bearer::nobody();
+    let head = || settled_head(timeline(), origin, (&addresses, &nobody), SOON);
     let unwritten = head().await.expect("all answer");
     assert_eq!((unwritten.lsn, unwritten.term), (BEGIN, Term(0)));
 
@@ -346,7 +347,7 @@ async fn the_settled_head_has_the_last_acknowledged_commit() {
     assert_eq!(head().await.expect("a quorum answers").lsn, end);
     quorum.stop_one(0).await;
     let alone =
-        settled_head(timeline(), origin, (&addresses, &Bearer::Nobody), Duration::from_secs(1))
+        settled_head(timeline(), origin, (&addresses, &Bearer::nobody()), Duration::from_secs(1))
             .await;
     assert!(matches!(alone, Err(ShimError::Unavailable(_))), "{alone:?}");
 }

@@ -1,13 +1,12 @@
 //! The proxy's certificate: a given one, or one that it makes for itself and keeps.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use access::files::{PUBLIC, SECRET, replace};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use tokio_rustls::rustls::{
@@ -105,23 +104,9 @@ pub(crate) fn self_made(folder: &Path, domain: &str) -> Result<CertificateFiles,
             Error::Invalid(format!("no certificate can be made for the domain {domain:?}: {error}"))
         })?;
     // The certificate last: where it is, its key is, too.
-    write(&files.key, signing_key.serialize_pem(), 0o600).map_err(failed(&files.key))?;
-    write(&files.certificate, cert.pem(), 0o644).map_err(failed(&files.certificate))?;
+    replace(&files.key, &signing_key.serialize_pem(), SECRET).map_err(failed(&files.key))?;
+    replace(&files.certificate, &cert.pem(), PUBLIC).map_err(failed(&files.certificate))?;
     Ok(files)
-}
-
-fn write(path: &Path, text: String, mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    // What an earlier start left may have another mode.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }
 
 /// The digest of a certificate by the hash of its own signature, MD5 and SHA-1 raised to SHA-256:
@@ -163,7 +148,7 @@ fn hash_of(algorithm: ObjectIdentifier) -> Option<Hash> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 

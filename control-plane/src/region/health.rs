@@ -83,7 +83,7 @@ impl Health {
 impl Watch {
     /// Looks, until it is aborted.
     pub(crate) async fn run(self, pageservers: Vec<PageserverAt>, bearer: Bearer) {
-        let http = reqwest::Client::new();
+        let http = bearer.trust().http();
         let answers_now = METRICS.region_answers.with_label_values(&[self.region.as_str()]);
         loop {
             let asked = pageservers.iter().map(|at| ask(&http, at.http, &bearer));
@@ -110,7 +110,8 @@ impl Watch {
 
 /// Why a pageserver does not answer; `None` where it does, whatever it says: it is asked for nothing.
 async fn ask(http: &reqwest::Client, address: SocketAddr, bearer: &Bearer) -> Option<String> {
-    let mut request = http.get(format!("http://{address}/v1")).timeout(ANSWER_MAX);
+    let mut request =
+        http.get(format!("{}://{address}/v1", bearer.trust().scheme())).timeout(ANSWER_MAX);
     if let Some(token) = bearer.token() {
         request = request.bearer_auth(token.secret());
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use access::Bearer;
+use access::{Bearer, tls};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,7 +94,8 @@ impl Storage {
     /// A client; no connection is made yet.
     pub(crate) fn new(pageservers: &[PageserverAt], bearer: Bearer, health: Health) -> Storage {
         let first = pageservers.first().map(|at| at.http);
-        Storage { first, bearer, health, http: reqwest::Client::new() }
+        let http = bearer.trust().http();
+        Storage { first, bearer, health, http }
     }
 
     /// Makes a tenant, or finds the one that is there.
@@ -298,7 +299,8 @@ impl Storage {
         let mut at = first.to_string();
         let mut hops = 0;
         loop {
-            let mut request = self.http.request(method.clone(), format!("http://{at}/v1/{path}"));
+            let url = format!("{}://{at}/v1/{path}", self.bearer.trust().scheme());
+            let mut request = self.http.request(method.clone(), url);
             if let Some(token) = self.bearer.token() {
                 request = request.bearer_auth(token.secret());
             }
@@ -306,7 +308,8 @@ impl Storage {
                 request = request.json(body);
             }
             let unreachable = |error: reqwest::Error| {
-                self.unavailable(format!("the pageserver at {at} cannot be asked: {error}"))
+                let why = tls::why(&error);
+                self.unavailable(format!("the pageserver at {at} cannot be asked: {why}"))
             };
             let response = request.timeout(longest).send().await.map_err(unreachable)?;
             let status = response.status();

@@ -60,6 +60,8 @@ async fn start_with(folder: &Path, regions: RegionConfigs) -> anyhow::Result<Con
         http: "127.0.0.1:0".parse()?,
         executable: PathBuf::from("/bin/false"),
         regions,
+        certificate: None,
+        trust: Default::default(),
         proxy: None,
         suspend_after: None,
         management: Some(ManagementConfig {

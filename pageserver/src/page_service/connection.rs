@@ -2,17 +2,20 @@
 //! and writes. A switch to another task and back costs more than such an answer, so only what has
 //! to wait, or is much, gets a task of its own.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use protocol::page_service::{
-    Hello, PROTOCOL_VERSION, PageError, Request, RequestFrame, Response, Welcome,
+use access::tls::{Arrival, ReadHalf, SPEAKS_TLS, Speaks, WriteHalf};
+use bytes::Buf;
+use protocol::{
+    page_service::{Hello, PROTOCOL_VERSION, PageError, Request, RequestFrame, Response, Welcome},
+    wire::FrameBounds,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::mpsc,
+    time::timeout,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     PageService,
@@ -20,8 +23,10 @@ use super::{
     requests::Reader,
     visitor::Visitor,
 };
-use crate::connection::{FrameBounds, Incoming, read_frame};
+use crate::connection::{Buffers, Incoming, read_hello};
 
+/// A connection says what it is for within this time.
+const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 /// Requests of one connection that have a task of their own; further ones wait unread.
 const TASKS_MAX: usize = 64;
 /// Answers of such tasks that are ready but not taken yet; more wait where they were made.
@@ -37,47 +42,67 @@ const BOUNDS: FrameBounds = FrameBounds { header_bytes_max: 64 << 10, payload_by
 /// An accepted connection.
 pub(super) struct Connection {
     service: PageService,
-    stream: TcpStream,
+    arrival: Arrival,
 }
 
 impl Connection {
-    pub fn new(service: PageService, stream: TcpStream) -> Connection {
-        Connection { service, stream }
+    pub fn new(service: PageService, arrival: Arrival) -> Connection {
+        Connection { service, arrival }
     }
 
     /// Serves until the compute closes the connection, breaks the protocol, or the service stops.
     pub async fn run(self) -> io::Result<()> {
-        let Connection { service, stream } = self;
-        stream.set_nodelay(true)?;
+        let Connection { service, arrival } = self;
+        let serving = async {
+            match arrival.open().await {
+                Ok(opened) => serve(&service, opened).await,
+                Err(error) => {
+                    warn!(%error, "a handshake of TLS failed");
+                    Ok(())
+                }
+            }
+        };
         tokio::select! {
-            ended = serve(&service, stream) => ended,
+            ended = serving => ended,
             () = service.stop.cancelled() => Ok(()),
         }
     }
 }
 
-async fn serve(service: &PageService, mut stream: TcpStream) -> io::Result<()> {
-    let Some((hello, _)) = read_frame::<Hello>(&mut stream, BOUNDS).await? else { return Ok(()) };
-    let (reader, response) = match greet(service, hello).await {
+async fn serve(service: &PageService, opened: Speaks) -> io::Result<()> {
+    let (connection, is_refused) = match opened {
+        Speaks::Alike(connection) => (connection, false),
+        Speaks::Plainly(connection) => (connection, true),
+    };
+    let (mut receiving, mut sending) = connection.into_split();
+    let hello = timeout(HELLO_TIME_MAX, read_hello::<Hello>(&mut receiving)).await;
+    let hello = hello.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let Some(hello) = hello? else { return Ok(()) };
+    let greeted = match is_refused {
+        true => Err(PageError::Invalid(SPEAKS_TLS.to_owned())),
+        false => greet(service, hello).await,
+    };
+    let (reader, response) = match greeted {
         Ok((reader, welcome)) => (Some(reader), Response::Welcome(welcome)),
         Err(error) => (None, Response::Failed(error)),
     };
     let mut outgoing = Outgoing::default();
     outgoing.push(Answer::head(0, response))?;
     match reader {
-        Some(reader) => exchange(Arc::new(reader), &mut stream, outgoing).await?,
-        None => stream.write_all_buf(outgoing.unwritten()).await?,
+        Some(reader) => {
+            exchange(Arc::new(reader), (&mut receiving, &mut sending), outgoing).await?;
+        }
+        None => sending.write_all_buf(outgoing.unwritten()).await?,
     }
-    stream.shutdown().await
+    sending.shutdown().await
 }
 
 /// Takes requests and writes answers until the compute has said its last, and has its last answer.
 async fn exchange(
     reader: Arc<Reader>,
-    stream: &mut TcpStream,
+    (receiving, sending): (&mut ReadHalf, &mut WriteHalf),
     mut outgoing: Outgoing,
 ) -> io::Result<()> {
-    let (mut receiving, mut sending) = stream.split();
     let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
     let mut incoming = Incoming::new(BOUNDS);
     let (mut tasks, mut has_ended) = (0, false);
@@ -91,7 +116,8 @@ async fn exchange(
                 None => tasks += 1,
             }
         }
-        if has_ended && tasks == 0 && outgoing.bytes() == 0 {
+        let has_to_send = outgoing.bytes() > 0 || sending.has_unsent();
+        if has_ended && tasks == 0 && !has_to_send {
             return Ok(());
         }
         let has_room = outgoing.bytes() < UNWRITTEN_BYTES_MAX;
@@ -101,9 +127,7 @@ async fn exchange(
             biased;
             // It connects again, and is told why, or finds the timeline loaded again.
             () = reader.stopped() => return Ok(()),
-            written = sending.write_buf(outgoing.unwritten()), if outgoing.bytes() > 0 => {
-                written?;
-            }
+            sent = send_some(sending, outgoing.unwritten()), if has_to_send => sent?,
             answer = answered.recv(), if has_room && tasks > 0 => {
                 let Some((answer, is_last)) = answer else { return Ok(()) };
                 outgoing.push(answer)?;
@@ -116,11 +140,19 @@ async fn exchange(
                 }
                 // One that waits no longer for an answer takes the connection for dead, and comes
                 // back by another.
-                if has_ended && tasks == 0 && outgoing.bytes() == 0 {
+                if has_ended && tasks == 0 && !has_to_send {
                     reader.note_goodbye();
                 }
             }
         }
+    }
+}
+
+/// Writes some of it, or sends on what was written and waits to be encrypted.
+async fn send_some(sending: &mut WriteHalf, unwritten: &mut Buffers) -> io::Result<()> {
+    match unwritten.has_remaining() {
+        true => sending.write_buf(unwritten).await.map(drop),
+        false => sending.flush().await,
     }
 }
 

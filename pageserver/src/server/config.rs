@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use access::{Bearer, Guard};
+use access::{Bearer, Guard, tls::Certificate};
 use async_trait::async_trait;
 use object_store::ObjectStore;
 use protocol::{TenantTimeline, TimelineOrigin};
@@ -28,6 +28,8 @@ pub struct Config {
     pub guard: Guard,
     /// What it shows to the safekeepers.
     pub bearer: Bearer,
+    /// What it proves itself with to those who connect; without one, it speaks plainly.
+    pub certificate: Option<Certificate>,
     /// What is kept near at hand.
     pub cache: CacheConfig,
     /// What else bounds it.

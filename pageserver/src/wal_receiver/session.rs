@@ -2,17 +2,16 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use access::Bearer;
+use access::{Bearer, tls::Connection};
 use bytes::Bytes;
 use protocol::{
     quorum::{
         APPEND_BYTES_MAX, Hello, PROTOCOL_VERSION, Purpose, ReadLimit, ReaderMessage, Refusal,
     },
-    wire,
+    wire::{self, FrameBounds},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
     time::{Instant, timeout},
 };
@@ -21,7 +20,7 @@ use wal_format::{LentRecord, Lsn, Records, RelationFork, Version, WalReader};
 use super::ReceiverStatus;
 use crate::{
     change::Changes,
-    connection::{FrameBounds, read_head},
+    connection::read_head,
     control::Control,
     error::Error,
     ingest::{Copies, DatabaseFolder, Ingest, IngestError, fork_blocks},
@@ -324,21 +323,21 @@ pub(super) async fn connect(
     bearer: &Bearer,
     timeline: &Timeline,
     purpose: Purpose,
-) -> Result<TcpStream, String> {
-    let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(safekeeper)).await;
+) -> Result<Connection, String> {
+    let connecting = timeout(CONNECT_TIMEOUT, bearer.trust().connect(safekeeper)).await;
     let mut stream = connecting
         .map_err(|_| "it does not accept connections".to_owned())?
         .map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let (token, timeline) = (bearer.token(), timeline.id());
     let hello = Hello { version: PROTOCOL_VERSION, timeline, purpose, token };
     let hello = wire::encode(&hello, &[]).map_err(|error| error.to_string())?;
     stream.write_all(&hello).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
     Ok(stream)
 }
 
 /// The next message, which brings no WAL.
-pub(super) async fn receive(stream: &mut TcpStream) -> Result<ReaderMessage, String> {
+pub(super) async fn receive(stream: &mut Connection) -> Result<ReaderMessage, String> {
     match receive_head(stream).await? {
         (message, 0) => Ok(message),
         (_, bytes) => Err(format!("{bytes} bytes came that nobody asked for")),
@@ -346,14 +345,14 @@ pub(super) async fn receive(stream: &mut TcpStream) -> Result<ReaderMessage, Str
 }
 
 /// The next message, and how many bytes of WAL follow it.
-async fn receive_head(stream: &mut TcpStream) -> Result<(ReaderMessage, usize), String> {
+async fn receive_head(stream: &mut Connection) -> Result<(ReaderMessage, usize), String> {
     let head = timeout(SILENCE_MAX, read_head(stream, BOUNDS)).await;
     let head = head.map_err(|_| "it is silent".to_owned())?.map_err(|error| error.to_string())?;
     head.ok_or_else(|| "it closed the connection".to_owned())
 }
 
 /// What there is of a payload, at least a byte.
-async fn receive_some(stream: &mut TcpStream, into: &mut [u8]) -> Result<usize, String> {
+async fn receive_some(stream: &mut Connection, into: &mut [u8]) -> Result<usize, String> {
     let count = timeout(SILENCE_MAX, stream.read(into)).await;
     match count.map_err(|_| "it is silent".to_owned())?.map_err(|error| error.to_string())? {
         0 => Err("it closed the connection".to_owned()),

@@ -12,7 +12,7 @@ use wal_format::{Page, Target};
 
 use super::*;
 use crate::{
-    connection::read_frame,
+    connection::read_hello,
     key::Key,
     redo::Redo,
     tenants::{Options, TemplateSource, Tenants},
@@ -22,7 +22,7 @@ const IDLE_AFTER: Duration = Duration::from_millis(200);
 
 /// Safekeepers at these addresses, which let everybody in.
 fn at(addresses: Vec<SocketAddr>) -> Safekeepers {
-    Safekeepers { addresses, bearer: Bearer::Nobody }
+    Safekeepers { addresses, bearer: Bearer::nobody() }
 }
 
 /// Nothing is ever replayed here.
@@ -81,8 +81,8 @@ async fn untouched_safekeeper() -> SocketAddr {
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("it listens");
-            let hello = read_frame::<Hello>(&mut stream, session::BOUNDS).await;
-            let (hello, _) = hello.expect("a frame").expect("a greeting");
+            let hello = read_hello::<Hello>(&mut stream).await;
+            let hello = hello.expect("a frame").expect("a greeting");
             let refusal = ReaderMessage::Refused(Refusal::UnknownTimeline(hello.timeline));
             let frame = wire::encode(&refusal, &[]).expect("a short frame");
             stream.write_all(&frame).await.expect("it is read");

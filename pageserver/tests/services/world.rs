@@ -112,7 +112,8 @@ impl World {
             safekeepers: vec![down, self.lagging.address, self.wal.address],
             head: self.heads.clone(),
             guard: Guard::open(),
-            bearer: Bearer::Nobody,
+            bearer: Bearer::nobody(),
+            certificate: None,
             cache: self.cache.clone(),
             limits: self.limits.clone(),
         };

@@ -91,7 +91,8 @@ impl Cluster {
             peers: others.map(|other| (node(other), self.addresses[other])).collect(),
             store: self.store()?,
             guard: access::Guard::open(),
-            bearer: access::Bearer::Nobody,
+            bearer: access::Bearer::nobody(),
+            certificate: None,
             bounds: self.bounds,
         };
         self.safekeepers[index] = Some(Safekeeper::start(config).await?);
