@@ -11,13 +11,9 @@ fn main() {
     let module = PathBuf::from(variable("OUT_DIR")).join("handover.so");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc.args(["--crate-name", "handover", "--crate-type", "cdylib", "--edition", "2024"]);
-    rustc.args([
-        "-Copt-level=3",
-        "-Cpanic=abort",
-        "-Cstrip=symbols",
-        "--cfg",
-        "feature=\"module\"",
-    ]);
+    // `core` is compiled anew, without unwinding: as it comes it wants functions that are nowhere.
+    rustc.args(["-Copt-level=3", "-Cpanic=abort", "-Clto=fat", "-Cstrip=symbols"]);
+    rustc.args(["--cfg", "feature=\"module\""]);
     rustc.arg("--target").arg(variable("TARGET"));
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
         let mut option = std::ffi::OsString::from("-Clinker=");

@@ -8,6 +8,7 @@
 
 mod authentication;
 mod backend;
+mod by_record;
 mod cancel;
 mod connection;
 mod counted;
@@ -20,6 +21,7 @@ mod pg_authid;
 mod refusal;
 mod scram;
 mod sent;
+mod session_keys;
 mod startup;
 mod stream;
 mod tls;

@@ -24,24 +24,24 @@ use crate::harness::{
 };
 
 /// `offshoot up` whose proxy does without TLS, so that what it sends can be read.
-struct Up {
+pub struct Up {
     arguments: Vec<String>,
-    process: Process,
+    pub process: Process,
     ready: Value,
     key: String,
     http: reqwest::Client,
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 /// A project, and how it is connected to.
-struct Project {
-    id: String,
-    password: String,
+pub struct Project {
+    pub id: String,
+    pub password: String,
 }
 
 impl Up {
-    async fn start() -> anyhow::Result<Up> {
+    pub async fn start() -> anyhow::Result<Up> {
         let turn = turn().await;
         let folder = folder()?;
         let mut arguments = up_arguments(&folder.path().join("data"));
@@ -59,7 +59,7 @@ impl Up {
         Ok(())
     }
 
-    fn address(&self, name: &str) -> anyhow::Result<SocketAddr> {
+    pub fn address(&self, name: &str) -> anyhow::Result<SocketAddr> {
         Ok(self.ready[name].as_str().context("an address")?.parse()?)
     }
 
@@ -75,13 +75,13 @@ impl Up {
         Ok((response.status(), response.json().await?))
     }
 
-    async fn done(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
+    pub async fn done(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
         let (status, answer) = self.ask(method.clone(), path, body).await?;
         ensure!(status.is_success(), "{method} {path}: {status} {answer}");
         Ok(answer)
     }
 
-    async fn project(&self, settings: Value) -> anyhow::Result<Project> {
+    pub async fn project(&self, settings: Value) -> anyhow::Result<Project> {
         let body = json!({ "project": settings });
         let made = self.done(Method::POST, "projects", body).await?;
         let text = |at: &str| made.pointer(at).and_then(Value::as_str).map(str::to_owned);
@@ -97,7 +97,7 @@ impl Up {
     }
 
     /// What a project used this month.
-    async fn month(&self, project: &Project) -> anyhow::Result<Value> {
+    pub async fn month(&self, project: &Project) -> anyhow::Result<Value> {
         self.frames(project, "monthly").await?.pop().context("this month is shown")
     }
 
@@ -116,7 +116,7 @@ impl Up {
         Ok(self.done(Method::GET, &path, Value::Null).await?["endpoint"].clone())
     }
 
-    async fn is_idle(&self, project: &Project) -> anyhow::Result<Value> {
+    pub async fn is_idle(&self, project: &Project) -> anyhow::Result<Value> {
         eventually("the endpoint is suspended", PATIENCE, async || {
             let endpoint = self.endpoint(project).await?;
             ensure!(endpoint["current_state"] == "idle", "{endpoint}");
@@ -205,18 +205,20 @@ impl Wire {
         Ok(at)
     }
 
-    /// How many bytes there were, but for the proof that the client knows its password.
+    /// How many bytes of sessions there were.
     fn bytes(&self) -> u64 {
-        let in_session = |sent: &Vec<u8>| {
-            let mut rest = sent.as_slice();
-            while let [b'R' | b'v', a, b, c, d, ..] = rest {
-                let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                rest = rest.get(1 + length..).unwrap_or_default();
-            }
-            rest.len() as u64
-        };
-        self.0.lock().iter().map(in_session).sum()
+        self.0.lock().iter().map(|sent| in_session(sent)).sum()
     }
+}
+
+/// How many bytes a client was sent, but for the proof that it knows its password.
+pub fn in_session(sent: &[u8]) -> u64 {
+    let mut rest = sent;
+    while let [b'R' | b'v', a, b, c, d, ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        rest = rest.get(1 + length..).unwrap_or_default();
+    }
+    rest.len() as u64
 }
 
 fn number(frame: &Value, field: &str) -> anyhow::Result<u64> {

@@ -1,5 +1,5 @@
-//! A client without TLS talks to its backend itself: the proxy gives its socket away, and all that a
-//! session can do it does as before.
+//! A client talks to its backend itself: the proxy gives its socket away, and all that a session can do it
+//! does as before.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod by_the_socket;
+mod tls;
 
 /// `offshoot up` whose proxy serves clients without TLS.
 fn up() -> anyhow::Result<Up> {
@@ -53,6 +54,49 @@ async fn given(up: &Up) -> anyhow::Result<u64> {
 
 async fn one(client: &Client, query: &str) -> anyhow::Result<String> {
     Ok(client.query_one(query, &[]).await?.get(0))
+}
+
+/// A session does what sessions do.
+async fn serves(client: &Client) -> anyhow::Result<()> {
+    // Large results, and COPY both ways.
+    let rows = client.query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)", &[]).await?;
+    ensure!(rows.len() == 20_000);
+    client.batch_execute("CREATE TEMP TABLE IF NOT EXISTS t (x text); TRUNCATE t").await?;
+    let sink = client.copy_in::<_, Bytes>("COPY t FROM STDIN").await?;
+    let mut sink = std::pin::pin!(sink);
+    for _ in 0..200 {
+        sink.send(Bytes::from("0123456789\n".repeat(1000))).await?;
+    }
+    ensure!(sink.finish().await? == 200_000);
+    let copied = client.copy_out("COPY t TO STDOUT").await?;
+    let copied: Vec<Bytes> = copied.try_collect().await?;
+    ensure!(copied.iter().map(Bytes::len).sum::<usize>() == 11 * 200_000);
+
+    // Many queries at once, before the first answer.
+    let queries =
+        (0..100).map(|number| async move { one(client, &format!("SELECT '{number}'")).await });
+    let answers = futures::future::try_join_all(queries).await?;
+    ensure!(answers.iter().enumerate().all(|(number, answer)| *answer == number.to_string()));
+    Ok(())
+}
+
+/// A session at work is told that its backend is ended.
+async fn hears_its_end(client: &Client, backend: &str, database: &Database) -> anyhow::Result<()> {
+    let working = client.batch_execute("SELECT pg_sleep(600)");
+    let ended = async {
+        eventually("it sleeps", PATIENCE, async || {
+            let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            ensure!(database.one::<i64>(query).await? == 1);
+            Ok(())
+        })
+        .await?;
+        database.run(&format!("SELECT pg_terminate_backend({backend})")).await
+    };
+    let (worked, ended) = tokio::join!(working, ended);
+    ended?;
+    let error = worked.err().context("it was not ended")?;
+    ensure!(error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
+    Ok(())
 }
 
 /// Whether a process has the connection that comes from this address, as the kernel numbers sockets.
@@ -93,27 +137,7 @@ async fn a_backend_that_was_given_its_clients_socket_serves_all_that_a_session_a
     ensure!(has_socket(&backend, from)?, "the backend talks to somebody else");
     ensure!(given(&up).await? == 1);
 
-    // Large results, and COPY both ways.
-    let rows = client.query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)", &[]).await?;
-    ensure!(rows.len() == 20_000);
-    client.batch_execute("CREATE TABLE t (x text)").await?;
-    let sink = client.copy_in::<_, Bytes>("COPY t FROM STDIN").await?;
-    let mut sink = std::pin::pin!(sink);
-    for _ in 0..200 {
-        sink.send(Bytes::from("0123456789\n".repeat(1000))).await?;
-    }
-    ensure!(sink.finish().await? == 200_000);
-    let copied = client.copy_out("COPY t TO STDOUT").await?;
-    let copied: Vec<Bytes> = copied.try_collect().await?;
-    ensure!(copied.iter().map(Bytes::len).sum::<usize>() == 11 * 200_000);
-
-    // Many queries at once, before the first answer.
-    let queries = (0..100).map(|number| {
-        let client = &client;
-        async move { one(client, &format!("SELECT '{number}'")).await }
-    });
-    let answers = futures::future::try_join_all(queries).await?;
-    ensure!(answers.iter().enumerate().all(|(number, answer)| *answer == number.to_string()));
+    serves(&client).await?;
 
     // A cancel request goes by the proxy; the session stays.
     let sleeping = client.batch_execute("SELECT pg_sleep(600)");
@@ -136,11 +160,7 @@ async fn a_backend_that_was_given_its_clients_socket_serves_all_that_a_session_a
     // A backend that is ended says so, and its client's connection ends.
     let port = up.api.compute("acme", "main").await?.port;
     let database = Database::connect(port).await?;
-    let working = client.batch_execute("SELECT pg_sleep(600)");
-    let ended = database.run(&format!("SELECT pg_terminate_backend({backend})")).await;
-    let error = working.await.err().context("it was not ended")?;
-    ended?;
-    ensure!(error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
+    hears_its_end(&client, &backend, &database).await?;
     eventually("the connection is closed", PATIENCE, async || {
         ensure!(client.is_closed());
         Ok(())

@@ -21,7 +21,7 @@ pub struct Up {
     pub api: Api,
     pub proxy: SocketAddr,
     pub process: Process,
-    _folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl Up {
@@ -46,7 +46,7 @@ impl Up {
         let token = ready["token_file"].as_str().context("the token's file")?;
         let operator = Bearer::file(token.into());
         let api = Api::new(address("pageserver_http")?, address("control_plane")?, operator);
-        Ok(Up { api, proxy, process, _folder: folder })
+        Ok(Up { api, proxy, process, folder })
     }
 
     /// A tenant whose role `app` has the password `secret`, asleep.

@@ -1,7 +1,7 @@
 //! What is used of the C library and the kernel: functions that this crate does not put itself in the
 //! place of, and numbers and layouts of Linux' interface.
 
-use core::ffi::{c_int, c_long, c_uint, c_void};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 /// `struct epoll_event`: packed on x86-64 alone.
 #[cfg_attr(target_arch = "x86_64", repr(C, packed))]
@@ -66,6 +66,10 @@ pub const SO_PEERCRED: c_int = 17;
 pub const SCM_RIGHTS: c_int = 1;
 pub const MSG_NOSIGNAL: c_int = 0x4000;
 pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
+pub const MSG_DONTWAIT: c_int = 0x40;
+pub const PROT_READ: c_int = 1;
+pub const PROT_WRITE: c_int = 2;
+pub const MAP_SHARED: c_int = 1;
 pub const F_DUPFD_CLOEXEC: c_int = 1030;
 pub const O_CLOEXEC: c_int = 0o2_000_000;
 pub const EINTR: c_int = 4;
@@ -88,7 +92,14 @@ unsafe extern "C" {
         name_length: *mut c_uint,
     ) -> isize;
     pub fn recvmsg(socket: c_int, message: *mut MessageHeader, flags: c_int) -> isize;
-    pub fn send(socket: c_int, buffer: *const c_void, length: usize, flags: c_int) -> isize;
+    pub fn sendto(
+        socket: c_int,
+        buffer: *const c_void,
+        length: usize,
+        flags: c_int,
+        name: *const c_void,
+        name_length: c_uint,
+    ) -> isize;
     pub fn getsockopt(
         socket: c_int,
         level: c_int,
@@ -100,6 +111,21 @@ unsafe extern "C" {
     pub fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int;
     pub fn close(descriptor: c_int) -> c_int;
     pub fn poll(entries: *mut PollEntry, count: c_long, timeout: c_int) -> c_int;
+    pub fn mmap(
+        place: *mut c_void,
+        length: usize,
+        protection: c_int,
+        flags: c_int,
+        descriptor: c_int,
+        offset: c_long,
+    ) -> *mut c_void;
+    pub fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    pub fn __cxa_atexit(
+        function: extern "C" fn(*mut c_void),
+        argument: *mut c_void,
+        library: *mut c_void,
+    ) -> c_int;
+    pub fn unsetenv(name: *const c_char) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
     fn __errno_location() -> *mut c_int;
 }

@@ -29,8 +29,10 @@ fn client() -> &'static mut Client {
 pub unsafe extern "C" fn accept(socket: c_int, name: *mut c_void, length: *mut c_uint) -> c_int {
     // SAFETY: the caller's promise.
     let accepted = unsafe { c::accept4(socket, name, length, 0) };
-    if accepted >= 0 {
-        client().accepted(accepted);
+    if accepted >= 0 && client().accepted(accepted) {
+        // It is the postmaster: programs that it and its backends start are none of them.
+        // SAFETY: there is one thread.
+        unsafe { c::unsetenv(c"LD_PRELOAD".as_ptr()) };
     }
     accepted
 }
@@ -70,6 +72,31 @@ pub unsafe extern "C" fn recv(
 ) -> isize {
     // SAFETY: the caller's promise.
     unsafe { client().receive(socket, buffer, length, flags) }
+}
+
+/// `send`: what is said to a client may have to be encrypted.
+///
+/// # Safety
+/// As of the C library's.
+#[cfg_attr(feature = "module", unsafe(no_mangle))]
+pub unsafe extern "C" fn send(
+    socket: c_int,
+    buffer: *const c_void,
+    length: usize,
+    flags: c_int,
+) -> isize {
+    // SAFETY: the caller's promise.
+    unsafe { client().send(socket, buffer, length, flags) }
+}
+
+/// Has a client with TLS told, when this process ends, that its session does, as Postgres would tell it.
+pub fn tell_at_exit() {
+    extern "C" fn end(_: *mut c_void) {
+        client().end();
+    }
+    // SAFETY: the function is there for as long as the process. What is registered last is called first:
+    // OpenSSL registers its own end when it is first used.
+    unsafe { c::__cxa_atexit(end, core::ptr::null_mut(), core::ptr::null_mut()) };
 }
 
 /// Nothing here panics; a process that did could not go on.

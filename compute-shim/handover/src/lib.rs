@@ -3,7 +3,8 @@
 //! The proxy comes to a backend by the compute's Unix socket. Once it has logged in it may pass the
 //! client's own socket over that connection; from there on the backend talks to the client itself, and
 //! no byte goes through the proxy any more. `docs/formats/proxy.md` has the protocol. Postgres is not
-//! changed and knows nothing of it: three functions of the C library that it calls are these instead.
+//! changed and knows nothing of it: four functions of the C library that it calls are these instead.
+//! Where the client speaks TLS 1.3, it goes on here from where the proxy left it.
 //!
 //! Invariants:
 //! - Only the connection that the postmaster accepted for this backend is ever replaced, once, and
@@ -22,5 +23,8 @@
 
 mod c;
 mod client;
+mod crypto;
 pub mod interposed;
+mod proxy;
 mod receive;
+mod tls;

@@ -28,14 +28,14 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// The only one.
-    pub fn only(&self) -> Option<c_int> {
-        (self.count == 1).then_some(self.descriptors[0])
+    /// They.
+    pub fn descriptors(&self) -> &[c_int] {
+        &self.descriptors[..self.count]
     }
 
     /// Closes them.
     pub fn close(&self) {
-        for descriptor in &self.descriptors[..self.count] {
+        for descriptor in self.descriptors() {
             // SAFETY: the kernel has just given it to this process, and nobody else knows it.
             unsafe { c::close(*descriptor) };
         }

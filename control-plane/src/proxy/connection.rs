@@ -204,16 +204,23 @@ async fn hand_over(
     mut compute: BackendStream,
     awake: &Awake,
 ) -> io::Result<()> {
-    let plain = stream.get_ref().as_plain().map(|socket| socket.as_fd().try_clone_to_owned());
-    if let (Some(socket), Either::Left(backend)) = (plain.transpose()?, &mut compute)
-        && handover::offer(socket, &mut stream, backend).await?
+    if let Either::Left(backend) = &mut compute
+        && let Some(socket) = stream.get_mut().socket_to_give()
     {
-        // The runtime does not wait for the client any more: it would wake up with each query.
-        let socket = stream.into_inner().into_socket().into_std()?;
-        let _watched = awake.sent.watch(socket)?;
-        METRICS.proxy_handed_over.inc();
-        return handover::leave(backend).await;
+        let mut gifts = vec![socket.as_fd().try_clone_to_owned()?];
+        let number = stream.get_ref().is_encrypted().then(handover::number).transpose()?;
+        if let Some(number) = &number {
+            gifts.push(number.try_clone()?.into());
+        }
+        if handover::offer(gifts, &mut stream, backend).await? {
+            let (socket, keys) = stream.into_inner().into_parts()?;
+            // The runtime does not wait for the client any more: it would wake up with each query.
+            let _watched = awake.sent.watch(socket.into_std()?, number)?;
+            METRICS.proxy_handed_over.inc();
+            return handover::leave(keys, backend).await;
+        }
     }
+    stream.get_mut().keep();
     copy_bidirectional_with_sizes(&mut stream, &mut compute, BUFFER_BYTES, BUFFER_BYTES).await?;
     Ok(())
 }

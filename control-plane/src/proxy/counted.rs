@@ -28,6 +28,11 @@ impl<S> Counted<S> {
         &self.stream
     }
 
+    /// The stream, of which only reads are none of this' business.
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The stream, whose bytes are not counted any more.
     pub(crate) fn into_inner(self) -> S {
         self.stream

@@ -1,6 +1,6 @@
 //! The beginning of a connection: encryption, and what the client wants.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,6 +10,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Ended, Refusal,
+    by_record::ByRecord,
+    session_keys::Secrets,
     startup::{self, CancelKey, Packet, Startup},
     stream::ClientStream,
     tls::{ALPN, Tls},
@@ -94,13 +96,15 @@ async fn encrypt(
     tls: &Tls,
     must_name_protocol: bool,
 ) -> Result<ClientStream, Ended> {
-    let acceptor = TlsAcceptor::from(tls.config.clone());
-    let encrypted = acceptor.accept(plain.into_socket()).await.map_err(Ended::Lost)?;
+    let secrets = Arc::new(Secrets::default());
+    let acceptor = TlsAcceptor::from(tls.config_with(secrets.clone()));
+    let socket = ByRecord::new(plain.into_socket());
+    let encrypted = acceptor.accept(socket).await.map_err(Ended::Lost)?;
     if must_name_protocol && encrypted.get_ref().1.alpn_protocol() != Some(ALPN) {
         return Err(Ended::Lost(io::Error::new(
             io::ErrorKind::InvalidData,
             "a direct TLS connection did not name Postgres' protocol",
         )));
     }
-    Ok(ClientStream::encrypted(encrypted))
+    Ok(ClientStream::encrypted(encrypted, secrets))
 }

@@ -1,11 +1,13 @@
-//! Bytes that an endpoint's clients are sent: those that the proxy passes on, and those that backends
-//! write to sockets that they were given, which the kernel counts.
+//! Bytes of Postgres' protocol that an endpoint's clients are sent: those that the proxy passes on, and those
+//! that backends write to sockets that they were given. Of these the kernel counts; with TLS it counts more
+//! than the protocol's, and the backend does it.
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io, mem,
     net::{Shutdown, TcpStream},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +34,8 @@ struct Given {
 
 struct Counter {
     socket: TcpStream,
+    /// Where the backend counts, if it does.
+    number: Option<File>,
     /// What was written to it before, or is counted.
     counted: u64,
 }
@@ -40,7 +44,7 @@ impl Counter {
     /// Bytes that were written since this was asked last.
     fn count(&mut self) -> u64 {
         // It is asked of a socket that is there: it never fails.
-        let written = written(&self.socket).unwrap_or(self.counted);
+        let written = written(&self.socket, self.number.as_ref()).unwrap_or(self.counted);
         let more = written.saturating_sub(self.counted);
         self.counted += more;
         more
@@ -54,13 +58,18 @@ impl Sent {
     }
 
     /// Counts what is written to a client's socket from now on, by whomever.
-    pub(crate) fn watch(self: &Arc<Sent>, socket: TcpStream) -> io::Result<Watched> {
-        let counted = written(&socket)?;
+    /// `number` is memory in which the writer counts, if it does.
+    pub(crate) fn watch(
+        self: &Arc<Sent>,
+        socket: TcpStream,
+        number: Option<File>,
+    ) -> io::Result<Watched> {
+        let counted = written(&socket, number.as_ref())?;
         let mut given = self.given.lock();
-        let number = given.next;
+        let place = given.next;
         given.next += 1;
-        given.sockets.insert(number, Counter { socket, counted });
-        Ok(Watched { sent: self.clone(), number })
+        given.sockets.insert(place, Counter { socket, number, counted });
+        Ok(Watched { sent: self.clone(), place })
     }
 
     /// The bytes that nobody took note of yet; from here on they are taken note of.
@@ -74,12 +83,12 @@ impl Sent {
 /// else has it.
 pub(crate) struct Watched {
     sent: Arc<Sent>,
-    number: u64,
+    place: u64,
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let Some(mut counter) = self.sent.given.lock().sockets.remove(&self.number) else { return };
+        let Some(mut counter) = self.sent.given.lock().sockets.remove(&self.place) else { return };
         // Before the end is said, which is counted as a byte.
         self.sent.add(counter.count());
         // A client that went has ended it already.
@@ -87,10 +96,18 @@ impl Drop for Watched {
     }
 }
 
-/// Bytes that were ever written to a connection: those that the other side has, then those that it does
+/// Bytes that were ever written to a connection, as its writer counts them or else the kernel.
+fn written(socket: &TcpStream, number: Option<&File>) -> io::Result<u64> {
+    let Some(number) = number else { return written_to(socket) };
+    let mut bytes = [0; size_of::<u64>()];
+    number.read_exact_at(&mut bytes, 0)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Bytes that the kernel was ever given for a connection: those that the other side has, then those that it does
 /// not have yet. In this order nothing that arrives meanwhile is counted twice.
 #[expect(unsafe_code, reason = "these questions to the kernel have no safe functions")]
-fn written(socket: &TcpStream) -> io::Result<u64> {
+fn written_to(socket: &TcpStream) -> io::Result<u64> {
     nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
     let socket = socket.as_raw_fd();
     // SAFETY: it is integers alone, which may be zero.
@@ -128,7 +145,7 @@ mod tests {
         let (mut client, mut server) = connected()?;
         server.write_all(b"before")?;
         let mut elsewhere = server.try_clone()?;
-        let watched = sent.watch(server)?;
+        let watched = sent.watch(server, None)?;
         sent.add(5);
         elsewhere.write_all(&[1; 1000])?;
         assert_eq!(sent.take(), 1005);
@@ -160,7 +177,7 @@ mod tests {
         let sent = Arc::new(Sent::default());
         let (client, server) = connected()?;
         let mut elsewhere = server.try_clone()?;
-        let watched = sent.watch(server)?;
+        let watched = sent.watch(server, None)?;
         elsewhere.write_all(&[1; 500])?;
         // Over unread bytes: the connection is reset.
         drop(client);

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -11,6 +12,11 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
+
+use super::{
+    by_record::ByRecord,
+    session_keys::{self, Secrets, SessionKeys},
+};
 
 /// A stream that ends in both directions as soon as this side has ended it: a client whose backend
 /// is gone is not waited for, as Postgres does not wait for it.
@@ -22,7 +28,7 @@ pub(crate) struct ClientStream {
 
 enum Bytes {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ByRecord>>, Arc<Secrets>),
 }
 
 impl ClientStream {
@@ -31,21 +37,44 @@ impl ClientStream {
         ClientStream { bytes: Bytes::Plain(stream), is_ended: false, reader: None }
     }
 
-    /// A connection after TLS' handshake.
-    pub(crate) fn encrypted(stream: TlsStream<TcpStream>) -> ClientStream {
-        ClientStream { bytes: Bytes::Tls(Box::new(stream)), is_ended: false, reader: None }
+    /// A connection after TLS' handshake, and its secrets.
+    pub(crate) fn encrypted(stream: TlsStream<ByRecord>, secrets: Arc<Secrets>) -> ClientStream {
+        ClientStream { bytes: Bytes::Tls(Box::new(stream), secrets), is_ended: false, reader: None }
     }
 
     /// Whether it is encrypted.
     pub(crate) fn is_encrypted(&self) -> bool {
-        matches!(self.bytes, Bytes::Tls(_))
+        matches!(self.bytes, Bytes::Tls(..))
     }
 
-    /// The socket, where nothing but the client's own bytes are spoken on it.
-    pub(crate) fn as_plain(&self) -> Option<&TcpStream> {
-        match &self.bytes {
-            Bytes::Plain(stream) => Some(stream),
-            Bytes::Tls(_) => None,
+    /// The socket, where whoever gets it now misses nothing of what the client said: a backend that knows
+    /// the keys, if there are any.
+    pub(crate) fn socket_to_give(&mut self) -> Option<&TcpStream> {
+        let (socket, tls) = match &mut self.bytes {
+            Bytes::Plain(socket) => return Some(socket),
+            Bytes::Tls(stream, _) => stream.get_mut(),
+        };
+        session_keys::suite(tls)?;
+        let state = tls.process_new_packets().ok()?;
+        let is_quiet = state.plaintext_bytes_to_read() == 0 && state.tls_bytes_to_write() == 0;
+        is_quiet.then(|| socket.socket())
+    }
+
+    /// The socket, and the keys of what is spoken on it.
+    pub(crate) fn into_parts(self) -> io::Result<(TcpStream, Option<SessionKeys>)> {
+        match self.bytes {
+            Bytes::Plain(socket) => Ok((socket, None)),
+            Bytes::Tls(stream, secrets) => {
+                let (socket, tls) = stream.into_inner();
+                Ok((socket.into_socket(), Some(SessionKeys::take(tls, &secrets)?)))
+            }
+        }
+    }
+
+    /// The client's bytes are for nobody but this: as many are read at once as there are.
+    pub(crate) fn keep(&mut self) {
+        if let Bytes::Tls(stream, _) = &mut self.bytes {
+            stream.get_mut().0.let_go();
         }
     }
 
@@ -53,7 +82,7 @@ impl ClientStream {
     pub(crate) fn server_name(&self) -> Option<&str> {
         match &self.bytes {
             Bytes::Plain(_) => None,
-            Bytes::Tls(stream) => stream.get_ref().1.server_name(),
+            Bytes::Tls(stream, _) => stream.get_ref().1.server_name(),
         }
     }
 
@@ -61,7 +90,7 @@ impl ClientStream {
     pub(crate) fn into_socket(self) -> TcpStream {
         match self.bytes {
             Bytes::Plain(stream) => stream,
-            Bytes::Tls(stream) => stream.into_inner().0,
+            Bytes::Tls(stream, _) => stream.into_inner().0.into_socket(),
         }
     }
 }
@@ -77,7 +106,7 @@ impl AsyncRead for ClientStream {
         }
         let polled = match &mut self.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Bytes::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Bytes::Tls(stream, _) => Pin::new(stream).poll_read(context, buffer),
         };
         if polled.is_pending() {
             self.reader = Some(context.waker().clone());
@@ -94,21 +123,21 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Bytes::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Bytes::Tls(stream, _) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Bytes::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Bytes::Tls(stream, _) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = match &mut self.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Bytes::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Bytes::Tls(stream, _) => Pin::new(stream).poll_shutdown(context),
         };
         if polled.is_ready() {
             self.is_ended = true;

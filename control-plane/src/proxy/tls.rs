@@ -19,7 +19,7 @@ use x509_cert::{
     der::{Decode, oid::ObjectIdentifier},
 };
 
-use super::scram::signature;
+use super::{scram::signature, session_keys::Secrets};
 use crate::Error;
 
 /// The name of Postgres' protocol in ALPN: src/include/libpq/pqcomm.h of Postgres 17.
@@ -36,7 +36,7 @@ pub struct CertificateFiles {
 
 /// What TLS needs, made once.
 pub(crate) struct Tls {
-    pub config: Arc<ServerConfig>,
+    config: ServerConfig,
     /// The digest that connections are bound to (RFC 5929, `tls-server-end-point`); none where the
     /// certificate's signature has no digest that libpq would know.
     pub binding: Option<Vec<u8>>,
@@ -80,7 +80,16 @@ impl Tls {
                     bad(&files.key, format!("certificate and key do not fit: {error}"))
                 })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Tls { config: Arc::new(config), binding, secret })
+        // For backends that go on with a session.
+        config.enable_secret_extraction = true;
+        Ok(Tls { config, binding, secret })
+    }
+
+    /// The settings for one connection, whose secrets are noted.
+    pub(crate) fn config_with(&self, secrets: Arc<Secrets>) -> Arc<ServerConfig> {
+        let mut config = self.config.clone();
+        config.key_log = secrets;
+        Arc::new(config)
     }
 }
 
