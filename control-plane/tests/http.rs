@@ -264,6 +264,10 @@ async fn what_does_not_exist_is_not_found_and_nonsense_is_refused() -> anyhow::R
     assert_eq!(strange.status(), StatusCode::BAD_REQUEST);
     let unknown = fixture.start(json!({ "tenant": "acme", "colour": "blue" })).await?;
     assert_eq!(unknown.status(), StatusCode::BAD_REQUEST);
+    let elsewhere = fixture.start(json!({ "tenant": "acme", "region": "moon" })).await?;
+    assert_eq!(elsewhere.status(), StatusCode::NOT_FOUND);
+    let body: ErrorBody = elsewhere.json().await?;
+    assert!(body.message.contains("one of local"), "{}", body.message);
     let url = format!("{}/computes/acme/main", fixture.url);
     assert_eq!(fixture.http.delete(url).send().await?.status(), StatusCode::NOT_FOUND);
     let url = format!("{}/nonsense", fixture.url);

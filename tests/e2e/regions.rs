@@ -13,8 +13,12 @@ use protocol::{TenantId, TenantTimeline, token::Scope};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Database, PATIENCE, Process, eventually, folder, free_port, safekeeper_status, turn,
+use crate::{
+    harness::{
+        Database, OFFSHOOT, PATIENCE, Process, eventually, folder, free_port, safekeeper_status,
+        turn,
+    },
+    projects::{Said, outcome},
 };
 use computes::{peers, processes, signal};
 use storage::Storage;
@@ -144,6 +148,15 @@ impl Two {
         Ok((compute, database))
     }
 
+    /// How a command ended, and what it said.
+    fn command(&self, arguments: &[&str]) -> anyhow::Result<Said> {
+        let key = self.folder.path().join("computes/catalog/api-key");
+        let url = format!("http://{}", self.http);
+        let mut command = std::process::Command::new(OFFSHOOT);
+        command.args(["--api-url", &url, "--api-key-file"]).arg(key).args(arguments);
+        outcome(&mut command)
+    }
+
     async fn listed(&self) -> anyhow::Result<BTreeSet<String>> {
         let all = self.get("projects").await?;
         let all = all["projects"].as_array().cloned().unwrap_or_default();
@@ -229,6 +242,22 @@ async fn a_projects_bytes_wal_and_computes_are_in_its_region_alone() -> anyhow::
         assert_eq!(compute.region, region);
         assert_eq!(database.one::<i64>(SUM).await?, SUM_OF_ALL);
     }
+    check_command_line(&two)
+}
+
+fn check_command_line(two: &Two) -> anyhow::Result<()> {
+    let table = two.command(&["region", "list"])?;
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = table.out.lines().map(words).collect();
+    assert!(rows.contains(&words("near Region near yes yes")), "{}", table.out);
+    assert!(rows.contains(&words("far Region far no yes")), "{}", table.out);
+    let listed: Value = serde_json::from_str(&two.command(&["--json", "region", "list"])?.out)?;
+    assert_eq!(listed["regions"][1]["region_id"], "far");
+    let made = two.command(&["--json", "project", "create", "said", "--region", "far"])?;
+    let made: Value = serde_json::from_str(&made.out).with_context(|| made.err.clone())?;
+    assert_eq!(made["project"]["region_id"], "far");
+    let refused = two.command(&["project", "create", "lost", "--region", "moon"])?;
+    ensure!(refused.code != 0 && refused.err.contains("one of near, far"), "{}", refused.err);
     Ok(())
 }
 

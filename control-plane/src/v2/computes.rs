@@ -1,6 +1,9 @@
 //! The computes behind endpoints: woken, suspended, and brought up to what the catalog says.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tokio_postgres::Client;
 
@@ -21,6 +24,9 @@ use crate::{
     },
     served::{self, Served, What},
 };
+
+/// How long a Postgres may take to say which roles and databases it has.
+const LOOK_MAX: Duration = Duration::from_secs(30);
 
 impl Context {
     /// Wakes an endpoint's compute, unless it is awake. What was changed while it slept is applied
@@ -273,7 +279,12 @@ impl Context {
     ) -> Result<Client, ApiError> {
         let unreachable = |error: SqlError| ApiError::unavailable(error.to_string());
         let postgres = Postgres { socket_folder: &compute.sockets, port: compute.port };
-        let (mut seen, databases, session) = postgres.look().await.map_err(unreachable)?;
+        // One whose region hangs waits for pages that do not come.
+        let looked = tokio::time::timeout(LOOK_MAX, postgres.look()).await;
+        let looked = looked.map_err(|_| {
+            ApiError::unavailable("the branch's Postgres takes questions and does not answer")
+        })?;
+        let (mut seen, databases, session) = looked.map_err(unreachable)?;
         for role in &mut seen {
             // A moment before its password was first set: it has the one that it got.
             if role.login && role.verifier.is_none() {
