@@ -6,10 +6,12 @@
 //! - The pageservers' meters go on without us. Those of projects whose computes run, or did until a
 //!   minute ago, are asked for every two seconds; all at the start, for what a killed control plane did
 //!   not see, and every hour: of others only what is stored changes, as layers are merged.
-//! - Each pageserver is asked for the tenants that it serves, in lists.
+//! - Each pageserver is asked for the tenants that it serves, in lists. One that could not be read to
+//!   the end is read again soon, for as long as it takes: only then is its hour over.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +45,10 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 const IN_USE: Duration = Duration::from_secs(60);
 /// How often the meters of all projects are read.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// How long after a failure they are read again: the first time, and at most, doubling from one to the
+/// other. A pageserver that hangs takes [`LIST_MAX`] of each attempt, in which nothing else is done.
+const SWEEP_AGAIN_FIRST: Duration = Duration::from_secs(2);
+const SWEEP_AGAIN_MAX: Duration = Duration::from_secs(120);
 /// Tenants of one list, and readings of one write.
 const PAGE: usize = 256;
 /// The longest that a pageserver may take for a list.
@@ -98,7 +104,27 @@ struct Collector {
     /// When each project was last in use, of those whose meters are read often.
     in_use: HashMap<String, Instant>,
     read_at: Option<Instant>,
-    swept_at: Option<Instant>,
+    /// When all meters of each pageserver are read next; at once where nothing is said.
+    sweeps: HashMap<SocketAddr, Sweep>,
+}
+
+/// When all meters of one pageserver are read next.
+struct Sweep {
+    due: Instant,
+    /// How long after that again, where it fails.
+    pause: Duration,
+}
+
+impl Sweep {
+    /// After a sweep that ended now.
+    fn after(last: Option<&Sweep>, succeeded: bool, now: Instant) -> Sweep {
+        let first = SWEEP_AGAIN_FIRST;
+        if succeeded {
+            return Sweep { due: now + SWEEP_EVERY, pause: first };
+        }
+        let pause = last.map_or(first, |last| last.pause);
+        Sweep { due: now + pause, pause: (pause * 2).min(SWEEP_AGAIN_MAX) }
+    }
 }
 
 /// Collects until it is told to stop; then what is left of this process' own, by which time no compute
@@ -131,11 +157,7 @@ impl Collector {
         let at = Instant::now();
         self.take(region, at, now());
         let written = self.write(context).await;
-        let mut outcomes = vec![written];
-        if is_due(self.swept_at, SWEEP_EVERY, at) {
-            self.swept_at = Some(at);
-            outcomes.push(sweep(context, region).await);
-        }
+        let mut outcomes = vec![written, self.sweep(context, region, at).await];
         if is_due(self.read_at, READ_EVERY, at) {
             self.read_at = Some(at);
             self.in_use.retain(|_, last| at.saturating_duration_since(*last) < IN_USE);
@@ -183,6 +205,27 @@ impl Collector {
         self.pending.clear();
         Ok(())
     }
+
+    /// Reads the meters of all projects at the pageservers whose time has come.
+    async fn sweep(
+        &mut self,
+        context: &Context,
+        region: &Region,
+        at: Instant,
+    ) -> Result<(), ApiError> {
+        let mut failure = None;
+        for pageserver in region.endpoints.pageservers().all() {
+            let last = self.sweeps.get(&pageserver.http);
+            if last.is_some_and(|last| at < last.due) {
+                continue;
+            }
+            let swept = sweep(context, region, pageserver).await;
+            let next = Sweep::after(last, swept.is_ok(), Instant::now());
+            self.sweeps.insert(pageserver.http, next);
+            failure = swept.err().or(failure);
+        }
+        failure.map_or(Ok(()), Err)
+    }
 }
 
 /// Reads the meters of these projects.
@@ -218,32 +261,22 @@ async fn read_in_use(
     Ok(())
 }
 
-/// Reads the meters of all of a region's projects.
-async fn sweep(context: &Context, region: &Region) -> Result<(), ApiError> {
+/// Reads the meters of all projects that this pageserver serves.
+async fn sweep(context: &Context, region: &Region, at: &PageserverAt) -> Result<(), ApiError> {
     let pageservers = region.endpoints.pageservers();
-    let mut failure = None;
-    for at in pageservers.all() {
-        let mut after = String::new();
-        loop {
-            let path = format!("usage?served=true&limit={PAGE}&after={after}");
-            let body = None::<&()>;
-            let page = pageservers.ask_one(at.http, Method::GET, &path, body, LIST_MAX).await;
-            let page: UsageList = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    failure = Some(ApiError::from(error));
-                    break;
-                }
-            };
-            let next = page.next.clone();
-            note(context, vec![Ok(page.tenants)]).await?;
-            match next {
-                Some(next) => after = next,
-                None => break,
-            }
+    let mut after = String::new();
+    loop {
+        let path = format!("usage?served=true&limit={PAGE}&after={after}");
+        let body = None::<&()>;
+        let page = pageservers.ask_one(at.http, Method::GET, &path, body, LIST_MAX).await;
+        let page: UsageList = page?;
+        let next = page.next.clone();
+        note(context, vec![Ok(page.tenants)]).await?;
+        match next {
+            Some(next) => after = next,
+            None => return Ok(()),
         }
     }
-    failure.map_or(Ok(()), Err)
 }
 
 /// Takes over what pageservers said. Those that did not answer are asked again.
@@ -286,4 +319,24 @@ async fn take_over(context: &Context, tenants: Vec<TenantUsage>) -> Result<(), A
             .try_for_each(|(project, reading)| consumption::read(catalog, &project, hour, reading))
     });
     Ok(written.await.map_err(|error: catalog::Error| error)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_that_failed_is_made_again_soon_and_ever_more_rarely_until_it_succeeds() {
+        let now = Instant::now();
+        let mut last = Sweep::after(None, true, now);
+        assert_eq!(last.due, now + SWEEP_EVERY);
+        let mut pause = SWEEP_AGAIN_FIRST;
+        for _ in 0..10 {
+            last = Sweep::after(Some(&last), false, now);
+            assert_eq!(last.due, now + pause);
+            pause = (pause * 2).min(SWEEP_AGAIN_MAX);
+        }
+        last = Sweep::after(Some(&last), true, now);
+        assert_eq!((last.due, last.pause), (now + SWEEP_EVERY, SWEEP_AGAIN_FIRST));
+    }
 }

@@ -1,5 +1,7 @@
 //! What projects used, as the pageserver tells it; and quotas, where no compute is needed to see them.
 
+use std::sync::atomic::Ordering;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -68,6 +70,29 @@ async fn what_was_written_is_counted_once_however_often_the_control_plane_starts
         fixture.refused(Method::GET, &path, Value::Null, 400).await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pageserver_could_not_tell_at_the_start_is_read_when_it_is_back()
+-> anyhow::Result<()> {
+    let fixture = Fixture::new().await?;
+    let project = fixture.project().await?;
+    fixture.pageserver.usage.lock().insert(project.clone(), [100, 8192]);
+    fixture.pageserver.is_away.store(true, Ordering::SeqCst);
+    let fixture = fixture.again().await?;
+    crate::eventually(async || {
+        let refused = fixture.pageserver.refused_lists.load(Ordering::SeqCst);
+        anyhow::ensure!(refused > 0, "it was not asked");
+        Ok(())
+    })
+    .await?;
+    fixture.pageserver.is_away.store(false, Ordering::SeqCst);
+    crate::eventually(async || {
+        let shown = month(&fixture, &project).await?;
+        anyhow::ensure!(shown["written_data_bytes"] == 100, "{shown}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

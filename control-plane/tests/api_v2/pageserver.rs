@@ -7,7 +7,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub struct Pageserver {
     pub is_hanging: Arc<AtomicBool>,
     /// The names of its templates.
     pub templates: Arc<Mutex<BTreeSet<String>>>,
+    /// How often it answered so where all usage was asked for.
+    pub refused_lists: Arc<AtomicUsize>,
 }
 
 impl Pageserver {
@@ -141,6 +143,10 @@ fn usage(name: &str, [written, held]: [u64; 2]) -> Value {
 
 /// In pages of one.
 async fn all_usage(State(server): State<Pageserver>, Query(query): Query<Value>) -> Answer {
+    if let Some(answer) = server.away() {
+        server.refused_lists.fetch_add(1, Ordering::SeqCst);
+        return answer;
+    }
     let after = query["after"].as_str().unwrap_or_default().to_owned();
     let used = server.usage.lock();
     let mut later = used.range((Bound::Excluded(after), Bound::Unbounded));
