@@ -185,6 +185,12 @@ impl PublicKeys {
     }
 }
 
+/// When a token says that it ends. Nothing is verified: this is for who shows it.
+pub fn ends(token: &Token) -> Option<SystemTime> {
+    let claims: Claims = jsonwebtoken::dangerous::insecure_decode_claims(token.secret()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp))
+}
+
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -230,6 +236,7 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let token = old.sign(scope, now, LIFE);
         assert_eq!(old.public().verify(&token, now), Ok((scope, LIFE)));
+        assert_eq!((ends(&token), ends(&Token::new("none".to_owned()))), (Some(now + LIFE), None));
         let later = now + LIFE - Duration::from_secs(1);
         assert_eq!(old.public().verify(&token, later), Ok((scope, Duration::from_secs(1))));
         assert_eq!(old.public().verify(&token, now + LIFE), Err(Denied::Expired));

@@ -10,5 +10,5 @@ pub mod tls;
 
 pub use bearer::{Bearer, read_token};
 pub use guard::{Admission, Denied, Guard};
-pub use keys::{KeyError, PublicKeys, SigningKey};
+pub use keys::{KeyError, PublicKeys, SigningKey, ends};
 pub use refusals::Refusals;

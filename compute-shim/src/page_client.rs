@@ -6,6 +6,7 @@
 
 mod connection;
 mod route;
+mod shown;
 
 use std::{
     collections::HashMap,
@@ -33,6 +34,7 @@ use tokio::{
 use wal_format::{Lsn, PAGE_BYTES, PageKey, RelationFork};
 
 pub use self::route::Route;
+use self::shown::{Shown, TOKEN_TIME_MAX, says_nothing_is_there};
 use crate::{ShimError, overlay::PageSource};
 
 /// How long a page is waited for, the pageserver's absence included. A backend that waits cannot be
@@ -62,6 +64,7 @@ struct Shared {
     timeline: TenantTimeline,
     term: Option<Term>,
     bearer: Bearer,
+    shown: Shown,
     /// Why no connection could be made, the last time that none could.
     unreachable: Mutex<Option<String>>,
     pending: Mutex<HashMap<u64, Pending>>,
@@ -101,6 +104,7 @@ impl PageClient {
             timeline,
             term,
             bearer: bearer.clone(),
+            shown: Shown::default(),
             unreachable: Mutex::default(),
             pending: Mutex::default(),
             welcome: watch::Sender::new(None),
@@ -171,11 +175,16 @@ impl PageClient {
         }
     }
 
-    /// One request, one answer; asked again while the pageserver is away or not ready.
+    /// One request, one answer; asked again while the pageserver is away or not ready, and while there
+    /// is no token that it takes.
     async fn ask(&self, request: Request, wait: Duration) -> Result<Answer, ShimError> {
-        let deadline = Instant::now() + wait;
+        let Shared { shown, timeline, bearer, .. } = &*self.shared;
+        let began = Instant::now();
+        let mut deadline = began + wait;
         let mut last_refusal = None;
         loop {
+            // Before it is sent: a newer one may overtake the answer.
+            let was_over = shown.is_over();
             let mut stream = self.send(request.clone());
             let answer = match timeout_at(deadline, stream.next()).await {
                 Ok(answer) => answer,
@@ -186,7 +195,8 @@ impl PageClient {
                     );
                     let address = self.shared.address();
                     return Err(ShimError::Unavailable(format!(
-                        "the pageserver at {address} for {wait:?}: {why}"
+                        "the pageserver at {address} for {:?}: {why}",
+                        began.elapsed()
                     )));
                 }
             };
@@ -194,8 +204,18 @@ impl PageClient {
                 Ok((Response::Failed(refusal), _)) if is_passing(&refusal) => {
                     last_refusal = Some(refusal);
                 }
+                Ok((Response::Failed(refusal), _))
+                    if says_nothing_is_there(&refusal) && (was_over || shown.is_over()) =>
+                {
+                    last_refusal = Some(refusal);
+                    deadline = deadline.max(began + TOKEN_TIME_MAX);
+                    shown.newer(*timeline, bearer).await;
+                }
                 Ok((Response::Failed(refusal), _)) => return Err(self.refused(refusal)),
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    shown.note_answer(*timeline);
+                    return Ok(answer);
+                }
                 Err(ShimError::Unavailable(_)) => {}
                 Err(error) => return Err(error),
             }

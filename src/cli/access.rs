@@ -65,7 +65,13 @@ pub struct SignerArgs {
 #[derive(Args, Clone)]
 pub struct ComputeTokenArgs {
     /// How long a compute's token is good. A running compute is brought a newer one after half of it.
-    #[arg(long, value_name = "TIME", default_value = COMPUTE_TOKEN_LIFE_DEFAULT, value_parser = life)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "OFFSHOOT_COMPUTE_TOKEN_LIFE",
+        default_value = COMPUTE_TOKEN_LIFE_DEFAULT,
+        value_parser = life
+    )]
     pub compute_token_life: Duration,
 }
 

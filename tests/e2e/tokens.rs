@@ -1,6 +1,7 @@
 //! Every door of every process, tried with tokens that do not open it: behind none of them there is
 //! anything, not even a sign that there is.
 
+mod hang;
 mod http;
 mod pages;
 mod renewal;

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Shared, is_passing};
+use super::{Shared, is_passing, says_nothing_is_there};
 
 /// The longest a connection may take to be made and greeted.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
                     continue;
                 }
             }
-            Ok(Ok(Err(refusal))) if !is_passing(&refusal) => {
+            Ok(Ok(Err(refusal))) if !is_passing(&refusal) && !lacks_token(&shared, &refusal) => {
                 if let PageError::Fenced { .. } = &refusal {
                     shared.fence(refusal.clone());
                 }
@@ -89,6 +89,12 @@ pub(super) async fn keep(shared: Arc<Shared>, mut to_send: mpsc::UnboundedReceiv
     }
 }
 
+/// Whether a timeline that was there is refused because the token has ended.
+fn lacks_token(shared: &Shared, refusal: &PageError) -> bool {
+    let was_there = matches!(&*shared.welcome.borrow(), Some(Ok(_)));
+    was_there && says_nothing_is_there(refusal) && shared.shown.is_over()
+}
+
 type Greeted = (BufReader<ReadHalf>, BufWriter<WriteHalf>, Welcome);
 
 async fn greet(shared: &Shared, bearer: &Bearer) -> io::Result<Result<Greeted, PageError>> {
@@ -102,6 +108,7 @@ async fn greet(shared: &Shared, bearer: &Bearer) -> io::Result<Result<Greeted, P
         term: shared.term,
         token: bearer.token(),
     };
+    shared.shown.show(hello.token.as_ref());
     write_frame(&mut writer, &hello).await?;
     writer.flush().await?;
     let (frame, _) = read_frame::<ResponseFrame>(&mut reader).await?;
@@ -136,6 +143,7 @@ async fn serve(
             let next = tokio::select! {
                 next = to_send.recv() => next,
                 token = bearer.renewed() => {
+                    shared.shown.show(Some(&token));
                     let request = Request::Renew { token };
                     write_frame(&mut writer, &RequestFrame { id: RENEWAL, request }).await?;
                     writer.flush().await?;

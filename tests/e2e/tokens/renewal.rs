@@ -15,7 +15,7 @@ const LIFE: &str = "4s";
 const SECONDS: &str = "20";
 
 /// All that the computes below this folder have logged.
-fn compute_logs(computes: &Path) -> anyhow::Result<String> {
+pub fn compute_logs(computes: &Path) -> anyhow::Result<String> {
     let mut all = String::new();
     for entry in fs::read_dir(computes)? {
         let path = entry?.path();
