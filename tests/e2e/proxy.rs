@@ -184,3 +184,28 @@ async fn a_crowd_before_a_sleeping_database_makes_one_start_and_all_get_in() -> 
     assert!(up.process.stop()?.success());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_asks_at_once_for_the_pages_that_the_one_before_read() -> anyhow::Result<()> {
+    let _turn = turn().await;
+    let mut up = Up::start()?;
+    // Starts for the first time: it finds no list, or one that others left.
+    up.tenant("acme").await?;
+    let requests = async |kind: &str| -> anyhow::Result<u32> {
+        let name = format!("offshoot_pageserver_page_request_seconds_count{{request=\"{kind}\"}} ");
+        let metrics = up.api.metrics(up.api.pageserver).await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        Ok(line.map_or(Ok(0), str::parse)?)
+    };
+    // One that lives long enough to leave a list.
+    assert_eq!(up.ask("acme", "SELECT 42").await?, "42");
+    up.is_suspended("acme").await?;
+    let (ranges, batches) = (requests("range").await?, requests("batch").await?);
+    assert_eq!(up.ask("acme", "SELECT 43").await?, "43");
+    let batches = requests("batch").await? - batches;
+    let ranges = requests("range").await? - ranges;
+    assert!(batches > 0, "nothing was asked for early");
+    assert!(ranges <= 10, "{ranges} requests beside {batches}");
+    assert!(up.process.stop()?.success());
+    Ok(())
+}
