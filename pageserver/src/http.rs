@@ -63,6 +63,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/tenants/{tenant}/branches", get(branches::list).post(branches::create)),
         ("/v1/tenants/{tenant}/branches/{branch}", get(branches::show).delete(branches::delete)),
         ("/v1/tenants/{tenant}/branches/{branch}/restore", post(branches::restore)),
+        ("/v1/tenants/{tenant}/branches/{branch}/forget_past", post(branches::forget_past)),
         ("/v1/tenants/{tenant}/branches/{branch}/moment", get(moment::show)),
         ("/v1/tenants/{tenant}/usage", get(usage::show)),
         ("/v1/usage", get(usage::list).post(usage::some)),

@@ -45,6 +45,8 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
     ensure!(counts.trim().starts_with("1000|1000|1000|1|1|"), "{counts}");
     ensure!(!counts.trim().ends_with("|0"), "there are no statistics: {counts}");
 
+    let with_rows = sql("main", "SELECT pg_current_wal_lsn()")?;
+    sql("main", "CREATE TABLE later ()")?;
     up.json(&["branch", "create", "acme", "empty", "--schema-only"])?;
     // Made of one that was never started: its rows wait to be removed, too.
     up.json(&["branch", "create", "acme", "again", "--parent", "empty"])?;
@@ -66,5 +68,20 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
     up.json(&["endpoint", "suspend", "acme", "empty"])?;
     ensure!(sql("empty", COUNTS)?.trim().starts_with("1|0|0|0|0|"));
     ensure!(sql("main", COUNTS)? == counts, "the parent lost rows");
+
+    // Nobody comes back to the rows: not as a branch, not by a restore, not as a template, not to read.
+    let then = ["--lsn", with_rows.trim()];
+    for command in [
+        &["branch", "create", "acme", "past", "--parent", "empty"][..],
+        &["branch", "restore", "acme", "empty"],
+        &["psql", "acme", "empty"],
+        &["template", "create", "t", "--project", "acme", "--branch", "empty"],
+    ] {
+        let (_, said) = up.refused(&[command, &then].concat())?;
+        ensure!(said.contains("is before the retained history"), "{command:?}: {said}");
+    }
+    // The parent's own history stays.
+    up.json(&[&["branch", "create", "acme", "past", "--parent", "main"][..], &then].concat())?;
+    ensure!(sql("past", COUNTS)? == counts);
     up.stop()
 }

@@ -257,6 +257,10 @@ impl Context {
             };
             match postgres.carry_out(&change, verifier.as_deref()).await {
                 Ok(()) => {
+                    if change == Change::NoRows {
+                        // Whoever is let in could come back to what was here before.
+                        self.storage.forget_past(&branch.project, &branch.timeline).await?;
+                    }
                     self.catalog.write(move |catalog| roles::done(catalog, number)).await?;
                 }
                 // Whoever were let in would see what there is not to be.

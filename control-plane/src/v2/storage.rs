@@ -234,6 +234,12 @@ impl Storage {
         self.delete(&format!("tenants/{tenant}/branches/{name}")).await
     }
 
+    /// Has a timeline give up, for good, what it was before its head.
+    pub(crate) async fn forget_past(&self, tenant: &str, name: &str) -> Result<(), StorageError> {
+        let path = format!("tenants/{tenant}/branches/{name}/forget_past");
+        self.ask(Method::POST, &path, None).await.map(|_: Value| ())
+    }
+
     async fn delete(&self, path: &str) -> Result<(), StorageError> {
         match self.ask::<Value>(Method::DELETE, path, None).await {
             Ok(_) | Err(StorageError::NotFound(_)) => Ok(()),

@@ -119,6 +119,20 @@ pub(super) async fn restore(
     Ok(Json(restored.await?))
 }
 
+/// Gives up what the branch was before everything that was acknowledged until now.
+pub(super) async fn forget_past(
+    State(api): State<Api>,
+    Path((tenant, branch)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let forgotten = to_the_end(async move {
+        let branch = api.tenants.branch(&tenant, &branch).await?;
+        let found = api.find(&branch, &Moment::Head).await?;
+        api.tenants.forget_past(&found.timeline).await?;
+        Ok(show_branch(&branch, &Extent::of(&found.timeline).await?))
+    });
+    Ok(Json(forgotten.await?))
+}
+
 pub(super) async fn delete(
     State(api): State<Api>,
     Path((tenant, branch)): Path<(String, String)>,

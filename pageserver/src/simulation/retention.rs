@@ -83,6 +83,43 @@ async fn what_a_window_leaves_behind_is_removed_but_for_where_branches_begin() {
 }
 
 #[tokio::test]
+async fn what_a_branch_forgets_is_gone_from_it_alone() {
+    let (mut world, tenant) = World::with_tenant(13).await;
+    let main = main_of(&tenant);
+    grow(&mut world, main, 10).await;
+    let (early, point) = (world.model.points(main)[20], world.model.points(main)[70]);
+    let dev = world.tenants.create_branch(tenant.id, "dev", "main", point).await;
+    let dev = dev.expect("the name is free").timeline;
+    world.model.add(dev, Some(main), point);
+    grow(&mut world, dev, 4).await;
+    let from = world.model.points(dev)[12];
+    let child = world.tenants.create_branch(tenant.id, "child", "dev", from).await;
+    let child = child.expect("the name is free").timeline;
+    world.model.add(child, Some(dev), from);
+    world.write(dev).await.expect("the store works");
+
+    let timeline = world.timeline(dev).await.expect("it loads");
+    world.tenants.forget_past(&timeline).await.expect("the store works");
+    let end = timeline.last_record_lsn();
+    merge_all(&timeline).await;
+    assert!(is_right(&world, dev, end).await);
+    for gone in [early, point, from] {
+        let is_gone = Error::Gone { asked: gone.lsn, oldest: end };
+        let refused = world.tenants.create_branch(tenant.id, "back", "dev", gone).await;
+        assert_eq!(refused, Err(is_gone.clone()));
+        assert_eq!(timeline.round_down(gone.lsn).await, Err(is_gone));
+    }
+    // What others have, they keep: the parent its history, the child what it began with.
+    assert!(is_right(&world, child, from.lsn).await);
+    assert!(is_right(&world, main, early.lsn).await);
+    let late = world.tenants.create_branch(tenant.id, "late", "main", early).await;
+    assert!(late.is_ok(), "{late:?}");
+    world.restart();
+    assert_eq!(world.timeline(dev).await.expect("it loads").retained().cutoff_lsn(), end);
+    assert!(is_right(&world, child, from.lsn).await);
+}
+
+#[tokio::test]
 async fn a_snapshot_keeps_its_point_until_it_is_deleted_and_no_longer() {
     let (mut world, tenant) = World::with_tenant(14).await;
     let main = main_of(&tenant);

@@ -11,7 +11,7 @@ use crate::{
     engine::{tenant_folder, timeline_folder},
     error::Error,
     manifest::{Sequence, TenantManifest, TimelineManifest},
-    timeline::{Timeline, Window},
+    timeline::{Cutoff, Retained, Timeline, Window},
 };
 
 impl Tenants {
@@ -46,6 +46,31 @@ impl Tenants {
             // The window is longer than when a pass was cut off that would have been the first.
             return if timeline.has_announced() { timeline.retain(before).await } else { Ok(()) };
         };
+        self.move_cutoff(timeline, before, cutoff).await
+    }
+
+    /// Gives up, for good, what a branch was before its head, also in its ancestors' history: nobody
+    /// comes back to there from this branch. What others begin at and snapshots keep, they keep.
+    pub async fn forget_past(&self, timeline: &Arc<Timeline>) -> Result<(), Error> {
+        if timeline.is_read_only() {
+            return Err(Error::Invalid("a template has no past to be forgotten".to_owned()));
+        }
+        let head = timeline.flush().await?;
+        let _one_at_a_time = timeline.retaining.lock().await;
+        let before = timeline.retained();
+        let Some(cutoff) = timeline.cutoff_at(head).await? else { return Ok(()) };
+        timeline.announce(cutoff.point.lsn).await?;
+        self.move_cutoff(timeline, before, cutoff).await
+    }
+
+    /// Writes what is retained from an announced cutoff on.
+    async fn move_cutoff(
+        &self,
+        timeline: &Arc<Timeline>,
+        before: Retained,
+        cutoff: Cutoff,
+    ) -> Result<(), Error> {
+        let id = timeline.id();
         // From the store, and after the announcement: a branch that is not among them now will
         // read the announcement, also where another pageserver makes it.
         let branches = self.stored_manifest(id.tenant).await?;

@@ -63,6 +63,18 @@ impl Timeline {
         Ok(Some(Cutoff { point, last_commit_time: last_commit_time.max(before) }))
     }
 
+    /// The cutoff at the last record that ends at or before a stored LSN; `None` where it stays as it is.
+    pub(crate) async fn cutoff_at(&self, lsn: Lsn) -> Result<Option<Cutoff>, Error> {
+        let before = self.retained().cutoff;
+        let point = self.round_down_here(lsn).await?;
+        if before.is_some_and(|before| point.lsn <= before.point.lsn) {
+            return Ok(None);
+        }
+        let last_commit_time = self.latest_commit_at(point.lsn).await?;
+        let before = before.and_then(|before| before.last_commit_time);
+        Ok(Some(Cutoff { point, last_commit_time: last_commit_time.max(before) }))
+    }
+
     /// Writes that no branch may be made below `cutoff` any more.
     pub(crate) async fn announce(self: &Arc<Self>, cutoff: Lsn) -> Result<(), Error> {
         self.write_manifest(move |manifest| manifest.announced = Some(cutoff)).await
