@@ -53,6 +53,9 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
     let (_, said) =
         up.refused(&["template", "create", "t", "--project", "acme", "--branch", "empty"])?;
     ensure!(said.contains("start it first"), "{said}");
+    let then = ["--lsn", with_rows.trim()];
+    let (_, said) = up.refused(&[&["psql", "acme", "empty"][..], &then].concat())?;
+    ensure!(said.contains("start it first"), "{said}");
     let schema = up.table(&["branch", "schema", "acme", "main", "--database", "app"])?;
     for branch in ["empty", "again"] {
         let counts = sql(branch, COUNTS)?;
@@ -70,7 +73,6 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
     ensure!(sql("main", COUNTS)? == counts, "the parent lost rows");
 
     // Nobody comes back to the rows: not as a branch, not by a restore, not as a template, not to read.
-    let then = ["--lsn", with_rows.trim()];
     for command in [
         &["branch", "create", "acme", "past", "--parent", "empty"][..],
         &["branch", "restore", "acme", "empty"],

@@ -259,7 +259,8 @@ impl Context {
                 Ok(()) => {
                     if change == Change::NoRows {
                         // Whoever is let in could come back to what was here before.
-                        self.storage.forget_past(&branch.project, &branch.timeline).await?;
+                        let region = self.region(&branch.project);
+                        region.storage.forget_past(&branch.project, &branch.timeline).await?;
                     }
                     self.catalog.write(move |catalog| roles::done(catalog, number)).await?;
                 }

@@ -24,10 +24,9 @@ use super::{
 use crate::{
     Region, StartRequest,
     catalog::{
-        self, branches, ids,
+        branches, ids,
         operations::{self, Action, Status},
-        projects,
-        roles::{self, Change},
+        projects, roles,
         templates::{self, Template as Row},
         timelines,
     },
@@ -308,13 +307,7 @@ pub(super) async fn create(
             let branch = new.branch_id.unwrap_or_else(|| project.default_branch.clone());
             let branch = branches::get(catalog, &project.id, &branch)?;
             branches::refuse_unmade(catalog, &branch)?;
-            if roles::waiting(catalog, &branch.id)?.iter().any(|(_, it)| *it == Change::NoRows) {
-                return Err(catalog::Error::Refused(format!(
-                    "branch {} has its parent's rows until its compute is first started: start it \
-                     first",
-                    branch.id
-                )));
-            }
+            roles::refuse_unemptied(catalog, &branch.id)?;
             let (action, status) = (Action::PublishTemplate, Status::Running);
             let operation = operation(&project.id, Some(&branch.id), None, action, status);
             let name = format!("template-{}", ids::suffix(&mut rand::rng()));
