@@ -54,8 +54,10 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
         up.refused(&["template", "create", "t", "--project", "acme", "--branch", "empty"])?;
     ensure!(said.contains("start it first"), "{said}");
     let then = ["--lsn", with_rows.trim()];
-    let (_, said) = up.refused(&[&["psql", "acme", "empty"][..], &then].concat())?;
-    ensure!(said.contains("start it first"), "{said}");
+    let gone = "is before the retained history";
+    // Not by the first connection either: a password is looked up in the branch as it is now.
+    let (_, said) = up.refused(&[&["psql", "acme", "again"][..], &then].concat())?;
+    ensure!(said.contains(gone), "{said}");
     let schema = up.table(&["branch", "schema", "acme", "main", "--database", "app"])?;
     for branch in ["empty", "again"] {
         let counts = sql(branch, COUNTS)?;
@@ -80,10 +82,11 @@ async fn a_schema_only_branch_has_the_tables_and_no_row_of_its_parent() -> anyho
         &["template", "create", "t", "--project", "acme", "--branch", "empty"],
     ] {
         let (_, said) = up.refused(&[command, &then].concat())?;
-        ensure!(said.contains("is before the retained history"), "{command:?}: {said}");
+        ensure!(said.contains(gone), "{command:?}: {said}");
     }
     // The parent's own history stays.
     up.json(&[&["branch", "create", "acme", "past", "--parent", "main"][..], &then].concat())?;
-    ensure!(sql("past", COUNTS)? == counts);
+    // Unlogged tables are empty in a branch.
+    ensure!(sql("past", COUNTS)?.trim().starts_with("1000|1000|1000|0|"));
     up.stop()
 }

@@ -272,17 +272,6 @@ pub fn waiting(catalog: &Connection, branch: &str) -> Result<Vec<(i64, Change)>,
     rows(catalog, sql, [branch], |row| Ok((row.get(0)?, from_json(&row.get::<_, String>(1)?)?)))
 }
 
-/// Refuses a branch whose rows wait to be removed: its Postgres does that before it lets anybody in,
-/// and what is made of the branch without it would have them.
-pub fn refuse_unemptied(catalog: &Connection, branch: &str) -> Result<(), Error> {
-    if waiting(catalog, branch)?.iter().any(|(_, change)| *change == Change::NoRows) {
-        return Err(Error::Refused(format!(
-            "branch {branch} has its parent's rows until its compute is first started: start it first"
-        )));
-    }
-    Ok(())
-}
-
 /// Takes a change that was done off the list.
 pub fn done(catalog: &Connection, number: i64) -> Result<(), Error> {
     catalog.prepare_cached("DELETE FROM changes WHERE id = ?")?.execute([number])?;

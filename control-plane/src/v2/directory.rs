@@ -19,7 +19,7 @@ use crate::{
         self,
         branches::{self, Branch},
         endpoints::{self, Endpoint, Kind},
-        projects, roles,
+        projects,
         timelines::Moment,
     },
     served,
@@ -61,9 +61,6 @@ impl Projects {
                     branch.id
                 ))
             };
-            if word.is_some() && served::standby(word).is_none() {
-                roles::refuse_unemptied(catalog, &branch.id)?;
-            }
             let mut all = endpoints::all_of_branch(catalog, &branch.id)?.into_iter();
             let endpoint = match (served::standby(word), word) {
                 (Some(id), _) => all.find(|endpoint| endpoint.id == id),

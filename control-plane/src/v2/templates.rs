@@ -24,9 +24,10 @@ use super::{
 use crate::{
     Region, StartRequest,
     catalog::{
-        branches, ids,
+        self, branches, ids,
         operations::{self, Action, Status},
-        projects, roles,
+        projects,
+        roles::{self, Change},
         templates::{self, Template as Row},
         timelines,
     },
@@ -307,7 +308,13 @@ pub(super) async fn create(
             let branch = new.branch_id.unwrap_or_else(|| project.default_branch.clone());
             let branch = branches::get(catalog, &project.id, &branch)?;
             branches::refuse_unmade(catalog, &branch)?;
-            roles::refuse_unemptied(catalog, &branch.id)?;
+            if roles::waiting(catalog, &branch.id)?.iter().any(|(_, it)| *it == Change::NoRows) {
+                return Err(catalog::Error::Refused(format!(
+                    "branch {} has its parent's rows until its compute is first started: start it \
+                     first",
+                    branch.id
+                )));
+            }
             let (action, status) = (Action::PublishTemplate, Status::Running);
             let operation = operation(&project.id, Some(&branch.id), None, action, status);
             let name = format!("template-{}", ids::suffix(&mut rand::rng()));
