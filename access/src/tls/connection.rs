@@ -19,56 +19,50 @@ use tokio_rustls::TlsStream;
 ///
 /// What is written may wait here until it is flushed. The end of an encrypted connection that was
 /// cut off looks like any other: everything that goes over it says its own length.
-pub struct Connection(Kind);
-
-enum Kind {
-    Plain(TcpStream),
-    Encrypted(Box<TlsStream<TcpStream>>),
-}
+pub type Connection = Stream<TcpStream, Encrypted>;
 
 /// The half that is read from.
-pub struct ReadHalf(Reading);
-
-enum Reading {
-    Plain(OwnedReadHalf),
-    Encrypted(tokio::io::ReadHalf<Box<TlsStream<TcpStream>>>),
-}
+pub type ReadHalf = Stream<OwnedReadHalf, tokio::io::ReadHalf<Encrypted>>;
 
 /// The half that is written to; it ends with the last of both.
 pub struct WriteHalf {
-    kind: Writing,
+    stream: Stream<OwnedWriteHalf, tokio::io::WriteHalf<Encrypted>>,
     /// Whether what was written may wait in memory to be encrypted and sent.
     unsent: bool,
 }
 
-enum Writing {
-    Plain(OwnedWriteHalf),
-    Encrypted(tokio::io::WriteHalf<Box<TlsStream<TcpStream>>>),
+/// A connection or a half of it, plain or encrypted.
+pub struct Stream<P, E>(Kind<P, E>);
+
+enum Kind<P, E> {
+    Plain(P),
+    Encrypted(E),
 }
+
+type Encrypted = Box<TlsStream<TcpStream>>;
 
 impl Connection {
     pub(super) fn plain(socket: TcpStream) -> Connection {
-        Connection(Kind::Plain(socket))
+        Stream(Kind::Plain(socket))
     }
 
     pub(super) fn encrypted(stream: TlsStream<TcpStream>) -> Connection {
-        Connection(Kind::Encrypted(Box::new(stream)))
+        Stream(Kind::Encrypted(Box::new(stream)))
     }
 
     /// Both directions, each for a task of its own.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
-        match self.0 {
+        let (reader, writer) = match self.0 {
             Kind::Plain(socket) => {
                 let (reader, writer) = socket.into_split();
-                let kind = Writing::Plain(writer);
-                (ReadHalf(Reading::Plain(reader)), WriteHalf { kind, unsent: false })
+                (Kind::Plain(reader), Kind::Plain(writer))
             }
             Kind::Encrypted(stream) => {
                 let (reader, writer) = tokio::io::split(stream);
-                let kind = Writing::Encrypted(writer);
-                (ReadHalf(Reading::Encrypted(reader)), WriteHalf { kind, unsent: false })
+                (Kind::Encrypted(reader), Kind::Encrypted(writer))
             }
-        }
+        };
+        (Stream(reader), WriteHalf { stream: Stream(writer), unsent: false })
     }
 }
 
@@ -79,7 +73,7 @@ impl WriteHalf {
     }
 
     fn note_written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.unsent = matches!(self.kind, Writing::Encrypted(_));
+        self.unsent = matches!(self.stream.0, Kind::Encrypted(_));
         written
     }
 }
@@ -94,50 +88,37 @@ fn or_end(read: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
     }
 }
 
-impl AsyncRead for Connection {
+impl<P: AsyncRead + Unpin, E: AsyncRead + Unpin> AsyncRead for Stream<P, E> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.get_mut().0 {
             Kind::Plain(socket) => Pin::new(socket).poll_read(context, into),
             Kind::Encrypted(stream) => or_end(Pin::new(stream).poll_read(context, into)),
         }
     }
 }
 
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Reading::Plain(socket) => Pin::new(socket).poll_read(context, into),
-            Reading::Encrypted(stream) => or_end(Pin::new(stream).poll_read(context, into)),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
+impl<P: AsyncWrite + Unpin, E: AsyncWrite + Unpin> AsyncWrite for Stream<P, E> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        match &mut self.get_mut().0 {
             Kind::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
             Kind::Encrypted(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        match &mut self.get_mut().0 {
             Kind::Plain(socket) => Pin::new(socket).poll_write_vectored(context, parts),
             Kind::Encrypted(stream) => Pin::new(stream).poll_write_vectored(context, parts),
         }
@@ -150,15 +131,15 @@ impl AsyncWrite for Connection {
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
             Kind::Plain(socket) => Pin::new(socket).poll_flush(context),
             Kind::Encrypted(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
             Kind::Plain(socket) => Pin::new(socket).poll_shutdown(context),
             Kind::Encrypted(stream) => Pin::new(stream).poll_shutdown(context),
         }
@@ -171,10 +152,7 @@ impl AsyncWrite for WriteHalf {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.kind {
-            Writing::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
-            Writing::Encrypted(stream) => Pin::new(stream).poll_write(context, bytes),
-        };
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.note_written(written)
     }
 
@@ -183,25 +161,16 @@ impl AsyncWrite for WriteHalf {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.kind {
-            Writing::Plain(socket) => Pin::new(socket).poll_write_vectored(context, parts),
-            Writing::Encrypted(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-        };
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.note_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.kind {
-            Writing::Plain(socket) => socket.is_write_vectored(),
-            Writing::Encrypted(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut self.kind {
-            Writing::Plain(socket) => Pin::new(socket).poll_flush(context),
-            Writing::Encrypted(stream) => Pin::new(stream).poll_flush(context),
-        };
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             self.unsent = false;
         }
@@ -209,9 +178,6 @@ impl AsyncWrite for WriteHalf {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
-            Writing::Plain(socket) => Pin::new(socket).poll_shutdown(context),
-            Writing::Encrypted(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
