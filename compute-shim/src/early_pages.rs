@@ -14,7 +14,10 @@ mod list;
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -74,6 +77,8 @@ impl ListFiles {
 /// The pageserver's pages, some of them asked for early.
 pub struct EarlyPages {
     remote: RemotePages,
+    /// The start is over: nothing is looked for here any more. Set by who has the state.
+    is_over: AtomicBool,
     state: Mutex<State>,
     /// Changes when pages have come, or will not come any more.
     arrivals: watch::Sender<()>,
@@ -85,8 +90,6 @@ struct State {
     early: HashMap<PageKey, Option<Bytes>>,
     /// What was read so far.
     read: StartList,
-    /// The start is over.
-    is_over: bool,
 }
 
 /// What of a range came early.
@@ -101,7 +104,12 @@ enum Found {
 impl EarlyPages {
     /// Nothing is asked for yet.
     pub fn new(remote: RemotePages) -> EarlyPages {
-        EarlyPages { remote, state: Mutex::default(), arrivals: watch::Sender::new(()) }
+        EarlyPages {
+            remote,
+            is_over: AtomicBool::new(false),
+            state: Mutex::default(),
+            arrivals: watch::Sender::new(()),
+        }
     }
 
     /// Asks for a list's pages, those that are still there.
@@ -136,7 +144,7 @@ impl EarlyPages {
     /// Takes the start for over: what came early and nobody wanted is thrown away. What was read.
     pub fn end(&self) -> StartList {
         let mut state = self.state.lock();
-        state.is_over = true;
+        self.is_over.store(true, Ordering::Relaxed);
         state.early = HashMap::new();
         std::mem::take(&mut state.read)
     }
@@ -152,7 +160,7 @@ impl EarlyPages {
     /// Takes what came of a batch; nothing where it will not come.
     fn take(&self, batch: &[PageKey], came: Option<&Bytes>) {
         let mut state = self.state.lock();
-        if !state.is_over {
+        if !self.is_over.load(Ordering::Relaxed) {
             for (index, page) in batch.iter().enumerate() {
                 match came {
                     Some(bytes) => {
@@ -169,6 +177,9 @@ impl EarlyPages {
 
     /// A range that came early, waited for where it is on its way.
     async fn early(&self, fork: RelationFork, first: u32, count: u32) -> Option<Bytes> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return None;
+        }
         let pages: Vec<PageKey> = (first..first + count).map(|block| fork.block(block)).collect();
         let mut arrivals = self.arrivals.subscribe();
         loop {
@@ -184,9 +195,6 @@ impl EarlyPages {
 
 impl State {
     fn find(&mut self, pages: &[PageKey]) -> Found {
-        if self.is_over {
-            return Found::Nothing;
-        }
         pages.iter().for_each(|page| self.read.add(*page));
         if !pages.iter().all(|page| self.early.contains_key(page)) {
             return Found::Nothing;

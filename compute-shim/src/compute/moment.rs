@@ -15,13 +15,12 @@ use wal_format::{ControlFile, Fork, GLOBAL_TABLESPACE, Lsn, Relation, WalSetting
 use super::{
     ComputeConfig, Stages,
     start::{
-        CONNECT_TIME_MAX, Mounted, Running, check_version, made_checkpoint, receive_backup,
-        start_postgres, write_configuration,
+        Mounted, Running, check_version, connect, made_checkpoint, receive_to_read, start_postgres,
+        write_configuration,
     },
 };
 use crate::{
     ShimError,
-    early_pages::StartList,
     folder::{Folder, give},
     page_client::PageClient,
     postgres::Machine,
@@ -55,18 +54,12 @@ pub(super) async fn start(
     folder: &Folder,
     stages: &mut Stages,
 ) -> Result<Running, ShimError> {
-    let route = config.pageservers.clone();
-    let (pages, welcome) =
-        PageClient::connect(route, (config.timeline, None), &config.bearer, CONNECT_TIME_MAX)
-            .await?;
+    let (pages, welcome) = connect(config, None).await?;
     let origin = welcome.origin;
     let version = check_version(&origin)?;
     stages.end("connect");
 
-    let none = StartList::default();
-    let (backup, files, early) =
-        receive_backup(&pages, move || at, at, (machine, folder), &none).await?;
-    early.end();
+    let (backup, files) = receive_to_read(&pages, move || at, at, machine, folder).await?;
     stages.end("base backup");
 
     let (wal, control) = made_checkpoint(version, &origin, &backup.head)?;

@@ -18,13 +18,12 @@ use super::{
     ComputeConfig, Stages,
     moment::{self, TABLESPACES_ARE_FOLDERS, least_settings},
     start::{
-        CONNECT_TIME_MAX, Mounted, Running, check_version, control_file, receive_backup,
-        start_postgres, write_configuration,
+        Mounted, Running, check_version, connect, control_file, receive_to_read, start_postgres,
+        write_configuration,
     },
 };
 use crate::{
     ShimError,
-    early_pages::StartList,
     folder::Folder,
     head::settled_head,
     page_client::PageClient,
@@ -74,10 +73,7 @@ pub(super) async fn start(
     folder: &Folder,
     stages: &mut Stages,
 ) -> Result<Running, ShimError> {
-    let route = config.pageservers.clone();
-    let (pages, welcome) =
-        PageClient::connect(route, (config.timeline, None), &config.bearer, CONNECT_TIME_MAX)
-            .await?;
+    let (pages, welcome) = connect(config, None).await?;
     let wal = FeedConfig {
         timeline: config.timeline,
         origin: welcome.origin,
@@ -101,14 +97,11 @@ pub(super) async fn start(
     stages.end("checkpoint");
 
     let replayed = Replayed::from(base);
-    let commit = {
+    let reach = {
         let replayed = replayed.clone();
         move || replayed.lsn()
     };
-    let none = StartList::default();
-    let (backup, files, early) =
-        receive_backup(&pages, commit, base, (machine, folder), &none).await?;
-    early.end();
+    let (backup, files) = receive_to_read(&pages, reach, base, machine, folder).await?;
     let begin = match said {
         Some(begin) => begin,
         None if backup.head.ends_in_shutdown_checkpoint => {

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{Term, TimelineOrigin, page_service::BackupHead};
+use protocol::{
+    Term, TimelineOrigin,
+    page_service::{BackupHead, Welcome},
+};
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
@@ -31,7 +34,7 @@ use crate::{
 };
 
 /// How long the pageserver is waited for when a compute starts.
-pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a quorum of safekeepers is waited for when a compute starts.
 const QUORUM_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a base backup is tried for: ingest may have to reach its LSN first.
@@ -72,11 +75,7 @@ pub(super) async fn start(
     folder: &Folder,
     stages: &mut Stages,
 ) -> Result<Running, ShimError> {
-    let connect = |term| {
-        let route = config.pageservers.clone();
-        PageClient::connect(route, (config.timeline, term), &config.bearer, CONNECT_TIME_MAX)
-    };
-    let (_, welcome) = connect(None).await?;
+    let (_, welcome) = connect(config, None).await?;
     let origin = welcome.origin;
     let version = check_version(&origin)?;
     stages.end("connect");
@@ -91,7 +90,7 @@ pub(super) async fn start(
     let (proposer, elected) = within_quorum_time(config, election).await?;
     stages.end("elect");
 
-    let (pages, _) = connect(Some(elected.term)).await?;
+    let (pages, _) = connect(config, Some(elected.term)).await?;
     let commit = {
         let proposer = proposer.clone();
         move || proposer.commit_lsn()
@@ -217,6 +216,15 @@ impl Mounted {
     }
 }
 
+/// Connects to the pageserver: as the compute of a term, or to read.
+pub(super) async fn connect(
+    config: &ComputeConfig,
+    term: Option<Term>,
+) -> Result<(PageClient, Welcome), ShimError> {
+    let route = config.pageservers.clone();
+    PageClient::connect(route, (config.timeline, term), &config.bearer, CONNECT_TIME_MAX).await
+}
+
 pub(super) fn check_version(origin: &TimelineOrigin) -> Result<Version, ShimError> {
     Version::from_major(origin.major).filter(|_| origin.major == MAJOR).ok_or_else(|| {
         ShimError::Precondition {
@@ -239,9 +247,24 @@ async fn within_quorum_time<T>(
     })
 }
 
+/// [`receive_backup`] of a compute that writes nothing, and keeps no list of what its start read.
+pub(super) async fn receive_to_read(
+    pages: &PageClient,
+    reach: impl Fn() -> Lsn + Clone + Send + Sync + 'static,
+    lsn: Lsn,
+    machine: &Machine,
+    folder: &Folder,
+) -> Result<(BaseBackup, RelationFiles), ShimError> {
+    let none = StartList::default();
+    let (backup, files, early) =
+        receive_backup(pages, reach, lsn, (machine, folder), &none).await?;
+    early.end();
+    Ok((backup, files))
+}
+
 /// Receives the base backup at `lsn`, and asks for the list's pages. Pages are read as of then or
 /// later, up to what `commit` says.
-pub(super) async fn receive_backup(
+async fn receive_backup(
     pages: &PageClient,
     commit: impl Fn() -> Lsn + Clone + Send + Sync + 'static,
     lsn: Lsn,
