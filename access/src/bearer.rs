@@ -103,6 +103,22 @@ impl Bearer {
         }
     }
 
+    /// A request to `path` below this server's root, with the token to show now. `http` is a client of
+    /// [`Trust::http`].
+    pub fn request(
+        &self,
+        http: &reqwest::Client,
+        method: reqwest::Method,
+        server: impl std::fmt::Display,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let request = http.request(method, format!("{}://{server}/{path}", self.trust.scheme()));
+        match self.token() {
+            Some(token) => request.bearer_auth(token.secret()),
+            None => request,
+        }
+    }
+
     /// From here on a token is newer only if it comes later.
     pub fn mark_seen(&mut self) {
         if let Source::Brought(brought) = &mut self.source {

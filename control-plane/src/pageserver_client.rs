@@ -250,11 +250,9 @@ impl PageserverClient {
         longest: Duration,
     ) -> Result<Answer<T>, Error> {
         let unavailable = |reason: reqwest::Error| self.unavailable(address, tls::why(&reason));
-        let url = format!("{}://{address}/v1/{path}", self.bearer.trust().scheme());
-        let mut request = self.http.request(method, url).timeout(longest);
-        if let Some(token) = self.bearer.token() {
-            request = request.bearer_auth(token.secret());
-        }
+        let path = format!("v1/{path}");
+        let request = self.bearer.request(&self.http, method, address, &path);
+        let mut request = request.timeout(longest);
         if let Some(body) = body {
             request = request.json(body);
         }

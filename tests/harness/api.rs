@@ -27,15 +27,11 @@ impl Api {
         Api { pageserver, control_plane, operator, http }
     }
 
-    fn url(&self, server: SocketAddr, path: &str) -> String {
-        format!("{}://{server}/{path}", self.operator.trust().scheme())
-    }
-
     /// A server's metrics.
     pub async fn metrics(&self, server: SocketAddr) -> anyhow::Result<String> {
-        let request = self.http.get(self.url(server, "metrics"));
-        let token = self.operator.token().context("a token")?;
-        let answer = request.bearer_auth(token.secret()).send().await?;
+        self.operator.token().context("a token")?;
+        let request = self.operator.request(&self.http, Method::GET, server, "metrics");
+        let answer = request.send().await?;
         Ok(answer.error_for_status()?.text().await?)
     }
 
@@ -47,10 +43,8 @@ impl Api {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, self.url(server, &format!("v1/{path}")));
-        if let Some(token) = self.operator.token() {
-            request = request.bearer_auth(token.secret());
-        }
+        let path = format!("v1/{path}");
+        let mut request = self.operator.request(&self.http, method, server, &path);
         if let Some(body) = body {
             request = request.json(&body);
         }

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use access::Bearer;
 use futures::future::join_all;
+use reqwest::Method;
 use tokio::sync::watch;
 
 use super::{PageserverAt, RegionId};
@@ -110,11 +111,7 @@ impl Watch {
 
 /// Why a pageserver does not answer; `None` where it does, whatever it says: it is asked for nothing.
 async fn ask(http: &reqwest::Client, address: SocketAddr, bearer: &Bearer) -> Option<String> {
-    let mut request =
-        http.get(format!("{}://{address}/v1", bearer.trust().scheme())).timeout(ANSWER_MAX);
-    if let Some(token) = bearer.token() {
-        request = request.bearer_auth(token.secret());
-    }
+    let request = bearer.request(http, Method::GET, address, "v1").timeout(ANSWER_MAX);
     let error = request.send().await.err()?;
     let kind =
         if error.is_timeout() { "takes requests and does not answer" } else { "is not there" };

@@ -302,14 +302,11 @@ impl Storage {
         let Some(first) = self.first else {
             return Err(self.unavailable("it has no pageserver".to_owned()));
         };
+        let path = format!("v1/{path}");
         let mut at = first.to_string();
         let mut hops = 0;
         loop {
-            let url = format!("{}://{at}/v1/{path}", self.bearer.trust().scheme());
-            let mut request = self.http.request(method.clone(), url);
-            if let Some(token) = self.bearer.token() {
-                request = request.bearer_auth(token.secret());
-            }
+            let mut request = self.bearer.request(&self.http, method.clone(), &at, &path);
             if let Some(body) = &body {
                 request = request.json(body);
             }
