@@ -11,6 +11,7 @@
 
 pub mod api_keys;
 pub mod branches;
+mod checkpoint;
 mod commit;
 pub mod consumption;
 pub mod databases;
@@ -69,7 +70,7 @@ impl Catalog {
         let connection = Connection::open(path)?;
         schema::configure(&connection)?;
         let is_new = schema::prepare(&connection)?;
-        let writer = Writer::start(connection)?;
+        let writer = Writer::start(connection, path)?;
         let inner = Inner { path: path.to_owned(), writer, readers: Mutex::default() };
         Ok((Catalog { inner: Arc::new(inner) }, is_new))
     }

@@ -27,23 +27,31 @@ struct Up {
     key: String,
     token_file: PathBuf,
     control_plane: String,
+    proxy_port: u16,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Up {
     async fn start() -> anyhow::Result<Up> {
+        Up::start_with(&[]).await
+    }
+
+    async fn start_with(more: &[&str]) -> anyhow::Result<Up> {
         let turn = turn().await;
         let folder = folder()?;
         let data = folder.path().join("data");
         let mut arguments = up_arguments(&data);
-        arguments.extend(["--proxy".to_owned(), format!("127.0.0.1:{}", free_port())]);
+        let proxy_port = free_port();
+        arguments.extend(["--proxy".to_owned(), format!("127.0.0.1:{proxy_port}")]);
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut process = Process::spawn(&arguments, &folder.path().join("up.log"))?;
         let ready: Value = serde_json::from_str(&process.wait_for_line("\"ready\"")?)?;
         let control_plane = ready["control_plane"].as_str().context("no address")?.to_owned();
         let key = fs::read_to_string(data.join("catalog/api-key"))?.trim().to_owned();
         let api = format!("http://{control_plane}/api/v2");
         let token_file = data.join("auth/operator-token");
-        Ok(Up { process, _folder: folder, api, key, token_file, control_plane, _turn: turn })
+        let _turn = turn;
+        Ok(Up { process, _folder: folder, api, key, token_file, control_plane, proxy_port, _turn })
     }
 
     /// What a project's running first branch answers, as its superuser.
@@ -97,6 +105,14 @@ async fn neonctl_runs_every_command() -> anyhow::Result<()> {
     let clients = install::javascript()?;
     let up = Up::start().await?;
     neonctl::tour(&up, &clients).await?;
+    up.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neonctls_connection_strings_lead_to_a_branch_as_it_was() -> anyhow::Result<()> {
+    let clients = install::javascript()?;
+    let up = Up::start_with(&["--domain", "db.localhost"]).await?;
+    neonctl::as_it_was(&up, &clients)?;
     up.stop()
 }
 

@@ -93,6 +93,40 @@ pub async fn tour(up: &Up, clients: &JavaScript) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Connection strings of a branch at an LSN and at a moment, with a domain of which every name is a part:
+/// here all are at one address, and no port is the usual one.
+pub fn as_it_was(up: &Up, clients: &JavaScript) -> anyhow::Result<()> {
+    let neonctl = Neonctl { up, clients };
+    neonctl.json(&["projects", "create", "--name", "shop"])?;
+    let psql = |uri: &str, query: &str| -> anyhow::Result<String> {
+        let mut command = Command::new("psql");
+        command.args([uri, "-qAtc", query]);
+        command.env("PGHOSTADDR", "127.0.0.1").env("PGPORT", up.proxy_port.to_string());
+        Ok(run(&mut command)?.trim().to_owned())
+    };
+    let string = |branch: &str| -> anyhow::Result<String> {
+        let said = neonctl.text(&["connection-string", branch])?;
+        Ok(said.trim().trim_matches('"').to_owned())
+    };
+    let now = string("main")?;
+    psql(&now, "CREATE TABLE t AS SELECT generate_series(1, 100) n")?;
+    let lsn = psql(&now, "SELECT pg_current_wal_insert_lsn()")?;
+    std::thread::sleep(Duration::from_millis(1100));
+    let moment = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
+    let moment = psql(&now, moment)?;
+    std::thread::sleep(Duration::from_millis(1100));
+    psql(&now, "DELETE FROM t WHERE n > 10")?;
+    let count = "SELECT count(*), pg_is_in_recovery() FROM t";
+    ensure!(psql(&now, count)? == "10|f");
+    for then in [format!("main@{lsn}"), format!("main@{moment}")] {
+        let uri = string(&then)?;
+        ensure!(uri.contains("options=neon_"), "{then}: {uri}");
+        let counted = psql(&uri, count)?;
+        ensure!(counted == "100|t", "{then} is {uri}: {counted}");
+    }
+    Ok(())
+}
+
 async fn branches(neonctl: &Neonctl<'_>, project: &str) -> anyhow::Result<()> {
     let up = neonctl.up;
     // A diff starts the branch's Postgres, and one at a moment a Postgres of its own.

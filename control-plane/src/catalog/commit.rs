@@ -5,6 +5,7 @@
 //! takes nothing of the others back.
 
 use std::{
+    path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::Error;
+use super::{Error, checkpoint::Checkpoints};
 
 /// The most writes of one transaction.
 const BATCH_MAX: usize = 256;
@@ -36,11 +37,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection) -> Result<Writer, Error> {
+    pub(super) fn start(connection: Connection, path: &Path) -> Result<Writer, Error> {
+        let checkpoints = Checkpoints::start(&connection, path)?;
         let (sender, receiver) = sync_channel(WAITING_MAX);
         let thread = thread::Builder::new()
             .name("catalog".to_owned())
-            .spawn(move || run(&connection, &receiver))
+            .spawn(move || run(&connection, checkpoints, &receiver))
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         Ok(Writer { jobs: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
@@ -94,10 +96,11 @@ fn closed() -> Error {
     Error::Unavailable("it is closed".to_owned())
 }
 
-fn run(connection: &Connection, jobs: &Receiver<Job>) {
+fn run(connection: &Connection, mut checkpoints: Checkpoints, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let batch = std::iter::once(first).chain(std::iter::from_fn(|| jobs.try_recv().ok()));
         commit(connection, batch.take(BATCH_MAX));
+        checkpoints.after_commit(connection);
     }
 }
 
