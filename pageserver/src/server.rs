@@ -95,6 +95,11 @@ impl Pageserver {
         self.http_addr
     }
 
+    /// What it serves, for those in its own process.
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.tenants
+    }
+
     /// Stops serving and receiving, and writes what is in memory to the object store as far as
     /// that is there.
     pub async fn shutdown(self) {
