@@ -51,8 +51,8 @@ pub async fn serve(store: &Path, name: String) -> anyhow::Result<()> {
     };
     let pageserver = Pageserver::start(config).await?;
     println!("{}", pageserver.http_addr());
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while lines.next_line().await?.is_some() {
+    let next_line = || std::io::stdin().lines().next();
+    while tokio::task::spawn_blocking(next_line).await?.is_some() {
         let clock = pageserver::clock::now;
         println!("{}", pageserver.tenants().survey(clock, Duration::ZERO).await?);
     }
