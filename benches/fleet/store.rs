@@ -21,8 +21,8 @@ pub const TEMPLATE: &str = "base";
 const WROTE_ONE_OF: usize = 10;
 /// Tenants that are made at once.
 const AT_ONCE: usize = 16;
-/// Timelines that are in memory together while they write.
-const WRITING: usize = 500;
+/// Tenants that are made before those before leave memory.
+const BETWEEN_UNLOADS: usize = 5_000;
 /// Where all of them begin.
 const POINT: BranchPoint = BranchPoint { lsn: Lsn(0x100_0000), last_record: Lsn(0xFF_FF00) };
 
@@ -42,19 +42,19 @@ pub async fn make(folder: &Path, tenants: usize) -> anyhow::Result<()> {
     template.put(Key::CONTROL, Bytes::from_static(b"control")).await?;
     template.finish().await?;
 
-    let created = stream::iter(0..tenants).map(|number| {
-        let engine = engine.clone();
-        tokio::spawn(async move {
-            let tenant = engine.create_tenant(&format!("tenant-{number:06}"), TEMPLATE).await?;
-            anyhow::Ok(tenant.branches.first().map(|main| main.timeline))
-        })
-    });
-    let created: Vec<Option<TenantTimeline>> =
-        created.buffer_unordered(AT_ONCE).map(|created| created?).try_collect().await?;
-    let wrote: Vec<_> = created.into_iter().flatten().step_by(WROTE_ONE_OF).collect();
-    for some in wrote.chunks(WRITING) {
-        for id in some {
-            write(&engine, *id).await?;
+    for first in (0..tenants).step_by(BETWEEN_UNLOADS) {
+        let numbers = first..tenants.min(first + BETWEEN_UNLOADS);
+        let created = stream::iter(numbers).map(|number| {
+            let engine = engine.clone();
+            tokio::spawn(async move {
+                let tenant = engine.create_tenant(&format!("tenant-{number:06}"), TEMPLATE).await?;
+                anyhow::Ok(tenant.branches.first().map(|main| main.timeline))
+            })
+        });
+        let created: Vec<Option<TenantTimeline>> =
+            created.buffer_unordered(AT_ONCE).map(|created| created?).try_collect().await?;
+        for id in created.into_iter().flatten().step_by(WROTE_ONE_OF) {
+            write(&engine, id).await?;
         }
         let (idle_for, later) = (Duration::from_secs(1), Instant::now() + Duration::from_secs(2));
         engine.unload_idle(later, idle_for).await;
