@@ -8,7 +8,7 @@ const UNLOAD_AFTER: Duration = Duration::from_secs(300);
 /// The longest time between two looks whether timelines that nobody loads have something to do.
 /// A pageserver that has just started reads two small objects for each tenant and each timeline,
 /// and lists two folders: 60 requests a second for 300,000 tenants of one branch. Afterwards a
-/// survey is one list.
+/// survey is of those that were written since.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// What a pageserver takes where nothing is said.
 const MEMORY_BYTES: u64 = 1 << 30;

@@ -108,7 +108,7 @@ async fn a_tenant_with_nothing_to_do_is_not_looked_at_again_before_it_may_have()
     assert_eq!(survey(&world, now).await, 0);
     store.take_accesses();
     assert_eq!(survey(&world, now + HOUR).await, 0);
-    assert_eq!(store.take_accesses().len(), 1, "more than a list of tenants was asked for");
+    assert_eq!(store.take_accesses().len(), 0, "something was asked for");
     assert_eq!(survey(&world, now + 3 * HOUR).await, 1);
     assert!(store.take_accesses().len() > 5);
 
@@ -116,7 +116,7 @@ async fn a_tenant_with_nothing_to_do_is_not_looked_at_again_before_it_may_have()
     assert_eq!(survey(&world, now + 4 * HOUR).await, 0);
     store.take_accesses();
     assert_eq!(survey(&world, now + 400 * HOUR).await, 0);
-    assert_eq!(store.take_accesses().len(), 1, "more than a list of tenants was asked for");
+    assert_eq!(store.take_accesses().len(), 0, "something was asked for");
     grow(&mut world, main, 3).await;
     world.idle().await;
     assert_eq!(survey(&world, now + 400 * HOUR).await, 1);

@@ -6,9 +6,9 @@
 //! when the work is done.
 //!
 //! It is cheap for many idle tenants: a few are looked at at once, spread over the whole time until
-//! the next survey, and one that has nothing to do is not looked at again before it may have: until
-//! then it costs a place in one list of all tenants, and an entry in memory. Only a pageserver that
-//! has just started reads all its tenants once.
+//! the next survey, and one that has nothing to do is not looked at again before it may have. Only a
+//! pageserver that has just started lists all tenants and reads each once; later surveys look at
+//! those alone that were written since, or whose time has come.
 //!
 //! Each tenant is its owner's to survey: the manifest names it.
 
@@ -50,16 +50,24 @@ impl Tenants {
         clock: impl Fn() -> i64 + Copy,
         over: Duration,
     ) -> Result<usize, Error> {
-        let all = self.stored_tenants().await?;
-        self.engine.surveyed.retain(|id| all.contains(&id));
-        let begun = clock();
-        let mut wanted: Vec<TenantId> =
-            all.into_iter().filter(|id| self.engine.surveyed.wants(*id, begun)).collect();
+        let mut wanted = match self.engine.surveyed.wanted(clock()) {
+            Some(wanted) => wanted,
+            None => {
+                let all = self.stored_tenants().await?;
+                self.engine.surveyed.begin_all();
+                all
+            }
+        };
         wanted.sort_unstable();
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX).max(1);
         let pause = (over / count).min(PAUSE_MAX);
-        let surveys = stream::iter(wanted).then(move |id| async move {
-            tokio::time::sleep(pause).await;
+        let begun = Instant::now();
+        let surveys = stream::iter((0..count).zip(wanted)).then(move |(number, id)| async move {
+            // From the beginning on: pauses of less than a timer's tick add up all the same.
+            let due = begun + pause * number;
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
             id
         });
         let surveys = surveys.map(|id| Arc::clone(self).survey_tenant(id, clock));
@@ -89,7 +97,7 @@ impl Tenants {
         }
     }
 
-    async fn stored_tenants(&self) -> Result<HashSet<TenantId>, Error> {
+    async fn stored_tenants(&self) -> Result<Vec<TenantId>, Error> {
         let folder = Path::from("tenants");
         let listed = self.engine.store.list_with_delimiter(Some(&folder)).await;
         let listed = listed.map_err(|error| unavailable(&folder, &error))?;
