@@ -6,8 +6,10 @@
 //! - The pageservers' meters go on without us. Those of projects whose computes run, or did until a
 //!   minute ago, are asked for every two seconds; all at the start, for what a killed control plane did
 //!   not see, and every hour: of others only what is stored changes, as layers are merged.
-//! - Each pageserver is asked for the tenants that it serves, in lists. One that could not be read to
-//!   the end is read again soon, for as long as it takes: only then is its hour over.
+//! - Each pageserver is asked for the tenants that it serves, in lists: the first time for all, then for
+//!   those that changed since. Many take some time, a part of each second, in which nothing else waits.
+//!   One that could not be read to the end is read on soon, for as long as it takes: only then is its
+//!   hour over.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -49,6 +51,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// other. A pageserver that hangs takes [`LIST_MAX`] of each attempt, in which nothing else is done.
 const SWEEP_AGAIN_FIRST: Duration = Duration::from_secs(2);
 const SWEEP_AGAIN_MAX: Duration = Duration::from_secs(120);
+/// How long the meters of all projects are read before those in use have their turn.
+const SWEEP_SPELL: Duration = Duration::from_millis(500);
 /// Tenants of one list, and readings of one write.
 const PAGE: usize = 256;
 /// The longest that a pageserver may take for a list.
@@ -60,6 +64,9 @@ struct UsageList {
     tenants: Vec<TenantUsage>,
     /// Where a page ends; all that follows is in no page where it is absent.
     next: Option<String>,
+    /// The moment of the list, to ask what changed since; absent where that cannot be asked.
+    #[serde(default)]
+    as_of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -108,22 +115,64 @@ struct Collector {
     sweeps: HashMap<SocketAddr, Sweep>,
 }
 
-/// When all meters of one pageserver are read next.
+/// When all meters of one pageserver are read next, and how far that is.
 struct Sweep {
     due: Instant,
     /// How long after that again, where it fails.
     pause: Duration,
+    /// As of when all that it serves were read: then only what changed is asked for.
+    read_as_of: Option<String>,
+    /// The next page, of a sweep that is under way.
+    page: Page,
+}
+
+/// A place in a sweep: the first where it is the default.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Page {
+    after: String,
+    /// As of when the sweep's first page was read.
+    as_of: Option<String>,
+}
+
+/// How a page was read.
+#[derive(Debug)]
+enum Swept {
+    /// There are more.
+    Until(Page),
+    /// It was the last one of a sweep as of then.
+    All(Option<String>),
+    /// The pageserver does not know what changed since: it was started anew.
+    Unknown,
+    Failed,
 }
 
 impl Sweep {
-    /// After a sweep that ended now.
-    fn after(last: Option<&Sweep>, succeeded: bool, now: Instant) -> Sweep {
-        let first = SWEEP_AGAIN_FIRST;
-        if succeeded {
-            return Sweep { due: now + SWEEP_EVERY, pause: first };
+    fn new(now: Instant) -> Sweep {
+        Sweep { due: now, pause: SWEEP_AGAIN_FIRST, read_as_of: None, page: Page::default() }
+    }
+
+    /// The path of the next page.
+    fn path(&self) -> String {
+        let since = self.read_as_of.as_ref().map(|since| format!("&since={since}"));
+        let (since, after) = (since.unwrap_or_default(), &self.page.after);
+        format!("usage?served=true&limit={PAGE}&after={after}{since}")
+    }
+
+    /// Takes note of a page. One that failed is asked for again.
+    fn note(&mut self, swept: Swept, now: Instant) {
+        let pause = match &swept {
+            Swept::Failed => (self.pause * 2).min(SWEEP_AGAIN_MAX),
+            _ => SWEEP_AGAIN_FIRST,
+        };
+        match swept {
+            Swept::Until(page) => self.page = page,
+            Swept::All(as_of) => {
+                *self = Sweep { due: now + SWEEP_EVERY, read_as_of: as_of, ..Sweep::new(now) };
+            }
+            Swept::Unknown => *self = Sweep::new(now),
+            Swept::Failed => self.due = now + self.pause,
         }
-        let pause = last.map_or(first, |last| last.pause);
-        Sweep { due: now + pause, pause: (pause * 2).min(SWEEP_AGAIN_MAX) }
+        self.pause = pause;
     }
 }
 
@@ -206,7 +255,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Reads the meters of all projects at the pageservers whose time has come.
+    /// Reads the meters of all projects at the pageservers whose time has come, for a while.
     async fn sweep(
         &mut self,
         context: &Context,
@@ -215,14 +264,12 @@ impl Collector {
     ) -> Result<(), ApiError> {
         let mut failure = None;
         for pageserver in region.endpoints.pageservers().all() {
-            let last = self.sweeps.get(&pageserver.http);
-            if last.is_some_and(|last| at < last.due) {
-                continue;
+            let sweep = self.sweeps.entry(pageserver.http).or_insert_with(|| Sweep::new(at));
+            while sweep.due <= at && at.elapsed() < SWEEP_SPELL {
+                let (swept, error) = read_page(context, region, pageserver, sweep).await;
+                sweep.note(swept, Instant::now());
+                failure = error.or(failure);
             }
-            let swept = sweep(context, region, pageserver).await;
-            let next = Sweep::after(last, swept.is_ok(), Instant::now());
-            self.sweeps.insert(pageserver.http, next);
-            failure = swept.err().or(failure);
         }
         failure.map_or(Ok(()), Err)
     }
@@ -261,22 +308,33 @@ async fn read_in_use(
     Ok(())
 }
 
-/// Reads the meters of all projects that this pageserver serves.
-async fn sweep(context: &Context, region: &Region, at: &PageserverAt) -> Result<(), ApiError> {
+/// Reads the next page of the projects that this pageserver serves; and why that failed.
+async fn read_page(
+    context: &Context,
+    region: &Region,
+    at: &PageserverAt,
+    sweep: &Sweep,
+) -> (Swept, Option<ApiError>) {
     let pageservers = region.endpoints.pageservers();
-    let mut after = String::new();
-    loop {
-        let path = format!("usage?served=true&limit={PAGE}&after={after}");
-        let body = None::<&()>;
-        let page = pageservers.ask_one(at.http, Method::GET, &path, body, LIST_MAX).await;
-        let page: UsageList = page?;
-        let next = page.next.clone();
-        note(context, vec![Ok(page.tenants)]).await?;
-        match next {
-            Some(next) => after = next,
-            None => return Ok(()),
+    let body = None::<&()>;
+    let list = pageservers.ask_one(at.http, Method::GET, &sweep.path(), body, LIST_MAX).await;
+    let UsageList { tenants, next, as_of } = match list {
+        Ok(list) => list,
+        Err(crate::Error::Invalid(_)) if sweep.read_as_of.is_some() => {
+            return (Swept::Unknown, None);
         }
+        Err(error) => return (Swept::Failed, Some(error.into())),
+    };
+    if let Err(error) = note(context, vec![Ok(tenants)]).await {
+        return (Swept::Failed, Some(error));
     }
+    let is_first = sweep.page == Page::default();
+    let as_of = if is_first { as_of } else { sweep.page.as_of.clone() };
+    let swept = match next {
+        Some(after) => Swept::Until(Page { after, as_of }),
+        None => Swept::All(as_of),
+    };
+    (swept, None)
 }
 
 /// Takes over what pageservers said. Those that did not answer are asked again.
@@ -328,15 +386,33 @@ mod tests {
     #[test]
     fn a_sweep_that_failed_is_made_again_soon_and_ever_more_rarely_until_it_succeeds() {
         let now = Instant::now();
-        let mut last = Sweep::after(None, true, now);
-        assert_eq!(last.due, now + SWEEP_EVERY);
+        let mut sweep = Sweep::new(now);
+        sweep.note(Swept::All(None), now);
+        assert_eq!(sweep.due, now + SWEEP_EVERY);
         let mut pause = SWEEP_AGAIN_FIRST;
         for _ in 0..10 {
-            last = Sweep::after(Some(&last), false, now);
-            assert_eq!(last.due, now + pause);
+            sweep.note(Swept::Failed, now);
+            assert_eq!(sweep.due, now + pause);
             pause = (pause * 2).min(SWEEP_AGAIN_MAX);
         }
-        last = Sweep::after(Some(&last), true, now);
-        assert_eq!((last.due, last.pause), (now + SWEEP_EVERY, SWEEP_AGAIN_FIRST));
+        sweep.note(Swept::All(None), now);
+        assert_eq!((sweep.due, sweep.pause), (now + SWEEP_EVERY, SWEEP_AGAIN_FIRST));
+    }
+
+    #[test]
+    fn after_a_sweep_of_all_only_what_changed_since_its_first_page_is_asked_for() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        let all = format!("usage?served=true&limit={PAGE}&after=");
+        assert_eq!(sweep.path(), all);
+        let page = Page { after: "m".to_owned(), as_of: Some("p-1".to_owned()) };
+        sweep.note(Swept::Until(page), now);
+        assert_eq!((sweep.path(), sweep.due), (format!("{all}m"), now));
+        sweep.note(Swept::Failed, now);
+        assert_eq!(sweep.path(), format!("{all}m"), "it begins anew");
+        sweep.note(Swept::All(Some("p-1".to_owned())), now);
+        assert_eq!(sweep.path(), format!("{all}&since=p-1"));
+        sweep.note(Swept::Unknown, now);
+        assert_eq!((sweep.path(), sweep.due), (all, now));
     }
 }
