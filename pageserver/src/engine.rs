@@ -8,8 +8,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::Cache, layer::name::LayerName, metering::Meters, open_layers::OpenLayers, redo::Redo,
-    store::Uploads, surveyed::Surveyed, timeline::READS_AHEAD_MAX, work::Work,
+    cache::Cache, changed::Changed, layer::name::LayerName, metering::Meters,
+    open_layers::OpenLayers, redo::Redo, store::Uploads, surveyed::Surveyed,
+    timeline::READS_AHEAD_MAX, work::Work,
 };
 
 /// How many frozen layers are compressed and uploaded at once, of all timelines: compression is
@@ -41,6 +42,8 @@ pub struct Engine {
     pub meters: Meters,
     /// What is known of tenants that nobody uses.
     pub surveyed: Surveyed,
+    /// Which tenants' usage changed, and when.
+    pub changed: Changed,
     /// Timelines whose layers wait to be merged.
     pub work: Work,
     /// Wakes whoever looks for tenants that another pageserver has taken: a timeline was fenced.
@@ -68,10 +71,17 @@ impl Engine {
             merge_permits: Arc::new(Semaphore::new(MERGES_MAX)),
             meters: Meters::default(),
             surveyed: Surveyed::default(),
+            changed: Changed::default(),
             work: Work::default(),
             fenced: Notify::new(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// Takes note that a manifest of the tenant or of one of its timelines was written.
+    pub fn note_written(&self, tenant: TenantId) {
+        self.surveyed.forget(tenant);
+        self.changed.note(tenant);
     }
 }
 

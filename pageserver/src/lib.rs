@@ -15,6 +15,7 @@ pub mod tenants;
 pub mod timeline;
 
 mod base_backup;
+mod changed;
 mod connection;
 mod control;
 mod data_directory;

@@ -7,6 +7,6 @@ mod tenant;
 mod timeline;
 
 pub use owner::{NAME_DEFAULT, Owner, Place};
-pub use sequence::{Body, NoChange, Prepared, Sequence, decode_checked, encode_checked};
+pub use sequence::{Body, NoChange, Prepared, Resting, Sequence, decode_checked, encode_checked};
 pub use tenant::{AncestorEntry, BranchEntry, SnapshotEntry, TenantKind, TenantManifest};
 pub use timeline::TimelineManifest;

@@ -2,8 +2,8 @@
 //! and no timeline is loaded for it.
 
 use std::{
-    collections::HashMap,
-    ops::Add,
+    collections::BTreeMap,
+    ops::{Add, RangeInclusive},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -155,7 +155,7 @@ impl Meter {
 
 /// The meters of all timelines that were met.
 #[derive(Default)]
-pub struct Meters(Mutex<HashMap<TenantTimeline, Meter>>);
+pub struct Meters(Mutex<BTreeMap<TenantTimeline, Meter>>);
 
 impl Meters {
     /// Takes note of a timeline's newest manifest. What was counted and is in no manifest yet stays
@@ -192,9 +192,9 @@ impl Meters {
         self.0.lock().contains_key(&id)
     }
 
-    /// Takes note of a timeline that has no manifest, unless more is known of it by now.
-    pub fn note_empty(&self, id: TenantTimeline) {
-        self.0.lock().entry(id).or_default();
+    /// Takes note of a meter that was read, unless a newer one is known by now; what is known then.
+    pub fn note_read(&self, id: TenantTimeline, read: Meter) -> Meter {
+        self.0.lock().entry(id).or_insert(read).clone()
     }
 
     /// What is known of a timeline.
@@ -202,9 +202,9 @@ impl Meters {
         self.0.lock().get(&id).cloned()
     }
 
-    /// Forgets the timelines that `is_gone` names.
-    pub fn forget(&self, is_gone: impl Fn(TenantTimeline) -> bool) {
-        self.0.lock().retain(|id, _| !is_gone(*id));
+    /// Forgets these timelines.
+    pub fn forget(&self, gone: RangeInclusive<TenantTimeline>) {
+        self.0.lock().extract_if(gone, |_, _| true).for_each(drop);
     }
 }
 

@@ -35,10 +35,10 @@ use crate::{
     engine::Engine,
     error::Error,
     limits::Limits,
-    manifest::{BranchEntry, Place, TenantKind, TenantManifest},
+    manifest::{BranchEntry, Place, Resting, TenantKind, TenantManifest},
     open_layers::OpenLayers,
     redo::Redo,
-    timeline::{Timeline, Window, WrittenSequence},
+    timeline::{Timeline, Window},
 };
 
 pub use names::NAME_BYTES_MAX;
@@ -128,11 +128,13 @@ pub struct Tenants {
     engine: Arc<Engine>,
     on_load: Box<dyn Fn(Arc<Timeline>) + Send + Sync>,
     manifests: Mutex<HashMap<TenantId, Arc<loaded::Slot>>>,
+    /// The writers of manifests that this process has written and that nobody uses.
+    resting: Mutex<HashMap<TenantId, Resting>>,
     names: Names,
     /// In order, so that a tenant's are found without a look at all others.
     timelines: Mutex<BTreeMap<TenantTimeline, Arc<loaded::TimelineCell>>>,
     /// Of timelines that this process has written and unloaded.
-    written: Mutex<HashMap<TenantTimeline, WrittenSequence>>,
+    written: Mutex<BTreeMap<TenantTimeline, Resting>>,
     limits: Limits,
     place: Place,
     /// A random number of this process: see [`Owner::process`](crate::manifest::Owner::process).
@@ -161,6 +163,7 @@ impl Tenants {
             engine: Arc::new(Engine::new(store, redo, cache, open_layers)),
             on_load,
             manifests: Mutex::default(),
+            resting: Mutex::default(),
             timelines: Mutex::default(),
             written: Mutex::default(),
             limits,

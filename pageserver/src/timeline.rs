@@ -29,7 +29,6 @@ pub use compact::{BytesWritten, FAN_IN, runs_max};
 pub use due::{Due, due};
 pub use images::RECORDS_PER_IMAGE;
 pub use lease::{LEASE, Lease};
-pub use rest::WrittenSequence;
 pub use retention::{Cutoff, Retained, Window};
 
 use std::{
@@ -61,7 +60,7 @@ use crate::{
         name::{LayerName, LayerSummary},
         reader::Layer,
     },
-    manifest::{Sequence, TimelineManifest},
+    manifest::{Resting, Sequence, TimelineManifest},
     metering::{Given, GivenCounter, LogicalSize, Meter, fork_bytes},
     metrics::METRICS,
     open_layers::{Charge, with_object},
@@ -115,7 +114,7 @@ pub struct Timeline {
     /// The tenant is another pageserver's: WAL is ingested, and nothing is written.
     is_warming: AtomicBool,
     /// Outlives the timeline where it is unloaded: one process is one writer.
-    sequence: Arc<tokio::sync::Mutex<Sequence>>,
+    sequence: tokio::sync::Mutex<Sequence>,
     flushed: watch::Sender<FlushStatus>,
     remote_consistent_lsn: watch::Sender<Lsn>,
     /// Wakes the flush task: the open layer got its first record, or a layer was frozen.
@@ -190,19 +189,19 @@ struct FlushStatus {
 
 impl Timeline {
     /// Loads a timeline from its newest manifest. A writable one gets a task that writes its
-    /// layers, which ends with [`Timeline::stop`]. `written` is the sequence of a timeline that
+    /// layers, which ends with [`Timeline::stop`]. `written` is the writer of a timeline that
     /// this process has unloaded: it goes on as the same writer, or finds that it is none any more.
     pub async fn load(
         engine: Arc<Engine>,
         facts: TimelineFacts,
-        written: Option<WrittenSequence>,
+        written: Option<Resting>,
     ) -> Result<Arc<Timeline>, Error> {
         let folder = timeline_folder(facts.id);
-        let opened = Sequence::open(engine.store.clone(), folder).await?;
+        let opened = Sequence::open(engine.store.clone(), folder.clone()).await?;
         let (sequence, manifest): (_, Option<TimelineManifest>) = opened;
         let sequence = match written {
-            Some(WrittenSequence(sequence)) => sequence,
-            None => Arc::new(tokio::sync::Mutex::new(sequence)),
+            Some(writer) => Sequence::wake(engine.store.clone(), folder, writer),
+            None => sequence,
         };
         engine.meters.note(facts.id, manifest.as_ref().map(Meter::of).unwrap_or_default());
         let given = engine.meters.get(facts.id).map(|meter| meter.given).unwrap_or_default();
@@ -230,7 +229,7 @@ impl Timeline {
             term: AtomicU64::new(manifest.term.0),
             generation: AtomicU64::new(manifest.generation),
             is_warming: AtomicBool::new(facts.is_warming),
-            sequence,
+            sequence: tokio::sync::Mutex::new(sequence),
             flushed: watch::Sender::new(flushed),
             remote_consistent_lsn: watch::Sender::new(last_record.lsn),
             flush_wanted: Arc::default(),

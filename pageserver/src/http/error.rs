@@ -40,6 +40,11 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "no_such_path", format!("there is nothing at {path}"))
     }
 
+    /// What it is asked of is not known any more.
+    pub fn gone(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::GONE, "gone", message.into())
+    }
+
     /// The path has no such method.
     pub fn method_not_allowed(method: &Method, path: &str) -> ApiError {
         let message = format!("{method} is not possible at {path}");
@@ -69,9 +74,7 @@ impl From<Error> for ApiError {
             Error::NotFound(_) => ApiError::not_found(message),
             Error::Exists(_) => ApiError::new(StatusCode::CONFLICT, "exists", message),
             Error::Invalid(_) => ApiError::bad_request(message),
-            Error::Gone { .. } | Error::GoneTime { .. } => {
-                ApiError::new(StatusCode::GONE, "gone", message)
-            }
+            Error::Gone { .. } | Error::GoneTime { .. } => ApiError::gone(message),
             Error::NotYet { .. } => ApiError::new(StatusCode::CONFLICT, "not_yet", message),
             Error::TermFenced { .. }
             | Error::Fenced { .. }

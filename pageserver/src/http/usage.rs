@@ -25,6 +25,8 @@ pub(super) struct Page {
     /// Those alone that no other pageserver serves.
     #[serde(default)]
     served: bool,
+    /// Of these, those alone that may have changed since then.
+    since: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -40,19 +42,42 @@ pub(super) async fn list(
     State(api): State<Api>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let Query(Page { after, limit, served }) =
+    let Query(Page { after, limit, served, since }) =
         page.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=PAGE_MAX).contains(&limit) {
         let refused = format!("a page is of 1 to {PAGE_MAX} tenants, not of {limit}");
         return Err(ApiError::bad_request(refused));
     }
-    let (usage, next) = match served {
-        false => api.tenants.usage(&after, limit).await?,
-        true => api.tenants.usage_of_served(&after, limit).await?,
+    // What is written from now on is written after that.
+    let as_of = api.tenants.usage_moment();
+    let (usage, next) = match (served, since) {
+        (false, None) => api.tenants.usage(&after, limit).await?,
+        (true, None) => api.tenants.usage_of_served(&after, limit).await?,
+        (true, Some(since)) => changed(&api, &since, &after, limit).await?,
+        (false, Some(_)) => {
+            let refused = "what changed is known of those alone that are served here: served=true";
+            return Err(ApiError::bad_request(refused));
+        }
     };
     let tenants: Vec<Value> = usage.iter().map(show_tenant).collect();
-    Ok(Json(json!({ "tenants": tenants, "next": next })))
+    Ok(Json(json!({ "tenants": tenants, "next": next, "as_of": as_of })))
+}
+
+async fn changed(
+    api: &Api,
+    since: &str,
+    after: &str,
+    limit: usize,
+) -> Result<(Vec<TenantUsage>, Option<String>), ApiError> {
+    let after = match after {
+        "" => None,
+        id => Some(id.parse().map_err(|_| ApiError::bad_request("here, after is an id"))?),
+    };
+    let page = api.tenants.usage_since(since, after, limit).await;
+    let (usage, next) =
+        page.ok_or_else(|| ApiError::gone("what changed since is not known: ask for all"))?;
+    Ok((usage, next.map(|id| id.to_string())))
 }
 
 /// Of these tenants, those that no other pageserver serves.

@@ -1,6 +1,7 @@
 //! One sequence of manifests, and this process as one of its writers.
 
 mod earlier;
+mod resting;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -8,6 +9,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use self::resting::Resting;
 
 use self::earlier::Earlier;
 use crate::{
@@ -96,7 +99,7 @@ pub struct Prepared {
 pub struct Sequence {
     store: Arc<dyn ObjectStore>,
     folder: Path,
-    writer: String,
+    writer: u128,
     /// The highest number known; 0 before the first.
     newest: u64,
     /// The number that says what the newest says: its own, but for some takeovers.
@@ -119,11 +122,10 @@ pub struct Sequence {
 impl Sequence {
     /// A sequence that does not exist yet, in a folder that no other writer knows.
     pub fn create(store: Arc<dyn ObjectStore>, folder: Path) -> Sequence {
-        let writer = format!("{:032x}", rand::random::<u128>());
         Sequence {
             store,
             folder,
-            writer,
+            writer: rand::random(),
             newest: 0,
             says: 0,
             takeover: 0,
@@ -269,7 +271,7 @@ impl Sequence {
         encode_checked(&Envelope {
             version: MANIFEST_VERSION,
             number,
-            writer: self.writer.clone(),
+            writer: format!("{:032x}", self.writer),
             takeover: !self.has_written && number == self.newest + 1,
             changes,
             repeats,

@@ -4,7 +4,11 @@ use super::{
     World,
     world::{forks, main_of},
 };
-use crate::{engine::timeline_folder, error::Error, timeline::Timeline};
+use crate::{
+    engine::{tenant_folder, timeline_folder},
+    error::Error,
+    timeline::Timeline,
+};
 
 /// All pages of a fork as they are now.
 async fn pages(world: &World, timeline: &Timeline) -> Result<bytes::Bytes, Error> {
@@ -56,4 +60,26 @@ async fn one_process_stays_one_writer_however_often_it_unloads_a_timeline() {
     let listed = world.store.list_with_delimiter(Some(&timeline_folder(id))).await;
     let manifests = listed.expect("the store works").objects.len();
     assert!(manifests <= 5, "{manifests} manifests were left");
+}
+
+#[tokio::test]
+async fn one_process_stays_one_writer_however_often_a_tenant_leaves_memory() {
+    let (mut world, tenant) = World::with_tenant(4).await;
+    let main = main_of(&tenant);
+    world.write(main).await.expect("the store works");
+    let point = world.model.end(main);
+    world.timeline(main).await.expect("it loads").flush().await.expect("the store works");
+    for number in 0..20 {
+        assert!(world.idle().await < 3);
+        let name = format!("branch-{number}");
+        let branch = world.tenants.create_branch(tenant.id, &name, "main", point).await;
+        branch.expect("the name is free");
+    }
+    // What is old is removed in the background.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let listed = world.store.list_with_delimiter(Some(&tenant_folder(tenant.id))).await;
+    let manifests = listed.expect("the store works").objects.len();
+    assert!(manifests < 12, "{manifests} manifests were left");
+    let known = world.tenants.tenant("one").await.expect("it is there");
+    assert_eq!(known.branches.len(), 21);
 }

@@ -136,13 +136,83 @@ async fn tenants_are_listed_by_name_a_page_at_a_time() {
     for name in ["b", "a", "c"] {
         world.tenant(name, "base").await.expect("the store works");
     }
+    let tenants = world.tenants.clone();
     let names = async |after, count| {
-        let (page, _) = world.tenants.usage(after, count).await.expect("the store works");
+        let (page, _) = tenants.usage(after, count).await.expect("the store works");
         page.into_iter().map(|usage| usage.name).collect::<Vec<_>>()
     };
     assert_eq!(names("", 2).await, ["a", "b"]);
     assert_eq!(names("b", 2).await, ["c"]);
     assert!(names("c", 2).await.is_empty());
+    // A page goes on from the list of the one before, and a first page is a list of its own.
+    assert_eq!(names("", 1).await, ["a"]);
+    world.tenant("aa", "base").await.expect("the store works");
+    assert_eq!(names("a", 2).await, ["b", "c"]);
+    assert_eq!(names("", 4).await, ["a", "aa", "b", "c"]);
+}
+
+#[tokio::test]
+async fn of_those_that_changed_since_a_moment_the_usage_is_told_and_of_no_others() {
+    let mut world = World::new(18);
+    world.template("base").await.expect("the store works");
+    let one = world.tenant("one", "base").await.expect("the name is free");
+    world.tenant("two", "base").await.expect("the name is free");
+    let names = async |world: &World, since: &str| {
+        let page = world.tenants.usage_since(since, None, 10).await;
+        let mut names: Vec<_> = page?.0.into_iter().map(|usage| usage.name).collect();
+        names.sort_unstable();
+        Some(names)
+    };
+    let begun = world.tenants.usage_moment();
+    assert_eq!(names(&world, &begun).await, Some(Vec::new()));
+    world.write(main_of(&one)).await.expect("the store works");
+    assert_eq!(names(&world, &begun).await, Some(vec!["one".to_owned()]), "it is in memory");
+    let written = world.tenants.usage_moment();
+    world.idle().await;
+    assert_eq!(names(&world, &written).await, Some(vec!["one".to_owned()]), "it was unloaded");
+    let unloaded = world.tenants.usage_moment();
+    assert_eq!(names(&world, &unloaded).await, Some(Vec::new()));
+    let point = world.model.end(main_of(&one));
+    let child = world.tenants.create_branch(one.id, "child", "main", point).await;
+    child.expect("the name is free");
+    assert_eq!(names(&world, &unloaded).await, Some(vec!["one".to_owned()]), "it has a branch");
+
+    // By id, a page at a time.
+    world.tenant("three", "base").await.expect("the name is free");
+    let (first, next) = world.tenants.usage_since(&unloaded, None, 1).await.expect("it is known");
+    let (second, end) = world.tenants.usage_since(&unloaded, next, 1).await.expect("it is known");
+    let mut both: Vec<_> = first.iter().chain(&second).map(|usage| &*usage.name).collect();
+    both.sort_unstable();
+    assert_eq!((both, end), (vec!["one", "three"], None));
+
+    world.restart();
+    assert_eq!(names(&world, &unloaded).await, None, "of another process");
+    assert_eq!(names(&world, "nonsense").await, None);
+}
+
+#[tokio::test]
+async fn the_usage_of_a_tenant_is_the_same_whether_it_is_in_memory_or_read_for_it() {
+    let (mut world, tenant) = World::with_tenant(19).await;
+    let main = main_of(&tenant);
+    for number in 0..6 {
+        write_and_flush(&mut world, main).await;
+        let (name, point) = (format!("branch-{number}"), world.model.end(main));
+        let made = world.tenants.create_branch(tenant.id, &name, "main", point).await;
+        let child = made.expect("the name is free").timeline;
+        world.model.add(child, Some(main), point);
+        if number % 2 == 0 {
+            write_and_flush(&mut world, child).await;
+        }
+    }
+    let asked = world.tenants.usage_of("one").await.expect("the store works");
+    for restart in [false, true] {
+        world.idle().await;
+        if restart {
+            world.restart();
+        }
+        let (all, _) = world.tenants.usage_of_served("", 10).await.expect("the store works");
+        assert_eq!(all, std::slice::from_ref(&asked));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{BranchPoint, TenantId, TimelineId, TimelineOrigin};
+use tokio::time::Instant;
 
 use super::{
     Branch, MAIN_BRANCH, Tenant, Tenants,
@@ -110,7 +111,9 @@ impl Tenants {
         }
         let manifest = Arc::new(manifest);
         self.note_owner(&manifest);
-        self.remember(LoadedTenant { sequence, manifest: manifest.clone() });
+        let used = Instant::now();
+        self.remember(LoadedTenant { sequence, manifest: manifest.clone(), used });
+        self.engine.changed.note(id);
         Ok(manifest)
     }
 

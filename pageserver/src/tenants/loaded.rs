@@ -1,6 +1,6 @@
 //! What is in memory of tenants and timelines: loaded on first use.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use protocol::{TenantId, TenantTimeline, TimelineId};
@@ -25,6 +25,8 @@ pub type TimelineCell = OnceCell<Arc<Timeline>>;
 pub struct LoadedTenant {
     pub sequence: Sequence,
     pub manifest: Arc<TenantManifest>,
+    /// When somebody asked for it last.
+    pub used: Instant,
 }
 
 /// What a timeline is loaded for.
@@ -103,7 +105,10 @@ impl Tenants {
             return Ok(tenant.manifest.clone());
         }
         let prepared = tenant.sequence.prepare_after(&*tenant.manifest, &next)?;
-        if let Err(error) = tenant.sequence.publish(prepared).await {
+        let published = tenant.sequence.publish(prepared).await;
+        // Also where it failed: it may be there all the same.
+        self.engine.note_written(id);
+        if let Err(error) = published {
             *slot = None;
             if matches!(error, Error::Fenced { .. }) {
                 self.lose(id);
@@ -111,7 +116,6 @@ impl Tenants {
             return Err(error);
         }
         self.note_owner(&next);
-        self.engine.surveyed.forget(id);
         tenant.manifest = Arc::new(next);
         tokio::spawn(tenant.sequence.collect());
         Ok(tenant.manifest.clone())
@@ -123,17 +127,21 @@ impl Tenants {
         self.manifests.lock().insert(id, Arc::new(Slot::new(Some(tenant))));
     }
 
-    /// Stops the timelines of a tenant that `is_gone` names, and forgets them.
-    pub(super) fn stop_timelines(&self, is_gone: impl Fn(TenantTimeline) -> bool) {
-        self.timelines.lock().retain(|id, cell| {
-            let gone = is_gone(*id);
-            if gone && let Some(timeline) = cell.get() {
+    /// Stops a tenant's timelines and forgets them; with `one`, that one alone.
+    pub(super) fn stop_timelines(&self, tenant: TenantId, one: Option<TimelineId>) {
+        let ids = match one {
+            Some(timeline) => {
+                TenantTimeline { tenant, timeline }..=TenantTimeline { tenant, timeline }
+            }
+            None => timelines_of(tenant),
+        };
+        for (_, cell) in self.timelines.lock().extract_if(ids.clone(), |_, _| true) {
+            if let Some(timeline) = cell.get() {
                 timeline.stop();
             }
-            !gone
-        });
-        self.written.lock().retain(|id, _| !is_gone(*id));
-        self.engine.meters.forget(is_gone);
+        }
+        self.written.lock().extract_if(ids.clone(), |_, _| true).for_each(drop);
+        self.engine.meters.forget(ids);
     }
 
     pub(super) fn slot(&self, id: TenantId) -> Arc<Slot> {
@@ -149,9 +157,15 @@ impl Tenants {
             let store = self.engine.store.clone();
             let (sequence, manifest) = Sequence::open(store, tenant_folder(id)).await?;
             let manifest = Arc::new(manifest.ok_or_else(|| Error::no_tenant(id))?);
-            *slot = Some(LoadedTenant { sequence, manifest });
+            let sequence = match self.resting.lock().remove(&id) {
+                Some(resting) => sequence.resume(resting),
+                None => sequence,
+            };
+            *slot = Some(LoadedTenant { sequence, manifest, used: Instant::now() });
         }
-        slot.as_mut().ok_or_else(|| Error::no_tenant(id))
+        let tenant = slot.as_mut().ok_or_else(|| Error::no_tenant(id))?;
+        tenant.used = Instant::now();
+        Ok(tenant)
     }
 
     /// The timeline, and who ingests into it unless its layers reach `needed`.
@@ -193,11 +207,10 @@ impl Tenants {
         Err(last)
     }
 
-    fn is_watched(&self, tenant: TenantId) -> bool {
-        let first = TenantTimeline { tenant, timeline: TimelineId::from_bits(0) };
+    /// Whether a timeline of the tenant is in memory: then it is looked whose the tenant is.
+    pub(super) fn is_watched(&self, tenant: TenantId) -> bool {
         let timelines = self.timelines.lock();
-        let mut of_tenant = timelines.range(first..).take_while(|(id, _)| id.tenant == tenant);
-        of_tenant.any(|(_, cell)| cell.initialized())
+        timelines.range(timelines_of(tenant)).any(|(_, cell)| cell.initialized())
     }
 
     async fn load_reaching(
@@ -292,4 +305,10 @@ impl Tenants {
         }
         Ok(AncestorTimeline { timeline: self.timeline_for(id, lsn, purpose).await?, lsn })
     }
+}
+
+/// All timelines that a tenant may have, in their order.
+fn timelines_of(tenant: TenantId) -> RangeInclusive<TenantTimeline> {
+    let timeline = |bits| TenantTimeline { tenant, timeline: TimelineId::from_bits(bits) };
+    timeline(0)..=timeline(u128::MAX)
 }

@@ -1,12 +1,18 @@
 //! Names of tenants and templates: `names/{name}` and `templates/{name}`, created once, removed
 //! with what they name.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use parking_lot::Mutex;
 use protocol::TenantId;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     error::Error,
@@ -16,6 +22,14 @@ use crate::{
 
 /// The longest name of a tenant, branch or template, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
+
+/// The most names that are remembered, some 150 bytes each: then they are met anew.
+const KNOWN_MAX: usize = 16 << 10;
+/// The most names that one list looks ahead, some 80 bytes each: a store may list names in any
+/// order, so that the next ones are known only when all were listed.
+const AHEAD_MAX: usize = 64 << 10;
+/// How long such a list is gone on from.
+const AHEAD_FOR: Duration = Duration::from_secs(60);
 
 /// What a name's object says.
 #[derive(Serialize, Deserialize)]
@@ -27,12 +41,25 @@ struct NameEntry {
 pub struct Names {
     store: Arc<dyn ObjectStore>,
     known: Mutex<HashMap<(&'static str, String), TenantId>>,
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// Names that a list has found behind those of a page.
+struct Ahead {
+    /// The page's last.
+    after: String,
+    /// The next ones, in order.
+    names: VecDeque<String>,
+    /// Whether others follow those.
+    has_more: bool,
+    /// When they were listed.
+    listed: Instant,
 }
 
 impl Names {
     /// The names that the store has.
     pub fn new(store: Arc<dyn ObjectStore>) -> Names {
-        Names { store, known: Mutex::default() }
+        Names { store, known: Mutex::default(), ahead: Mutex::default() }
     }
 
     /// What the name refers to.
@@ -44,16 +71,29 @@ impl Names {
         if let Some(id) = self.known.lock().get(&key) {
             return Ok(Some(*id));
         }
+        let found = self.look_up(kind, name).await?;
+        if let Some(id) = found {
+            self.remember(key, id);
+        }
+        Ok(found)
+    }
+
+    /// The same, as the store has it, and not remembered.
+    pub async fn look_up(&self, kind: TenantKind, name: &str) -> Result<Option<TenantId>, Error> {
         let path = path(kind, name);
         match get_whole(self.store.as_ref(), &path).await {
-            Ok(bytes) => {
-                let NameEntry { tenant } = decode_checked(&bytes, &path)?;
-                self.known.lock().insert(key, tenant);
-                Ok(Some(tenant))
-            }
+            Ok(bytes) => Ok(Some(decode_checked::<NameEntry>(&bytes, &path)?.tenant)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(unavailable(&path, &error)),
         }
+    }
+
+    fn remember(&self, key: (&'static str, String), id: TenantId) {
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(key, id);
     }
 
     /// Takes a name. [`Error::Exists`] where it is taken already.
@@ -77,7 +117,7 @@ impl Names {
             }
             Err(error) => return Err(unavailable(&path, &error)),
         }
-        self.known.lock().insert((folder(kind), name.to_owned()), id);
+        self.remember((folder(kind), name.to_owned()), id);
         Ok(())
     }
 
@@ -95,6 +135,56 @@ impl Names {
         };
         self.forget(kind, name);
         deleted.map_err(|error| unavailable(&path, &error))
+    }
+
+    /// Up to `count` names of tenants after `after`, in order, and the last of them where there are
+    /// more. Who goes on from there is told what was so when the list was made.
+    pub async fn page(
+        &self,
+        after: &str,
+        count: usize,
+    ) -> Result<(Vec<String>, Option<String>), Error> {
+        let is_next =
+            |ahead: &mut Ahead| ahead.after == after && ahead.listed.elapsed() < AHEAD_FOR;
+        let known = self.ahead.lock().take_if(is_next);
+        let mut ahead = match known {
+            Some(known) if known.names.len() >= count || !known.has_more => known,
+            _ => self.list_ahead(after, AHEAD_MAX.max(count)).await?,
+        };
+        let page: Vec<String> = ahead.names.drain(..count.min(ahead.names.len())).collect();
+        let is_last = ahead.names.is_empty() && !ahead.has_more;
+        let next = page.last().filter(|_| !is_last).cloned();
+        if let Some(next) = &next {
+            ahead.after.clone_from(next);
+            *self.ahead.lock() = Some(ahead);
+        }
+        Ok((page, next))
+    }
+
+    /// The first names of tenants after this one.
+    async fn list_ahead(&self, after: &str, count: usize) -> Result<Ahead, Error> {
+        let folder = Path::from(folder(TenantKind::Tenant));
+        let mut listed = match check_name(after) {
+            Ok(()) => self.store.list_with_offset(Some(&folder), &folder.clone().join(after)),
+            Err(_) => self.store.list(Some(&folder)),
+        };
+        let listed_at = Instant::now();
+        let mut first = BinaryHeap::new();
+        let mut has_more = false;
+        let failed = |error| unavailable(&folder, &error);
+        while let Some(object) = listed.try_next().await.map_err(failed)? {
+            let Some(name) = object.location.filename().filter(|name| *name > after) else {
+                continue;
+            };
+            first.push(name.to_owned());
+            if first.len() > count {
+                // The last of them.
+                first.pop();
+                has_more = true;
+            }
+        }
+        let names = first.into_sorted_vec().into();
+        Ok(Ahead { after: after.to_owned(), names, has_more, listed: listed_at })
     }
 
     /// All names, in order.

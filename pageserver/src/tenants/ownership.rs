@@ -237,7 +237,7 @@ impl Tenants {
 
     fn drop_warmed(&self, id: TenantId) {
         if !self.held.lock().contains_key(&id) {
-            self.stop_timelines(|loaded| loaded.tenant == id);
+            self.stop_timelines(id, None);
         }
     }
 
@@ -286,7 +286,7 @@ impl Tenants {
         }
         self.lost.lock().insert(id);
         tracing::warn!(tenant = %id, "another pageserver has taken the tenant: it is dropped here");
-        self.stop_timelines(|loaded| loaded.tenant == id);
+        self.stop_timelines(id, None);
     }
 
     /// Reads the tenant again where what is in memory may be out of date, and takes note of who

@@ -72,7 +72,7 @@ impl Tenants {
         .await?;
         if let Some(timeline) = deleted {
             let id = TenantTimeline { tenant, timeline };
-            self.stop_timelines(|loaded| loaded == id);
+            self.stop_timelines(tenant, Some(timeline));
             self.remove_folder(&timeline_folder(id)).await;
         }
         Ok(())
@@ -93,13 +93,14 @@ impl Tenants {
     /// Removes a tenant or template whose newest manifest says that it is deleted.
     pub(super) async fn remove_deleted(&self, manifest: &TenantManifest) -> Result<(), Error> {
         let id = manifest.tenant;
-        self.stop_timelines(|loaded| loaded.tenant == id);
+        self.stop_timelines(id, None);
         self.names.free(manifest.kind, &manifest.name).await?;
         self.remove_folder(&tenant_folder(id)).await;
         for template in manifest.templates() {
             self.remove_marker(template, id).await;
         }
         self.manifests.lock().remove(&id);
+        self.resting.lock().remove(&id);
         self.held.lock().remove(&id);
         Ok(())
     }

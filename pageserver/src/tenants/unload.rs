@@ -1,4 +1,5 @@
-//! Timelines that nobody uses leave memory, and are loaded again by whoever asks for them.
+//! Timelines that nobody uses leave memory, and are loaded again by whoever asks for them; so do
+//! manifests of tenants.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,29 @@ impl Tenants {
     /// `now`; how many. What of them was in memory alone is written first; one of which that fails
     /// stays.
     pub async fn unload_idle(&self, now: Instant, idle_for: Duration) -> usize {
-        self.unload_those(now, idle_for, |_| true).await
+        let unloaded = self.unload_those(now, idle_for, |_| true).await;
+        self.unload_manifests(now, idle_for);
+        unloaded
+    }
+
+    /// Forgets the manifests of tenants that nobody has asked for, and of which no timeline is in
+    /// memory. Of those that this process has written, the writer is kept.
+    fn unload_manifests(&self, now: Instant, idle_for: Duration) {
+        let mut manifests = self.manifests.lock();
+        manifests.retain(|id, slot| {
+            // Whoever gets hold of one does so under the lock that is held here.
+            let Some(slot) = Arc::get_mut(slot) else { return true };
+            let Some(tenant) = slot.get_mut() else { return false };
+            if now.saturating_duration_since(tenant.used) < idle_for || self.is_watched(*id) {
+                return true;
+            }
+            if let Some(writer) = tenant.sequence.rest() {
+                self.resting.lock().insert(*id, writer);
+            }
+            false
+        });
+        let left = manifests.len();
+        manifests.shrink_to(left * 2);
     }
 
     /// The same, of those alone that `is_one` names.
@@ -80,12 +103,14 @@ impl Tenants {
                 && cell.get().is_some_and(|loaded| Arc::ptr_eq(loaded, &timeline))
                 && Arc::strong_count(&timeline) == 2
         });
+        let Ok(writer) = timeline.writer() else { return false };
         if !is_ours_alone || !timeline.is_idle(now, idle_for) || !timeline.is_at_rest() {
             return false;
         }
-        if let Some(sequence) = timeline.written_sequence() {
-            self.written.lock().insert(id, sequence);
+        if let Some(writer) = writer {
+            self.written.lock().insert(id, writer);
         }
+        self.engine.changed.note(id.tenant);
         self.engine.meters.note_given(id, timeline.given());
         timelines.remove(&id);
         timeline.stop();

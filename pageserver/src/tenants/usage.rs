@@ -22,6 +22,18 @@ use crate::{
 /// Fewer branches whose manifests are not known are each asked for by themselves.
 const MET_ALONE_MAX: usize = 4;
 
+/// Meters of timelines that were read for one question.
+type ReadMeters = HashMap<TenantTimeline, Meter>;
+
+/// Whose tenants are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// All.
+    Anybodys,
+    /// All but those that another pageserver serves.
+    Ours,
+}
+
 /// A tenant's usage, by branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TenantUsage {
@@ -63,8 +75,8 @@ impl Tenants {
         after: &str,
         count: usize,
     ) -> Result<(Vec<TenantUsage>, Option<String>), Error> {
-        let (names, next) = self.page(after, count).await?;
-        let page = stream::iter(names).map(|name| self.usage_if_there(name));
+        let (names, next) = self.names.page(after, count).await?;
+        let page = stream::iter(names).map(|name| self.usage_by_name(name, Whose::Anybodys));
         let found: Vec<_> = page.buffered(LIST_CONCURRENCY).try_collect().await?;
         Ok((found.into_iter().flatten().collect(), next))
     }
@@ -76,8 +88,84 @@ impl Tenants {
         after: &str,
         count: usize,
     ) -> Result<(Vec<TenantUsage>, Option<String>), Error> {
-        let (names, next) = self.page(after, count).await?;
-        Ok((self.usage_of_some(names, false).await?, next))
+        let (names, next) = self.names.page(after, count).await?;
+        let page = stream::iter(names).map(async |name| {
+            let usage = self.usage_by_name(name.clone(), Whose::Ours).await;
+            known_usage(&name, usage)
+        });
+        let page: Vec<_> = page.buffered(LIST_CONCURRENCY).collect().await;
+        Ok((page.into_iter().flatten().collect(), next))
+    }
+
+    /// The moment now, to ask what has changed since: before anything is read.
+    pub fn usage_moment(&self) -> String {
+        format!("{}-{}", self.process, self.engine.changed.count())
+    }
+
+    /// The usage of up to `count` tenants that may have changed since a moment of this process, by id,
+    /// from the first after `after` on; and the last id that was looked at, where there are more. As
+    /// with [`Tenants::usage_of_served`]. `None` where the moment is not known.
+    pub async fn usage_since(
+        &self,
+        moment: &str,
+        after: Option<TenantId>,
+        count: usize,
+    ) -> Option<(Vec<TenantUsage>, Option<TenantId>)> {
+        let (process, changes) = moment.split_once('-')?;
+        let changes = changes.parse().ok().filter(|_| process == self.process)?;
+        let mut ids = self.engine.changed.since(changes)?;
+        // What is in memory changes with each record.
+        let written = self.loaded().into_iter().filter(|timeline| !timeline.is_read_only());
+        ids.extend(written.map(|timeline| timeline.id().tenant));
+        ids.retain(|id| after.is_none_or(|after| *id > after));
+        ids.sort_unstable();
+        ids.dedup();
+        let has_more = ids.len() > count;
+        ids.truncate(count);
+        let next = ids.last().copied().filter(|_| has_more);
+        let page = stream::iter(ids).map(async |id| {
+            let usage = self.usage_by_id(id, Whose::Ours).await;
+            known_usage(&id.to_string(), usage)
+        });
+        let page: Vec<_> = page.buffered(LIST_CONCURRENCY).collect().await;
+        Some((page.into_iter().flatten().collect(), next))
+    }
+
+    async fn usage_by_name(
+        &self,
+        name: String,
+        whose: Whose,
+    ) -> Result<Option<TenantUsage>, Error> {
+        match self.names.look_up(TenantKind::Tenant, &name).await? {
+            Some(id) => self.usage_by_id(id, whose).await,
+            None => Ok(None),
+        }
+    }
+
+    /// `None` where it was deleted meanwhile, or is being deleted. Of a tenant that nobody uses nothing
+    /// is kept that is read for it: one that does not change is not asked for again.
+    async fn usage_by_id(&self, id: TenantId, whose: Whose) -> Result<Option<TenantUsage>, Error> {
+        let is_used = self.manifests.lock().contains_key(&id);
+        let manifest = match is_used {
+            true => self.manifest(id).await,
+            false => self.stored_manifest(id).await.map(Arc::new),
+        };
+        let manifest = match manifest {
+            Ok(manifest) if manifest.deleted || manifest.kind == TenantKind::Template => {
+                return Ok(None);
+            }
+            Ok(manifest) if whose == Whose::Ours && self.is_elsewhere(&manifest) => {
+                return Ok(None);
+            }
+            Ok(manifest) => manifest,
+            Err(Error::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let read = self.read_meters(&manifest).await?;
+        if is_used {
+            self.keep_meters(&read);
+        }
+        self.usage_of_manifest(&manifest, &read).await.map(Some)
     }
 
     /// The same of these tenants. With `measure`, timelines in memory are as large as they are now.
@@ -99,35 +187,13 @@ impl Tenants {
             if measure {
                 self.measure_loaded(&manifest).await;
             }
-            let usage = self.usage_if_there(name.clone()).await;
-            let failed = |error: &Error| {
-                tracing::warn!(tenant = name, %error, "a tenant's usage is not known");
-            };
-            usage.inspect_err(failed).ok().flatten()
+            match self.usage_of(&name).await {
+                Err(Error::NotFound(_)) => None,
+                usage => known_usage(&name, usage.map(Some)),
+            }
         };
         let some = stream::iter(names).map(of_one).buffered(LIST_CONCURRENCY);
         Ok(some.filter_map(async |usage| usage).collect().await)
-    }
-
-    async fn page(
-        &self,
-        after: &str,
-        count: usize,
-    ) -> Result<(Vec<String>, Option<String>), Error> {
-        let mut names = self.names.list(TenantKind::Tenant).await?;
-        names.drain(..names.partition_point(|name| name.as_str() <= after));
-        let there_are_more = names.len() > count;
-        names.truncate(count);
-        let next = names.last().filter(|_| there_are_more).cloned();
-        Ok((names, next))
-    }
-
-    /// `None` where it was deleted meanwhile, or is being deleted.
-    async fn usage_if_there(&self, name: String) -> Result<Option<TenantUsage>, Error> {
-        match self.usage_of(&name).await {
-            Err(Error::NotFound(_)) => Ok(None),
-            usage => usage.map(Some),
-        }
     }
 
     /// Takes note of how large a tenant's timelines are that are in memory.
@@ -153,7 +219,17 @@ impl Tenants {
     /// The usage of the tenant of this name or id.
     pub async fn usage_of(&self, tenant: &str) -> Result<TenantUsage, Error> {
         let manifest = self.find(TenantKind::Tenant, tenant).await?;
-        self.meet(&manifest).await?;
+        let read = self.read_meters(&manifest).await?;
+        self.keep_meters(&read);
+        self.usage_of_manifest(&manifest, &read).await
+    }
+
+    /// `read`: the meters that are not in memory.
+    async fn usage_of_manifest(
+        &self,
+        manifest: &TenantManifest,
+        read: &ReadMeters,
+    ) -> Result<TenantUsage, Error> {
         let mut last_read = HashMap::new();
         for from in manifest.branches.iter().filter_map(|branch| branch.ancestor) {
             let known = last_read.entry(from.timeline).or_insert(Lsn::INVALID);
@@ -162,7 +238,7 @@ impl Tenants {
         let mut branches = Vec::with_capacity(manifest.branches.len());
         for branch in &manifest.branches {
             let read_at = last_read.get(&branch.timeline).copied();
-            let usage = self.usage_of_branch(&manifest, branch, read_at).await?;
+            let usage = self.usage_of_branch((manifest, read), branch, read_at).await?;
             branches.push(BranchUsage {
                 name: branch.name.clone(),
                 timeline: branch.timeline,
@@ -191,13 +267,13 @@ impl Tenants {
     /// `read_at`: the highest LSN at which a branch was made from it.
     async fn usage_of_branch(
         &self,
-        manifest: &TenantManifest,
+        (manifest, read): (&TenantManifest, &ReadMeters),
         branch: &BranchEntry,
         read_at: Option<Lsn>,
     ) -> Result<Usage, Error> {
         let id = manifest.timeline(branch.timeline);
         let begin = branch.origin.point.lsn;
-        let meter = self.meter(id).await?;
+        let meter = self.meter_or(id, read).await?;
         let Spent { wal_written_bytes, given } = self.spent(id, begin, &meter);
         let size = match (meter.logical_size, branch.logical_size) {
             (Some(measured), _) => measured.bytes,
@@ -212,7 +288,7 @@ impl Tenants {
             stored_bytes,
             unique_bytes: stored_bytes - shared_bytes,
             shared_bytes,
-            inherited_bytes: self.inherited_bytes(manifest, branch.ancestor).await?,
+            inherited_bytes: self.inherited_bytes((manifest, read), branch.ancestor).await?,
             wal_written_bytes,
             pages_read: given.pages_read,
             bytes_sent: given.bytes_sent,
@@ -244,7 +320,7 @@ impl Tenants {
     /// leaves the parent's ancestors there too, before the parent does.
     async fn inherited_bytes(
         &self,
-        own: &TenantManifest,
+        (own, read): (&TenantManifest, &ReadMeters),
         ancestor: Option<AncestorEntry>,
     ) -> Result<u64, Error> {
         let mut bytes = 0;
@@ -252,7 +328,7 @@ impl Tenants {
         while let Some(from) = next {
             at = at.min(from.point.lsn);
             let id = TenantTimeline { tenant: from.tenant, timeline: from.timeline };
-            bytes += self.meter(id).await?.bytes_read_at(at);
+            bytes += self.meter_or(id, read).await?.bytes_read_at(at);
             let branch_of = |manifest: &TenantManifest| {
                 manifest.branch_of(id.timeline).and_then(|branch| branch.ancestor)
             };
@@ -264,25 +340,28 @@ impl Tenants {
         Ok(bytes)
     }
 
-    /// Takes note of the timelines of a tenant that have nothing of their own, by one list: most
-    /// branches are so, and none of them is then asked for by itself.
-    async fn meet(&self, manifest: &TenantManifest) -> Result<(), Error> {
-        let is_new = |branch: &&Arc<BranchEntry>| {
-            !self.engine.meters.has(manifest.timeline(branch.timeline))
-        };
-        let unmet: Vec<_> = manifest.branches.iter().filter(is_new).collect();
-        if unmet.len() < MET_ALONE_MAX {
-            return Ok(());
+    /// The meters of a tenant's timelines that are not in memory. By one list it is known which have
+    /// nothing of their own: most branches are so, and none of them is then asked for by itself.
+    async fn read_meters(&self, manifest: &TenantManifest) -> Result<ReadMeters, Error> {
+        let timelines = manifest.branches.iter().map(|branch| branch.timeline);
+        let is_new = |timeline: &TimelineId| !self.engine.meters.has(manifest.timeline(*timeline));
+        let unmet: Vec<TimelineId> = timelines.filter(is_new).collect();
+        let has_objects = &self.timelines_with_objects(manifest.tenant, &unmet).await?;
+        let read = stream::iter(unmet).map(async |timeline| {
+            let id = manifest.timeline(timeline);
+            let meter = match has_objects.contains(&timeline) {
+                true => self.stored_meter(id).await?,
+                false => Meter::default(),
+            };
+            Ok::<_, Error>((id, meter))
+        });
+        read.buffered(LIST_CONCURRENCY).try_collect().await
+    }
+
+    fn keep_meters(&self, read: &ReadMeters) {
+        for (id, meter) in read {
+            self.engine.meters.note_read(*id, meter.clone());
         }
-        let ids: Vec<_> = unmet.iter().map(|branch| branch.timeline).collect();
-        let has_objects = self.timelines_with_objects(manifest.tenant, &ids).await?;
-        let (written, empty): (Vec<_>, Vec<_>) = unmet
-            .into_iter()
-            .map(|branch| manifest.timeline(branch.timeline))
-            .partition(|id| has_objects.contains(&id.timeline));
-        empty.into_iter().for_each(|id| self.engine.meters.note_empty(id));
-        let read = stream::iter(written).map(|id| self.meter(id)).buffered(LIST_CONCURRENCY);
-        read.try_for_each(async |_| Ok(())).await
     }
 
     /// Which of a tenant's timelines may have objects of their own: by one list, or all where they
@@ -303,19 +382,34 @@ impl Tenants {
         Ok(listed.common_prefixes.iter().filter_map(id).filter(|id| all.contains(id)).collect())
     }
 
+    /// A timeline's meter: what is in memory is newer than what was read.
+    async fn meter_or(&self, id: TenantTimeline, read: &ReadMeters) -> Result<Meter, Error> {
+        match self.engine.meters.get(id).or_else(|| read.get(&id).cloned()) {
+            Some(known) => Ok(known),
+            None => self.meter(id).await,
+        }
+    }
+
     /// A timeline's meter. Read from the store where it was not met since the start.
     fn meter(&self, id: TenantTimeline) -> BoxFuture<'_, Result<Meter, Error>> {
         Box::pin(async move {
             if let Some(known) = self.engine.meters.get(id) {
                 return Ok(known);
             }
-            let manifest = self.stored_timeline(id).await?;
-            let meter = manifest.as_ref().map(Meter::of).unwrap_or_default();
+            let read = self.stored_meter(id).await?;
             // One that was written meanwhile is newer.
-            Ok(self.engine.meters.get(id).unwrap_or_else(|| {
-                self.engine.meters.note(id, meter.clone());
-                meter
-            }))
+            Ok(self.engine.meters.note_read(id, read))
         })
     }
+
+    async fn stored_meter(&self, id: TenantTimeline) -> Result<Meter, Error> {
+        let newest = self.stored_timeline(id).await?;
+        Ok(newest.as_ref().map(Meter::of).unwrap_or_default())
+    }
+}
+
+/// One that cannot be read is left out.
+fn known_usage(tenant: &str, usage: Result<Option<TenantUsage>, Error>) -> Option<TenantUsage> {
+    let failed = |error: &Error| tracing::warn!(tenant, %error, "a tenant's usage is not known");
+    usage.inspect_err(failed).ok().flatten()
 }

@@ -327,7 +327,7 @@ impl Timeline {
         self.create(sequence, sequence.prepare(&manifest)?).await?;
         let (last_record, term) = (manifest.last_record, manifest.term);
         self.engine.meters.note(self.id(), Meter::of(&manifest));
-        self.engine.surveyed.forget(self.id().tenant);
+        self.engine.note_written(self.id().tenant);
         *self.given_kept.lock() = manifest.given;
         take_over(manifest);
         self.note_success(last_record, term);

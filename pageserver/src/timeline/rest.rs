@@ -6,16 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::TryLockError, time::Instant};
 
 use super::Timeline;
-use crate::{error::Error, manifest::Sequence};
-
-/// The sequence of manifests of a timeline that is not loaded any more, and that this process has
-/// written. Who loads the timeline again goes on with it: as another writer it would leave one more
-/// manifest for ever each time, and would take the timeline from whoever came meanwhile.
-#[derive(Clone)]
-pub struct WrittenSequence(pub(super) Arc<tokio::sync::Mutex<Sequence>>);
+use crate::{error::Error, manifest::Resting};
 
 impl Timeline {
     /// Takes note that somebody asks for the timeline.
@@ -55,11 +49,11 @@ impl Timeline {
         !was_queued || !self.engine.work.has_worker()
     }
 
-    /// The sequence of its manifests, where this process has written one; `None` too while it is
-    /// being written.
-    pub(crate) fn written_sequence(&self) -> Option<WrittenSequence> {
-        let has_written = self.sequence.try_lock().is_ok_and(|sequence| sequence.has_written());
-        has_written.then(|| WrittenSequence(self.sequence.clone()))
+    /// The writer of its manifests, where this process has written one; `Err` while it writes. Who
+    /// loads the timeline again goes on with it: as another writer it would leave one more manifest
+    /// for ever each time, and would take the timeline from whoever came meanwhile.
+    pub(crate) fn writer(&self) -> Result<Option<Resting>, TryLockError> {
+        Ok(self.sequence.try_lock()?.rest())
     }
 
     /// Memory of the open layer.

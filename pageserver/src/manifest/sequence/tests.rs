@@ -238,3 +238,35 @@ async fn a_damaged_or_missing_manifest_below_the_newest_is_named() {
         store.put(&path, whole.into()).await.expect("the store works");
     }
 }
+
+#[tokio::test]
+async fn a_writer_that_left_memory_goes_on_as_the_same_one_unless_another_has_come() {
+    let store = store();
+    let (mut sequence, _) = open(&store).await;
+    assert!(sequence.rest().is_none(), "it has written nothing");
+    for text in ["a", "b", "c", "d"] {
+        publish(&mut sequence, text).await.expect("nobody else writes");
+    }
+    let resting = sequence.rest().expect("it has written");
+    drop(sequence);
+    let mut again = open(&store).await.0.resume(resting);
+    for text in ["e", "f"] {
+        publish(&mut again, text).await.expect("nobody else writes");
+    }
+    again.collect().await;
+    let numbers = async || {
+        let mut there = numbers(store.as_ref(), &folder()).await.expect("the store works");
+        there.sort_unstable();
+        there
+    };
+    assert_eq!(numbers().await, [1, 4, 5, 6], "it forgot what it may remove, or took over anew");
+
+    let resting = again.rest().expect("it has written");
+    let mut other = open(&store).await.0;
+    publish(&mut other, "g").await.expect("nobody else writes");
+    let mut late = open(&store).await.0.resume(resting);
+    assert!(!late.has_written(), "it goes on though another has come");
+    publish(&mut late, "h").await.expect("it is a new writer");
+    other.collect().await;
+    assert!(numbers().await.ends_with(&[7, 8]));
+}
