@@ -10,6 +10,7 @@
 //! `docs/formats/catalog.md` describes the tables.
 
 pub mod api_keys;
+pub mod branch_consumption;
 pub mod branches;
 mod checkpoint;
 mod commit;

@@ -299,6 +299,11 @@ impl Endpoint {
         (now.activity.take(at), self.sent.take())
     }
 
+    /// Whether a client may still be sent something.
+    pub(crate) fn has_sessions(&self) -> bool {
+        Arc::strong_count(&self.sent) > 1
+    }
+
     /// What there is to say about it.
     pub(crate) fn view(&self) -> Compute {
         let now = self.now.lock();

@@ -54,8 +54,8 @@ pub struct Endpoints {
     pageserver: PageserverClient,
     cgroups: Cgroups,
     all: Mutex<BTreeMap<Key, Arc<Endpoint>>>,
-    /// Those that were forgotten, and of whose activity nobody took note yet; `None` where nobody
-    /// takes note of any.
+    /// Those that were forgotten, and of whose activity nobody took note yet, or not of all, because they
+    /// have sessions still; `None` where nobody takes note of any.
     forgotten: Mutex<Option<Vec<Arc<Endpoint>>>>,
 }
 
@@ -63,6 +63,8 @@ pub struct Endpoints {
 pub(crate) struct Taken {
     /// The tenant's name.
     pub tenant: String,
+    /// The name of the timeline of which its compute served the head, a moment or a standby.
+    pub timeline: String,
     /// When its compute ran.
     pub spells: Vec<Spell>,
     /// What the proxy sent to its clients.
@@ -310,13 +312,29 @@ impl Endpoints {
 
     /// What endpoints did since this was last asked, but for those that did nothing.
     pub(crate) fn take_activity(&self, at: Instant) -> Vec<Taken> {
-        let forgotten = self.forgotten.lock().replace(Vec::new()).unwrap_or_default();
+        let forgotten = {
+            let mut forgotten = self.forgotten.lock();
+            let all = forgotten.get_or_insert_default();
+            let taken = all.clone();
+            // Before it is taken: those of which there is no more to take then are done with.
+            all.retain(|endpoint| endpoint.has_sessions());
+            taken
+        };
         let all: Vec<_> = self.all.lock().values().cloned().chain(forgotten).collect();
         let taken = all.into_iter().map(|endpoint| {
             let (spells, sent_bytes) = endpoint.take_activity(at);
-            Taken { tenant: endpoint.name().tenant, spells, sent_bytes }
+            let EndpointRef { tenant, branch } = endpoint.name();
+            let timeline = served::split(&branch).0.to_owned();
+            Taken { tenant, timeline, spells, sent_bytes }
         });
         taken.filter(|taken| !taken.spells.is_empty() || taken.sent_bytes > 0).collect()
+    }
+
+    /// Whether sessions end of computes of a tenant that were forgotten: their clients may be sent more than
+    /// was taken.
+    pub(crate) fn ends_sessions(&self, tenant: &str) -> bool {
+        let forgotten = self.forgotten.lock();
+        forgotten.iter().flatten().any(|endpoint| endpoint.name().tenant == tenant)
     }
 
     /// Stops every compute.

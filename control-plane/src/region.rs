@@ -19,7 +19,7 @@ pub use id::RegionId;
 
 use crate::{
     Endpoints, Error, Tokens,
-    v2::{Storage, Turn},
+    v2::{Counting, Storage, Turn},
 };
 
 /// A region.
@@ -38,6 +38,8 @@ pub struct Region {
     pub(crate) work: Notify,
     /// That waits until the API is calm, one piece after the other.
     pub(crate) calm_turn: Turn,
+    /// What its projects use is counted.
+    pub(crate) counting: Counting,
     watching: JoinHandle<()>,
 }
 
@@ -60,6 +62,7 @@ impl Region {
             health,
             work: Notify::new(),
             calm_turn: Turn::default(),
+            counting: Counting::default(),
             watching,
         })
     }

@@ -56,6 +56,7 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use calm::Turn;
+pub(crate) use collect::Counting;
 pub(crate) use connection::encode;
 pub(crate) use context::Context;
 pub use context::{ConnectAt, ManagementConfig};

@@ -1,7 +1,10 @@
 //! What projects use, against what the wire, the clock and Postgres say; and quotas, which end it.
 
+mod branches;
+
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +23,8 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use wal_format::Lsn;
 
 use crate::harness::{
-    PATIENCE, Process, eventually, folder, free_port, safekeeper_status, turn, up_arguments,
+    Management, PATIENCE, Process, eventually, folder, free_port, safekeeper_status, turn,
+    up_arguments,
 };
 
 /// `offshoot up` whose proxy does without TLS, so that what it sends can be read.
@@ -28,8 +32,7 @@ pub struct Up {
     arguments: Vec<String>,
     pub process: Process,
     ready: Value,
-    key: String,
-    http: reqwest::Client,
+    pub api: Management,
     pub folder: tempfile::TempDir,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -48,42 +51,24 @@ impl Up {
         let proxy = format!("127.0.0.1:{}", free_port());
         arguments.extend(["--proxy", &proxy, "--allow-plain"].map(str::to_owned));
         let (process, ready) = spawn(&arguments, folder.path())?;
-        let key = std::fs::read_to_string(ready["api_key_file"].as_str().context("no key")?)?;
-        let (key, http) = (key.trim().to_owned(), reqwest::Client::new());
-        Ok(Up { arguments, process, ready, key, http, folder, _turn: turn })
+        let api = api_of(&ready)?;
+        Ok(Up { arguments, process, ready, api, folder, _turn: turn })
     }
 
     /// Starts it on what the one before left.
     fn again(&mut self) -> anyhow::Result<()> {
         (self.process, self.ready) = spawn(&self.arguments, self.folder.path())?;
+        self.api = api_of(&self.ready)?;
         Ok(())
     }
 
     pub fn address(&self, name: &str) -> anyhow::Result<SocketAddr> {
-        Ok(self.ready[name].as_str().context("an address")?.parse()?)
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Value,
-    ) -> anyhow::Result<(StatusCode, Value)> {
-        let url = format!("http://{}/api/v2/{path}", self.address("control_plane")?);
-        let request = self.http.request(method, url).bearer_auth(&self.key).json(&body);
-        let response = request.send().await?;
-        Ok((response.status(), response.json().await?))
-    }
-
-    pub async fn done(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
-        let (status, answer) = self.ask(method.clone(), path, body).await?;
-        ensure!(status.is_success(), "{method} {path}: {status} {answer}");
-        Ok(answer)
+        address(&self.ready, name)
     }
 
     pub async fn project(&self, settings: Value) -> anyhow::Result<Project> {
         let body = json!({ "project": settings });
-        let made = self.done(Method::POST, "projects", body).await?;
+        let made = self.api.post("projects", body).await?;
         let text = |at: &str| made.pointer(at).and_then(Value::as_str).map(str::to_owned);
         Ok(Project {
             id: text("/project/id").context("no id")?,
@@ -93,7 +78,7 @@ impl Up {
 
     async fn set_quota(&self, project: &Project, quota: &str, bound: u64) -> anyhow::Result<()> {
         let body = json!({ "project": { "settings": { "quota": { quota: bound } } } });
-        self.done(Method::PATCH, &format!("projects/{}", project.id), body).await.map(drop)
+        self.api.done(Method::PATCH, &format!("projects/{}", project.id), body).await.map(drop)
     }
 
     /// What a project used this month.
@@ -105,33 +90,42 @@ impl Up {
         let id = &project.id;
         let path =
             format!("consumption_history/projects?granularity={granularity}&project_ids={id}");
-        let shown = self.done(Method::GET, &path, Value::Null).await?;
+        let shown = self.api.get(&path).await?;
         let periods = shown["projects"][0]["periods"].as_array().cloned().unwrap_or_default();
         let frames = periods.iter().filter_map(|period| period["consumption"].as_array());
         Ok(frames.flatten().cloned().collect())
     }
 
-    async fn endpoint(&self, project: &Project) -> anyhow::Result<Value> {
-        let path = format!("projects/{0}/endpoints/ep-{0}", project.id);
-        Ok(self.done(Method::GET, &path, Value::Null).await?["endpoint"].clone())
+    async fn endpoint(&self, project: &Project, id: &str) -> anyhow::Result<Value> {
+        let path = format!("projects/{}/endpoints/{id}", project.id);
+        Ok(self.api.get(&path).await?["endpoint"].clone())
     }
 
     pub async fn is_idle(&self, project: &Project) -> anyhow::Result<Value> {
+        self.is_suspended(project, &format!("ep-{}", project.id)).await
+    }
+
+    async fn is_suspended(&self, project: &Project, id: &str) -> anyhow::Result<Value> {
         eventually("the endpoint is suspended", PATIENCE, async || {
-            let endpoint = self.endpoint(project).await?;
+            let endpoint = self.endpoint(project, id).await?;
             ensure!(endpoint["current_state"] == "idle", "{endpoint}");
             Ok(endpoint)
         })
         .await
     }
 
-    /// How many bytes of WAL a safekeeper has of a project, since it began.
+    /// How many bytes of WAL a safekeeper has of a project's first timeline, since it began.
     async fn written(&self, project: &Project) -> anyhow::Result<u64> {
+        self.written_on(project, "main").await
+    }
+
+    /// The same of any of its timelines.
+    async fn written_on(&self, project: &Project, timeline: &str) -> anyhow::Result<u64> {
         let at = self.address("pageserver_http")?;
-        let url = format!("http://{at}/v1/tenants/{}/branches/main", project.id);
+        let url = format!("http://{at}/v1/tenants/{}/branches/{timeline}", project.id);
         let file = self.ready["token_file"].as_str().context("the token's file")?;
         let token = Bearer::file(file.into()).token().context("a token")?;
-        let asked = self.http.get(url).bearer_auth(token.secret()).send().await?;
+        let asked = reqwest::Client::new().get(url).bearer_auth(token.secret()).send().await?;
         let branch: Value = asked.error_for_status()?.json().await?;
         let text = |name: &str| branch[name].as_str().context("a branch has ids and an LSN");
         let tenant = text("tenant_id")?.parse()?;
@@ -147,9 +141,19 @@ impl Up {
         project: &Project,
         at: SocketAddr,
     ) -> Result<Client, tokio_postgres::Error> {
+        self.connect_to(project, &format!("endpoint=ep-{}", project.id), at).await
+    }
+
+    /// Connects to what these options name.
+    async fn connect_to(
+        &self,
+        project: &Project,
+        options: &str,
+        at: SocketAddr,
+    ) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host(at.ip().to_string()).port(at.port()).dbname("app").user("app");
-        config.password(&project.password).options(format!("endpoint=ep-{}", project.id));
+        config.password(&project.password).options(options);
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -160,7 +164,16 @@ impl Up {
     }
 }
 
-fn spawn(arguments: &[String], folder: &std::path::Path) -> anyhow::Result<(Process, Value)> {
+fn address(ready: &Value, name: &str) -> anyhow::Result<SocketAddr> {
+    Ok(ready[name].as_str().context("an address")?.parse()?)
+}
+
+fn api_of(ready: &Value) -> anyhow::Result<Management> {
+    let key_file = ready["api_key_file"].as_str().context("no key")?;
+    Management::new(address(ready, "control_plane")?, Path::new(key_file))
+}
+
+fn spawn(arguments: &[String], folder: &Path) -> anyhow::Result<(Process, Value)> {
     let mut process = Process::spawn(arguments, &folder.join("up.log"))?;
     let ready = serde_json::from_str(&process.wait_for_line("\"ready\"")?)?;
     Ok((process, ready))
@@ -254,7 +267,7 @@ async fn consumption_is_what_the_wire_the_clock_and_the_safekeepers_say_also_aft
     drop(client);
     let least = connected.elapsed();
     let path = format!("projects/{0}/endpoints/ep-{0}/suspend", project.id);
-    up.done(Method::POST, &path, Value::Null).await?;
+    up.api.post(&path, Value::Null).await?;
     up.is_idle(&project).await?;
     let most = asked.elapsed();
 
@@ -279,7 +292,13 @@ async fn consumption_is_what_the_wire_the_clock_and_the_safekeepers_say_also_aft
         }
     }
     let path = format!("projects/{}", project.id);
-    let shown = up.done(Method::GET, &path, Value::Null).await?["project"].clone();
+    let shown = up.api.get(&path).await?["project"].clone();
+    for field in counted.into_iter().chain(["data_transfer_bytes"]) {
+        ensure!(shown[field] == used[field], "{field}: {shown}");
+    }
+    // Its one branch used it all.
+    let id = format!("br-{}", project.id);
+    let shown = up.branch(&project, &id).await?;
     for field in counted.into_iter().chain(["data_transfer_bytes"]) {
         ensure!(shown[field] == used[field], "{field}: {shown}");
     }
@@ -291,6 +310,7 @@ async fn consumption_is_what_the_wire_the_clock_and_the_safekeepers_say_also_aft
     for field in counted.into_iter().chain(["data_transfer_bytes"]) {
         ensure!(after[field] == used[field], "{after} after a stop, {used} before");
     }
+    branches::is_the_same(&up.branch(&project, &id).await?, &shown)?;
 
     // Killed in the middle: what was not written down yet is not counted, and nothing twice.
     let began = Instant::now();
@@ -317,6 +337,8 @@ async fn consumption_is_what_the_wire_the_clock_and_the_safekeepers_say_also_aft
         let after = up.month(&project).await?;
         ensure!(written == up.written(&project).await?, "more is written meanwhile");
         ensure!(number(&after, "written_data_bytes")? == written, "{after}, {written} written");
+        let shown = up.branch(&project, &id).await?;
+        ensure!(shown["written_data_bytes"] == written, "{shown}, {written} written");
         Ok(after)
     })
     .await?;
@@ -381,14 +403,14 @@ async fn each_quota_ends_the_sessions_of_who_used_it_up_says_so_and_lets_in_who_
 
         let path = format!("projects/{}", project.id);
         let start = format!("{path}/endpoints/ep-{}/start", project.id);
-        let (status, refused) = up.ask(Method::POST, &start, Value::Null).await?;
+        let (status, refused) = up.api.ask(Method::POST, &start, Value::Null).await?;
         let code = quota.replace("_seconds", "").replace("_bytes", "").to_uppercase();
         ensure!(status == StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
         ensure!(refused["code"] == format!("{code}_QUOTA_EXCEEDED"), "{refused}");
         // It is written down after the compute has stopped.
         let operations = format!("{path}/operations?limit=5");
         eventually("an operation says why it was suspended", PATIENCE, async || {
-            let operations = up.done(Method::GET, &operations, Value::Null).await?;
+            let operations = up.api.get(&operations).await?;
             let suspends = operations["operations"].as_array().into_iter().flatten();
             let said = suspends.filter(|it| it["action"] == "suspend_compute").any(|operation| {
                 operation["error"].as_str().is_some_and(|error| error.contains(quota))
@@ -397,7 +419,7 @@ async fn each_quota_ends_the_sessions_of_who_used_it_up_says_so_and_lets_in_who_
             Ok(())
         })
         .await?;
-        let shown = up.done(Method::GET, &path, Value::Null).await?["project"].clone();
+        let shown = up.api.get(&path).await?["project"].clone();
         ensure!(shown["quota_states"][0]["exceeded"] == true, "{shown}");
         ensure!(shown["quota_states"][0]["quota"] == quota, "{shown}");
 

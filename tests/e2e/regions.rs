@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{
-        Database, OFFSHOOT, PATIENCE, Process, eventually, folder, free_port, safekeeper_status,
-        turn,
+        Database, Management, OFFSHOOT, PATIENCE, Process, eventually, folder, free_port,
+        safekeeper_status, turn,
     },
     projects::{Said, outcome},
 };
@@ -28,12 +28,15 @@ struct Two {
     // Dropped first: computes end with it, and want their storage until then.
     control_plane: Option<Process>,
     http: SocketAddr,
+    api: Management,
     near: Storage,
     far: Storage,
-    client: reqwest::Client,
     folder: tempfile::TempDir,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
+
+/// Where the control plane leaves its first API key.
+const API_KEY: &str = "computes/catalog/api-key";
 
 /// A project and its endpoint.
 #[derive(Clone)]
@@ -51,28 +54,9 @@ impl Two {
         let regions = format!("default = \"near\"\n\n{}{}", near.described(), far.described());
         fs::write(folder.path().join("regions.toml"), regions)?;
         let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let client = reqwest::Client::new();
-        let mut two = Two { control_plane: None, http, near, far, client, folder, _turn: turn };
-        two.run_control_plane()?;
-        Ok(two)
-    }
-
-    fn run_control_plane(&mut self) -> anyhow::Result<()> {
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
-        let arguments = [
-            "control-plane",
-            "--folder",
-            &path("computes"),
-            "--http",
-            &self.http.to_string(),
-            "--regions",
-            &path("regions.toml"),
-        ];
-        let log = self.folder.path().join("control-plane.log");
-        let mut process = Process::spawn(&arguments.map(str::to_owned), &log)?;
-        process.wait_for_line(" on ")?;
-        self.control_plane = Some(process);
-        Ok(())
+        let control_plane = Some(control_plane(http, folder.path())?);
+        let api = Management::new(http, &folder.path().join(API_KEY))?;
+        Ok(Two { control_plane, http, api, near, far, folder, _turn: turn })
     }
 
     /// Ends the control plane, which must go well, and starts another one on what it left.
@@ -80,35 +64,13 @@ impl Two {
         let mut process = self.control_plane.take().context("there is a control plane")?;
         let status = process.stop()?;
         ensure!(status.success(), "it ended with {status}:\n{}", process.log());
-        self.run_control_plane()
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Value,
-    ) -> anyhow::Result<(StatusCode, Value)> {
-        let key = fs::read_to_string(self.folder.path().join("computes/catalog/api-key"))?;
-        let url = format!("http://{}/api/v2/{path}", self.http);
-        let request = self.client.request(method, url).bearer_auth(key.trim()).json(&body);
-        let response = request.send().await?;
-        Ok((response.status(), response.json().await?))
-    }
-
-    async fn done(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
-        let (status, answer) = self.ask(method.clone(), path, body).await?;
-        ensure!(status.is_success(), "{method} {path}: {status} {answer}");
-        Ok(answer)
-    }
-
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.done(Method::GET, path, json!({})).await
+        self.control_plane = Some(control_plane(self.http, self.folder.path())?);
+        Ok(())
     }
 
     async fn create(&self, region: &str) -> anyhow::Result<Project> {
         let body = json!({ "project": { "region_id": region } });
-        let made = self.done(Method::POST, "projects", body).await?;
+        let made = self.api.post("projects", body).await?;
         let text = |at: &str| made.pointer(at).and_then(Value::as_str).map(str::to_owned);
         Ok(Project {
             id: text("/project/id").context("an id")?,
@@ -119,11 +81,11 @@ impl Two {
     /// How the start of a project's compute ended: it runs, or why not.
     async fn start_of(&self, project: &Project) -> anyhow::Result<Result<Compute, String>> {
         let path = format!("projects/{}/endpoints/{}/start", project.id, project.endpoint);
-        let asked = self.done(Method::POST, &path, json!({})).await?;
+        let asked = self.api.post(&path, json!({})).await?;
         let id = asked["operations"][0]["id"].as_str().context("an operation")?.to_owned();
         let path = format!("projects/{}/operations/{id}", project.id);
         let ended = eventually("a start ends", PATIENCE, async || {
-            let shown = self.get(&path).await?["operation"].clone();
+            let shown = self.api.get(&path).await?["operation"].clone();
             ensure!(shown["status"] != "running", "{shown}");
             Ok(shown)
         });
@@ -137,7 +99,7 @@ impl Two {
     async fn compute(&self, project: &Project) -> anyhow::Result<Compute> {
         let url = format!("http://{}/v1/computes/{}/main", self.http, project.id);
         let token = self.near.token(Scope::Operator);
-        let response = self.client.get(url).bearer_auth(token.secret()).send().await?;
+        let response = reqwest::Client::new().get(url).bearer_auth(token.secret()).send().await?;
         Ok(response.error_for_status()?.json().await?)
     }
 
@@ -150,7 +112,7 @@ impl Two {
 
     /// How a command ended, and what it said.
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Said> {
-        let key = self.folder.path().join("computes/catalog/api-key");
+        let key = self.folder.path().join(API_KEY);
         let url = format!("http://{}", self.http);
         let mut command = std::process::Command::new(OFFSHOOT);
         command.args(["--api-url", &url, "--api-key-file"]).arg(key).args(arguments);
@@ -158,10 +120,27 @@ impl Two {
     }
 
     async fn listed(&self) -> anyhow::Result<BTreeSet<String>> {
-        let all = self.get("projects").await?;
+        let all = self.api.get("projects").await?;
         let all = all["projects"].as_array().cloned().unwrap_or_default();
         Ok(all.iter().filter_map(|it| it["id"].as_str()).map(str::to_owned).collect())
     }
+}
+
+fn control_plane(http: SocketAddr, folder: &Path) -> anyhow::Result<Process> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let arguments = [
+        "control-plane",
+        "--folder",
+        &path("computes"),
+        "--http",
+        &http.to_string(),
+        "--regions",
+        &path("regions.toml"),
+    ];
+    let log = folder.join("control-plane.log");
+    let mut process = Process::spawn(&arguments.map(str::to_owned), &log)?;
+    process.wait_for_line(" on ")?;
+    Ok(process)
 }
 
 const FILL: &str = "CREATE TABLE kept AS SELECT n FROM generate_series(1, 10000) n";
@@ -203,8 +182,7 @@ async fn a_projects_bytes_wal_and_computes_are_in_its_region_alone() -> anyhow::
     // Of both, layers too.
     let branch = json!({ "branch": { "name": "try" } });
     for project in [&here, &there] {
-        two.done(Method::POST, &format!("projects/{}/branches", project.id), branch.clone())
-            .await?;
+        two.api.post(&format!("projects/{}/branches", project.id), branch.clone()).await?;
     }
     let sides = [(&two.near, &near, &far, &before[0]), (&two.far, &far, &near, &before[1])];
     for (storage, own, other, before) in sides {
@@ -236,7 +214,7 @@ async fn a_projects_bytes_wal_and_computes_are_in_its_region_alone() -> anyhow::
     // Another control plane finds both where they were.
     two.restart_control_plane()?;
     for (project, region) in [(&here, "near"), (&there, "far")] {
-        let shown = two.get(&format!("projects/{}", project.id)).await?;
+        let shown = two.api.get(&format!("projects/{}", project.id)).await?;
         assert_eq!(shown["project"]["region_id"], region);
         let (compute, database) = two.connect(project).await?;
         assert_eq!(compute.region, region);
@@ -284,7 +262,7 @@ async fn a_region_that_hangs_or_is_gone_leaves_the_other_alone_and_comes_back_wh
 
     two.far.run()?;
     eventually("the region is seen to answer", PATIENCE, async || {
-        ensure!(two.get("regions").await?["regions"][1]["available"] == true);
+        ensure!(two.api.get("regions").await?["regions"][1]["available"] == true);
         Ok(())
     })
     .await?;
@@ -295,14 +273,14 @@ async fn a_region_that_hangs_or_is_gone_leaves_the_other_alone_and_comes_back_wh
     assert_eq!(database.one::<i32>("SELECT 1").await?, 1);
     // What was asked for while it was gone is there.
     for id in two.listed().await? {
-        let shown = two.get(&format!("projects/{id}/operations")).await?;
+        let shown = two.api.get(&format!("projects/{id}/operations")).await?;
         let all = shown["operations"].as_array().cloned().unwrap_or_default();
         let made = all.iter().filter(|it| it["action"] == "create_timeline");
         for operation in made {
             let path =
                 format!("projects/{id}/operations/{}", operation["id"].as_str().unwrap_or(""));
             eventually("a tenant is made", PATIENCE, async || {
-                let shown = two.get(&path).await?;
+                let shown = two.api.get(&path).await?;
                 ensure!(shown["operation"]["status"] == "finished", "{shown}");
                 Ok(())
             })
@@ -325,18 +303,18 @@ async fn check_near_alone(
     new_database.run(FILL).await?;
     assert_eq!(new_database.one::<i64>(SUM).await?, SUM_OF_ALL);
     database.run("INSERT INTO kept VALUES (0)").await?;
-    two.done(Method::POST, &format!("projects/{}/branches", here.id), json!({})).await?;
+    two.api.post(&format!("projects/{}/branches", here.id), json!({})).await?;
     let path = format!("projects/{}/endpoints/{}/suspend", new.id, new.endpoint);
-    two.done(Method::POST, &path, json!({})).await?;
-    two.get("templates").await?;
+    two.api.post(&path, json!({})).await?;
+    two.api.get("templates").await?;
 
     let listed = two.listed().await?;
     for project in gone {
         assert!(listed.contains(&project.id));
-        let shown = two.get(&format!("projects/{}", project.id)).await?;
+        let shown = two.api.get(&format!("projects/{}", project.id)).await?;
         assert_eq!(shown["project"]["region_id"], "far");
         let path = format!("projects/{}/branches", project.id);
-        let (status, answer) = two.ask(Method::POST, &path, json!({})).await?;
+        let (status, answer) = two.api.ask(Method::POST, &path, json!({})).await?;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(message.contains("region far cannot be used now"), "{message:?}");

@@ -198,11 +198,11 @@ pub fn adopt(catalog: &Connection, from: &str, to: Option<&str>) -> Result<(), E
     Ok(())
 }
 
-/// Removes a branch with its endpoint, roles, databases and waiting changes; its timeline is
-/// doomed.
+/// Removes a branch with its endpoint, roles, databases, waiting changes, and what it used; its timeline
+/// is doomed.
 pub fn remove(catalog: &Connection, branch: &Branch) -> Result<(), Error> {
     adopt(catalog, &branch.id, None)?;
-    for table in ["endpoints", "roles", "databases", "changes"] {
+    for table in ["endpoints", "roles", "databases", "changes", "branch_consumption"] {
         catalog
             .prepare_cached(&format!("DELETE FROM {table} WHERE branch = ?"))?
             .execute([&branch.id])?;

@@ -1,4 +1,5 @@
-//! What projects have used, by hour; and what their meters at the pageserver said last.
+//! What projects have used, by hour; and what their meters at the pageserver said last. What each branch
+//! [used of it](branch_consumption) is written at once.
 //!
 //! - The pageserver's meters only grow: what is used is the difference to the last value, and both are
 //!   written at once. So nothing is counted twice, and what grew while nobody looked is counted later.
@@ -8,7 +9,7 @@ use std::{collections::BTreeMap, ops::AddAssign};
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
-use super::{Error, from_json, rows};
+use super::{Error, branch_consumption, from_json, rows, timelines};
 
 /// An hour, in UTC: so many since 1970.
 pub type Hour = i64;
@@ -78,8 +79,24 @@ pub struct Reading {
     pub held_bytes: BTreeMap<String, u64>,
 }
 
-/// Adds to what was used in an hour.
-pub fn add(catalog: &Connection, project: &str, hour: Hour, more: Used) -> Result<(), Error> {
+/// Adds to what was used in an hour, on a timeline.
+pub fn add(
+    catalog: &Connection,
+    project: &str,
+    timeline: &str,
+    hour: Hour,
+    more: Used,
+) -> Result<(), Error> {
+    branch_consumption::add(catalog, project, timeline, hour, more)?;
+    add_to_project(catalog, project, hour, more)
+}
+
+fn add_to_project(
+    catalog: &Connection,
+    project: &str,
+    hour: Hour,
+    more: Used,
+) -> Result<(), Error> {
     let sql = "INSERT INTO consumption (project, hour, active_us, compute_mcu_us, written_bytes, \
                transfer_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
                active_us = active_us + ?3, compute_mcu_us = compute_mcu_us + ?4, \
@@ -110,26 +127,52 @@ pub fn reading(catalog: &Connection, project: &str) -> Result<Option<Reading>, E
     Ok(catalog.prepare_cached(sql)?.query_row([project], from_row).optional()?)
 }
 
-/// What of a reading is new after the last one: how much more was written, and what is to be kept as
-/// the last from now on; `None` where that is as it was. A meter that fell, as after a crash of the
-/// pageserver, counts again when it is above where it was.
-pub fn difference(last: Option<&Reading>, new: Reading) -> Option<(u64, Reading)> {
-    let read = new.written_bytes.unwrap_or_default();
-    let counted = match last {
-        // A new project: it began with nothing.
-        None => 0,
-        Some(last) => last.written_bytes.unwrap_or(read),
-    };
-    let keep = Reading { written_bytes: Some(read.max(counted)), ..new };
-    (last != Some(&keep)).then_some((read.saturating_sub(counted), keep))
+/// How much more a meter says than was counted, and what is counted then. All is counted already of one
+/// of which only what comes from now on is to count. One that fell, as after a crash of the pageserver,
+/// counts again when it is above where it was.
+pub(super) fn count(counted: Option<u64>, said: u64) -> (u64, u64) {
+    let counted = counted.unwrap_or(said);
+    (said.saturating_sub(counted), said.max(counted))
 }
 
-/// Takes a reading of a project's meters into account: in this hour.
-pub fn read(catalog: &Connection, project: &str, hour: Hour, new: Reading) -> Result<(), Error> {
+/// What of a reading is new after the last one: how much more was written, and what is to be kept as
+/// the last from now on; `None` where that is as it was.
+fn difference(last: Option<&Reading>, new: Reading) -> Option<(u64, Reading)> {
+    // A new project began with nothing.
+    let counted = last.map_or(Some(0), |last| last.written_bytes);
+    let (more, counted) = count(counted, new.written_bytes.unwrap_or_default());
+    let keep = Reading { written_bytes: Some(counted), ..new };
+    (last != Some(&keep)).then_some((more, keep))
+}
+
+/// Whether a reading of a project's meters, and of what each of its timelines has written, says what they
+/// did not say before.
+pub fn is_new(
+    catalog: &Connection,
+    project: &str,
+    new: &Reading,
+    written: &BTreeMap<String, u64>,
+) -> Result<bool, Error> {
+    let last = reading(catalog, project)?;
+    let is_new = difference(last.as_ref(), new.clone()).is_some();
+    let counted = timelines::counted(catalog, project)?;
+    Ok(is_new || !branch_consumption::grown(&counted, written).is_empty())
+}
+
+/// Takes a reading of a project's meters into account, and of what each of its timelines has written: in
+/// this hour.
+pub fn read(
+    catalog: &Connection,
+    project: &str,
+    hour: Hour,
+    new: Reading,
+    written: &BTreeMap<String, u64>,
+) -> Result<(), Error> {
+    branch_consumption::read(catalog, project, hour, written)?;
     let last = reading(catalog, project)?;
     let Some((written_bytes, keep)) = difference(last.as_ref(), new) else { return Ok(()) };
     if written_bytes > 0 {
-        add(catalog, project, hour, Used { written_bytes, ..Used::default() })?;
+        add_to_project(catalog, project, hour, Used { written_bytes, ..Used::default() })?;
     }
     if last.is_none_or(|last| last.sizes != keep.sizes) {
         let sql = "INSERT INTO consumption (project, hour, logical_bytes, stored_bytes) \
@@ -146,8 +189,14 @@ pub fn read(catalog: &Connection, project: &str, hour: Hour, new: Reading) -> Re
     keep_reading(catalog, project, &keep)
 }
 
+/// What a project used before is not known: what comes from now on counts.
+pub fn begin_anew(catalog: &Connection, project: &str) -> Result<(), Error> {
+    timelines::count_anew(catalog, project)?;
+    keep_reading(catalog, project, &Reading::default())
+}
+
 /// Writes down what the meters said last.
-pub fn keep_reading(catalog: &Connection, project: &str, last: &Reading) -> Result<(), Error> {
+fn keep_reading(catalog: &Connection, project: &str, last: &Reading) -> Result<(), Error> {
     let sql = "INSERT OR REPLACE INTO meters (project, written_bytes, logical_bytes, stored_bytes, \
                held_bytes) VALUES (?, ?, ?, ?, ?)";
     catalog.prepare_cached(sql)?.execute(params![

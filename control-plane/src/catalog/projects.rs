@@ -166,7 +166,7 @@ pub fn set_tenant(catalog: &Connection, id: &str, tenant: &str) -> Result<(), Er
 
 /// Removes a project and all that belongs to it.
 pub fn remove(catalog: &Connection, id: &str) -> Result<(), Error> {
-    for table in ["roles", "databases", "changes"] {
+    for table in ["roles", "databases", "changes", "branch_consumption"] {
         let sql = format!(
             "DELETE FROM {table} WHERE branch IN (SELECT id FROM branches WHERE project = ?)"
         );

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     Error, Time,
     branches::{self, Branch},
-    consumption::{self, Reading},
+    consumption,
     endpoints::{self, Endpoint},
     ids,
     projects::{self, Project},
@@ -112,8 +112,6 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
             deleted_at: None,
         },
     )?;
-    // What it used before is not known: what comes from now on counts.
-    consumption::keep_reading(catalog, project, &Reading::default())?;
     for timeline in &tenant.timelines {
         let parent = timeline.parent.clone();
         timelines::insert(
@@ -138,5 +136,5 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
         )?;
         endpoints::insert(catalog, &Endpoint::new(project, &id, timeline.created_at))?;
     }
-    Ok(())
+    consumption::begin_anew(catalog, project)
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, config::DbConfig};
 use super::Error;
 
 /// The version of the tables, kept in the file (`PRAGMA user_version`).
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// What each version adds to the one before, from the first on.
 const ADDED: [&str; VERSION as usize] = [
@@ -13,6 +13,7 @@ const ADDED: [&str; VERSION as usize] = [
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// Marks the file as a catalog (`PRAGMA application_id`): "offs".
@@ -54,6 +55,7 @@ pub(super) fn prepare(connection: &Connection) -> Result<bool, Error> {
         (APPLICATION, 1) => add(connection, &ADDED[1..]).map(|()| false),
         (APPLICATION, 2) => add(connection, &ADDED[2..]).map(|()| false),
         (APPLICATION, 3) => add(connection, &ADDED[3..]).map(|()| false),
+        (APPLICATION, 4) => add(connection, &ADDED[4..]).map(|()| false),
         (APPLICATION, other) => Err(Error::Corrupt(format!(
             "it has version {other}, this program knows {VERSION}: use the version of offshoot \
              that wrote it"

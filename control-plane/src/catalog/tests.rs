@@ -1,11 +1,13 @@
 //! The catalog on a real file.
 
+mod used;
+
 use anyhow::Context;
 use serde_json::json;
 
 use super::{
     branches::Branch,
-    consumption::{Reading, Sizes, Used},
+    consumption::Used,
     endpoints::{Endpoint, Kind, READ_ONLY_MAX},
     operations::{Action, New, Status},
     projects::{Listed, Project},
@@ -357,66 +359,25 @@ async fn a_lost_catalog_is_made_of_the_tenants_and_keeps_the_endpoints_ids() -> 
     Ok(catalog.write(write).await?)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_grew_is_counted_once_and_a_meter_that_fell_counts_again_above_where_it_was()
--> anyhow::Result<()> {
-    let (_folder, catalog) = open()?;
-    let reading = |written: u64, held: u64| Reading {
-        written_bytes: Some(written),
-        sizes: Sizes { logical_bytes: held, stored_bytes: held },
-        held_bytes: [("main".to_owned(), held)].into(),
-    };
-    let write = move |catalog: &Connection| {
-        insert_project(catalog, "p")?;
-        insert_project(catalog, "rebuilt")?;
-        consumption::keep_reading(catalog, "rebuilt", &Reading::default())?;
-        let used = |project| consumption::used_since(catalog, project, 0);
-        for (hour, written, expected) in
-            [(10, 100, 100), (10, 100, 100), (11, 150, 150), (11, 120, 150), (12, 160, 160)]
-        {
-            for project in ["p", "rebuilt"] {
-                consumption::read(catalog, project, hour, reading(written, 8))?;
-            }
-            assert_eq!(used("p")?.written_bytes, expected);
-            // What it used before is not known.
-            assert_eq!(used("rebuilt")?.written_bytes, expected - 100);
-        }
-        assert_eq!(consumption::used_since(catalog, "p", 11)?.written_bytes, 60);
-        consumption::read(catalog, "p", 13, reading(160, 9))?;
-        let used = Used { active_us: 5, compute_mcu_us: 6, written_bytes: 0, transfer_bytes: 7 };
-        consumption::add(catalog, "p", 13, used)?;
-        consumption::add(catalog, "p", 13, used)?;
-        let (rows, before) = consumption::between(catalog, "p", 11, 14)?;
-        assert_eq!(before.stored_bytes, 8);
-        assert_eq!(rows.iter().map(|row| row.hour).collect::<Vec<_>>(), [11, 12, 13]);
-        assert_eq!((rows[0].sizes, rows[0].used.written_bytes), (None, 50));
-        assert_eq!(rows[2].sizes.map(|sizes| sizes.logical_bytes), Some(9));
-        assert_eq!((rows[2].used.active_us, rows[2].used.transfer_bytes), (10, 14));
-
-        // The hours of a project outlive it, until they are old.
-        projects::remove(catalog, "p")?;
-        assert_eq!(consumption::projects(catalog, "", 10)?, ["p", "rebuilt"]);
-        consumption::prune(catalog, 12)?;
-        assert_eq!(consumption::between(catalog, "p", 0, 20)?.0.len(), 2);
-        // How large one is that is there is said by its last hour, however old.
-        consumption::prune(catalog, 1000)?;
-        assert_eq!(consumption::projects(catalog, "", 10)?, ["rebuilt"]);
-        let (rows, _) = consumption::between(catalog, "rebuilt", 0, 20)?;
-        assert_eq!(rows.iter().map(|row| row.hour).collect::<Vec<_>>(), [10]);
-        Ok(())
-    };
-    Ok(catalog.write(write).await?)
-}
-
 /// A file as an earlier version wrote it, with a project, an endpoint, and from version 2 on a template.
 fn write_old(path: &Path, version: usize) -> anyhow::Result<()> {
-    let tables =
-        [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+    let tables = [
+        include_str!("schema.sql"),
+        include_str!("schema_2.sql"),
+        include_str!("schema_3.sql"),
+        include_str!("schema_4.sql"),
+    ];
     let old = Connection::open(path)?;
     old.execute_batch(&tables.get(..version).context("an earlier version")?.concat())?;
+    let here = if version > 3 { "'here'," } else { "" };
+    let region = if version > 3 { ", 'here'" } else { "" };
     old.execute_batch(&format!(
         "PRAGMA application_id = 0x6f666673; PRAGMA user_version = {version}; \
-         INSERT INTO projects VALUES ('p', 'Shop', NULL, 60, '{{}}', '{{}}', 'br-p', NULL, 1, 1, NULL)"
+         INSERT INTO projects \
+         VALUES ('p', 'Shop', NULL, 60, '{{}}', '{{}}', 'br-p', NULL, 1, 1, NULL{region}); \
+         INSERT INTO timelines VALUES ('p', 'main', NULL, NULL, 'made'); \
+         INSERT INTO branches \
+         VALUES ('br-p', 'p', 'main', 'main', NULL, NULL, NULL, 0, '{{}}', NULL, NULL, 1, 1)"
     ))?;
     let kind = if version > 2 { ", 'read_write'" } else { "" };
     old.execute_batch(&format!(
@@ -424,7 +385,11 @@ fn write_old(path: &Path, version: usize) -> anyhow::Result<()> {
          VALUES ('ep-p'{kind}, 'p', 'br-p', NULL, 0.25, 1, 0, '{{}}', 0, 1, 1, NULL, NULL)"
     ))?;
     if version > 1 {
-        old.execute_batch("INSERT INTO templates VALUES ('shop', 'p', 'br-p', 'o', 'made', 1)")?;
+        old.execute_batch(&format!(
+            "INSERT INTO templates VALUES ({here} 'shop', 'p', 'br-p', 'o', 'made', 1)"
+        ))?;
+        // What it has written until then was counted.
+        old.execute_batch("INSERT INTO meters VALUES ('p', 100, 8, 8, '{}')")?;
     }
     Ok(())
 }
@@ -432,7 +397,7 @@ fn write_old(path: &Path, version: usize) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_version_wrote_is_in_the_default_region_and_stays_there()
 -> anyhow::Result<()> {
-    for version in [1, 2, 3] {
+    for version in [1, 2, 3, 4] {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("catalog");
         write_old(&path, version)?;

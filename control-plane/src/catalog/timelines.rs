@@ -2,12 +2,15 @@
 //!
 //! A branch of a project stands for one of them, and for another one after a restore. One that no
 //! branch stands for is `doomed`; it is kept as long as others came from it.
+//!
+//! What is used on a timeline is counted a little later. So one that its branch left, or that is there
+//! to be looked at, says for which branch it [counts](count_for) until that is done.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, from_json, rows};
+use super::{Error, branch_consumption::Counted, from_json, rows};
 use crate::RegionId;
 
 /// The name of a tenant's first timeline, which goes only with its tenant.
@@ -98,9 +101,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Timeline> {
     })
 }
 
-/// Adds a timeline.
+/// Adds a timeline, which has written nothing yet.
 pub fn insert(catalog: &Connection, timeline: &Timeline, state: State) -> Result<(), Error> {
-    let sql = "INSERT INTO timelines (project, name, parent, moment, state) VALUES (?,?,?,?,?)";
+    let sql = "INSERT INTO timelines (project, name, parent, moment, state, written_bytes) \
+               VALUES (?,?,?,?,?,0)";
     let Timeline { project, name, parent, moment } = timeline;
     let moment = moment.as_ref().map(serde_json::to_string).transpose()?;
     catalog.prepare_cached(sql)?.execute(params![project, name, parent, moment, state.name()])?;
@@ -116,6 +120,78 @@ pub fn set_state(
 ) -> Result<(), Error> {
     let sql = "UPDATE timelines SET state = ?3 WHERE project = ?1 AND name = ?2";
     catalog.prepare_cached(sql)?.execute([project, name, state.name()])?;
+    Ok(())
+}
+
+/// Lets what is used on a timeline count for this branch, whichever stands for it, until it is
+/// [left](leave).
+pub fn count_for(
+    catalog: &Connection,
+    project: &str,
+    name: &str,
+    branch: &str,
+) -> Result<(), Error> {
+    let sql = "UPDATE timelines SET counts_for = ?3 WHERE project = ?1 AND name = ?2";
+    catalog.prepare_cached(sql)?.execute([project, name, branch])?;
+    Ok(())
+}
+
+/// Gives a timeline up whose last use is counted: to the branch that stands for it; it is doomed where
+/// none does.
+pub fn leave(catalog: &Connection, project: &str, name: &str) -> Result<(), Error> {
+    let is_stood_for = "EXISTS (SELECT 1 FROM branches b WHERE b.project = ?1 AND b.timeline = ?2)";
+    let sql = format!(
+        "UPDATE timelines SET state = iif({is_stood_for}, state, 'doomed'), \
+         counts_for = iif({is_stood_for}, NULL, counts_for) WHERE project = ?1 AND name = ?2"
+    );
+    catalog.prepare_cached(&sql)?.execute([project, name])?;
+    Ok(())
+}
+
+/// After a crash: timelines of a region, by project and name, that were to be left.
+pub fn left(catalog: &Connection, region: &RegionId) -> Result<Vec<(String, String)>, Error> {
+    let sql = "SELECT t.project, t.name FROM timelines t \
+               JOIN projects p ON p.id = t.project AND p.region = ? \
+               WHERE t.counts_for IS NOT NULL AND t.state = 'made'";
+    rows(catalog, sql, [region], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The branch that uses what is used on a timeline, if it is there.
+pub(super) fn branch_that_uses(
+    catalog: &Connection,
+    project: &str,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    let sql = "SELECT id FROM branches WHERE id = ifnull(\
+               (SELECT counts_for FROM timelines WHERE project = ?1 AND name = ?2), \
+               (SELECT id FROM branches WHERE project = ?1 AND timeline = ?2))";
+    let mut statement = catalog.prepare_cached(sql)?;
+    Ok(statement.query_row([project, name], |row| row.get(0)).optional()?)
+}
+
+/// How much of the WAL of a project's timelines was counted.
+pub fn counted(catalog: &Connection, project: &str) -> Result<Counted, Error> {
+    let sql = "SELECT name, written_bytes FROM timelines WHERE project = ?";
+    let found = rows(catalog, sql, [project], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.into_iter().collect())
+}
+
+/// Writes down how much of a timeline's WAL was counted.
+pub(super) fn set_counted(
+    catalog: &Connection,
+    project: &str,
+    name: &str,
+    bytes: u64,
+) -> Result<(), Error> {
+    let sql = "UPDATE timelines SET written_bytes = ?3 WHERE project = ?1 AND name = ?2";
+    catalog.prepare_cached(sql)?.execute(params![project, name, bytes])?;
+    Ok(())
+}
+
+/// Lets only what a project's timelines write from now on count.
+pub(super) fn count_anew(catalog: &Connection, project: &str) -> Result<(), Error> {
+    let sql = "UPDATE timelines SET written_bytes = NULL WHERE project = ?";
+    catalog.prepare_cached(sql)?.execute([project])?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::{
     connection::ConnectionDetails, context::Context, databases::Database, endpoints::Endpoint,
     operations::Operation, page::NextPage, roles::Role, time,
 };
-use crate::catalog::{branches, projects};
+use crate::catalog::{branches, consumption::Used, projects};
 
 /// A branch.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -43,15 +43,15 @@ pub struct Branch {
     pub default: bool,
     /// It can be neither deleted nor put back.
     pub protected: bool,
-    /// Measured of projects, not of branches: 0.
+    /// The same as `compute_time_seconds`.
     pub cpu_used_sec: u64,
-    /// Measured of projects, not of branches: 0.
+    /// Seconds in which its computes ran this month, times their compute units.
     pub compute_time_seconds: u64,
-    /// Measured of projects, not of branches: 0.
+    /// Seconds in which its computes ran this month.
     pub active_time_seconds: u64,
-    /// Measured of projects, not of branches: 0.
+    /// Bytes of WAL that were written this month.
     pub written_data_bytes: u64,
-    /// Measured of projects, not of branches: 0.
+    /// Bytes that the proxy sent to its clients this month.
     pub data_transfer_bytes: u64,
     /// Why its project's quota keeps it from having a compute.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,11 +146,12 @@ impl Annotation {
     }
 }
 
-/// A branch; `is_made` says whether the pageserver has its timeline.
+/// A branch that used so much this month; `is_made` says whether the pageserver has its timeline.
 pub(super) fn view(
     branch: &branches::Branch,
     project: &projects::Project,
     is_made: bool,
+    used: Used,
 ) -> Branch {
     let is_default = project.default_branch == branch.id;
     Branch {
@@ -167,11 +168,11 @@ pub(super) fn view(
         primary: is_default,
         default: is_default,
         protected: branch.protected,
-        cpu_used_sec: 0,
-        compute_time_seconds: 0,
-        active_time_seconds: 0,
-        written_data_bytes: 0,
-        data_transfer_bytes: 0,
+        cpu_used_sec: used.compute_seconds(),
+        compute_time_seconds: used.compute_seconds(),
+        active_time_seconds: used.active_seconds(),
+        written_data_bytes: used.written_bytes,
+        data_transfer_bytes: used.transfer_bytes,
         quota_exceeded: None,
         created_at: time::format(branch.created_at),
         updated_at: time::format(branch.updated_at),

@@ -27,7 +27,9 @@ use super::{
     time::{self, now},
 };
 use crate::catalog::{
-    self, Time, branches, databases, endpoints, ids,
+    self, Time, branch_consumption, branches,
+    consumption::Used,
+    databases, endpoints, ids,
     operations::{self, Action, Status},
     projects::{self, Project},
     rebuild::timeline_name,
@@ -102,7 +104,7 @@ pub struct BranchesQuery {
 
 /// A project's first branch, as it is before the pageserver has it.
 pub(super) fn view_of_new(branch: &branches::Branch, project: &Project) -> Branch {
-    view(branch, project, project.tenant.is_some())
+    view(branch, project, project.tenant.is_some(), Used::default())
 }
 
 /// A branch as it is now.
@@ -123,7 +125,8 @@ fn view_in(
 ) -> Result<Branch, catalog::Error> {
     let is_made = timelines::is_made(catalog, &branch.project, &branch.timeline)?;
     let quota_exceeded = standing.refusal(&branch.timeline).map(|state| state.sentence());
-    Ok(Branch { quota_exceeded, ..view(branch, project, is_made.unwrap_or(false)) })
+    let used = branch_consumption::used_in(catalog, &branch.id, standing.month())?;
+    Ok(Branch { quota_exceeded, ..view(branch, project, is_made.unwrap_or(false), used) })
 }
 
 /// Which moment a request means; the head where it says none.

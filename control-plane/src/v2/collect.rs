@@ -1,5 +1,6 @@
 //! What the projects of a region use is collected: how long computes ran and what clients were sent from this process,
-//! what was written and is held from the pageservers.
+//! what was written and is held from the pageservers. All but what is held is told by timeline, and counted for the
+//! project and the branch at once.
 //!
 //! - Time and transfer are written to the catalog every second that there is some: what a control plane
 //!   used that is killed since then is not counted, and nothing is counted twice.
@@ -10,18 +11,21 @@
 //!   those that changed since. Many take some time, a part of each second, in which nothing else waits.
 //!   One that could not be read to the end is read on soon, for as long as it takes: only then is its
 //!   hour over.
+//! - Whoever gives a timeline away [waits](Counting::all_of) until what was used on it is counted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, error::ApiError, time::now};
@@ -57,6 +61,8 @@ const SWEEP_SPELL: Duration = Duration::from_millis(500);
 const PAGE: usize = 256;
 /// The longest that a pageserver may take for a list.
 const LIST_MAX: Duration = Duration::from_secs(30);
+/// How long whoever waits for what is counted waits for sessions to end whose compute has ended.
+const SESSIONS_END_MAX: Duration = Duration::from_secs(5);
 
 /// `POST /v1/usage` and `GET /v1/usage` of a pageserver.
 #[derive(Deserialize)]
@@ -87,27 +93,82 @@ struct Usage {
 struct BranchUsage {
     name: String,
     logical_size_bytes: u64,
+    wal_written_bytes: u64,
 }
 
-impl From<TenantUsage> for (String, Reading) {
-    fn from(usage: TenantUsage) -> (String, Reading) {
-        let held = usage.branches.into_iter();
+/// What the meters of a project say, and those of its timelines.
+struct Told {
+    project: String,
+    reading: Reading,
+    /// Bytes of WAL that each timeline has written.
+    written: BTreeMap<String, u64>,
+}
+
+impl From<TenantUsage> for Told {
+    fn from(usage: TenantUsage) -> Told {
+        let all = &usage.branches;
+        let held = all.iter().map(|branch| (branch.name.clone(), branch.logical_size_bytes));
+        let written = all.iter().map(|branch| (branch.name.clone(), branch.wal_written_bytes));
         let reading = Reading {
             written_bytes: Some(usage.total.wal_written_bytes),
             sizes: Sizes {
                 logical_bytes: usage.total.logical_size_bytes,
                 stored_bytes: usage.total.stored_bytes,
             },
-            held_bytes: held.map(|branch| (branch.name, branch.logical_size_bytes)).collect(),
+            held_bytes: held.collect(),
         };
-        (usage.name, reading)
+        Told { written: written.collect(), project: usage.name, reading }
+    }
+}
+
+/// Who waits for what is counted in a region.
+#[derive(Default)]
+pub(crate) struct Counting {
+    waiting: Mutex<Vec<Waiting>>,
+    wake: Notify,
+}
+
+/// Who waits for what a project used.
+struct Waiting {
+    project: String,
+    since: Instant,
+    tell: oneshot::Sender<()>,
+}
+
+impl Counting {
+    /// Waits until all is counted that a project used before this, as far as the pageservers that can be
+    /// asked know of it.
+    pub(super) async fn all_of(&self, project: &str) {
+        let (tell, told) = oneshot::channel();
+        let waiting = Waiting { project: project.to_owned(), since: Instant::now(), tell };
+        self.waiting.lock().push(waiting);
+        self.wake.notify_one();
+        // Where it was not counted, nobody is told: there is no more to wait for either.
+        let _counted = told.await;
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+
+    /// Tells those who waited that it is counted, but for projects of which sessions end still.
+    fn tell(&self, waiting: Vec<Waiting>, ends_sessions: impl Fn(&str) -> bool) {
+        for one in waiting {
+            if ends_sessions(&one.project) && one.since.elapsed() < SESSIONS_END_MAX {
+                self.waiting.lock().push(one);
+                continue;
+            }
+            // It may not wait any more.
+            let _unheard = one.tell.send(());
+        }
     }
 }
 
 /// What was used and is not written down yet, and when what was looked at.
 #[derive(Default)]
 struct Collector {
-    pending: BTreeMap<(String, Hour), Used>,
+    /// By project, timeline and hour.
+    pending: BTreeMap<(String, String, Hour), Used>,
     /// When each project was last in use, of those whose meters are read often.
     in_use: HashMap<String, Instant>,
     read_at: Option<Instant>,
@@ -184,6 +245,7 @@ pub(super) async fn run(of: (Arc<Context>, Arc<Region>), stop: CancellationToken
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
+            () = region.counting.wake.notified() => {}
             () = stop.cancelled() => break,
         }
         if let Err(error) = collector.round(&context, &region).await {
@@ -203,33 +265,38 @@ fn is_due(last: Option<Instant>, every: Duration, at: Instant) -> bool {
 
 impl Collector {
     async fn round(&mut self, context: &Context, region: &Region) -> Result<(), ApiError> {
+        // First: what is taken from now on has all that they wait for.
+        let waiting = region.counting.take();
         let at = Instant::now();
         self.take(region, at, now());
         let written = self.write(context).await;
         let mut outcomes = vec![written, self.sweep(context, region, at).await];
-        if is_due(self.read_at, READ_EVERY, at) {
+        if !waiting.is_empty() || is_due(self.read_at, READ_EVERY, at) {
             self.read_at = Some(at);
             self.in_use.retain(|_, last| at.saturating_duration_since(*last) < IN_USE);
-            let in_use = self.in_use.keys().cloned().collect();
-            outcomes.push(read_in_use(context, region, in_use).await);
+            let waited_for = waiting.iter().map(|one| &one.project);
+            let projects: BTreeSet<_> = self.in_use.keys().chain(waited_for).cloned().collect();
+            outcomes.push(read_some(context, region, projects).await);
         }
+        region.counting.tell(waiting, |project| region.endpoints.ends_sessions(project));
         outcomes.into_iter().collect()
     }
 
     /// Takes over what computes and the proxy did since the last time.
     fn take(&mut self, region: &Region, at: Instant, now: Time) {
-        for Taken { tenant, spells, sent_bytes } in region.endpoints.take_activity(at) {
+        for Taken { tenant, timeline, spells, sent_bytes } in region.endpoints.take_activity(at) {
+            let mut add = |hour, used| {
+                *self.pending.entry((tenant.clone(), timeline.clone(), hour)).or_default() += used;
+            };
             for spell in spells {
                 let ago = at.saturating_duration_since(spell.from).as_micros() as Time;
                 for (hour, active_us) in by_hour(now - ago, spell.lasts_us) {
                     let compute_mcu_us = active_us * u64::from(spell.milli_cu);
-                    let used = Used { active_us, compute_mcu_us, ..Used::default() };
-                    *self.pending.entry((tenant.clone(), hour)).or_default() += used;
+                    add(hour, Used { active_us, compute_mcu_us, ..Used::default() });
                 }
             }
             if sent_bytes > 0 {
-                let used = Used { transfer_bytes: sent_bytes, ..Used::default() };
-                *self.pending.entry((tenant.clone(), hour_of(now))).or_default() += used;
+                add(hour_of(now), Used { transfer_bytes: sent_bytes, ..Used::default() });
             }
             self.in_use.insert(tenant, at);
         }
@@ -242,10 +309,10 @@ impl Collector {
         }
         let pending = self.pending.clone();
         let written = context.catalog.write(move |catalog| {
-            for ((project, hour), used) in pending {
+            for ((project, timeline, hour), used) in pending {
                 // Tenants that are no projects have nobody to whom it is counted.
                 if projects::find(catalog, &project)?.is_some() {
-                    consumption::add(catalog, &project, hour, used)?;
+                    consumption::add(catalog, &project, &timeline, hour, used)?;
                 }
             }
             Ok(())
@@ -276,10 +343,10 @@ impl Collector {
 }
 
 /// Reads the meters of these projects.
-async fn read_in_use(
+async fn read_some(
     context: &Context,
     region: &Region,
-    projects: Vec<String>,
+    projects: BTreeSet<String>,
 ) -> Result<(), ApiError> {
     // How large what is in memory is costs a pageserver work: only where it may end something.
     let read = context.catalog.read(move |catalog| {
@@ -353,15 +420,15 @@ async fn note(
 }
 
 async fn take_over(context: &Context, tenants: Vec<TenantUsage>) -> Result<(), ApiError> {
-    let readings: Vec<(String, Reading)> = tenants.into_iter().map(Into::into).collect();
+    let told: Vec<Told> = tenants.into_iter().map(Told::from).collect();
     // Most say what they said before: the thread that writes has nothing to do with them.
     let read = context.catalog.read(move |catalog| {
         let mut changed = Vec::new();
-        for (project, reading) in readings {
-            let last = consumption::reading(catalog, &project)?;
-            let is_new = consumption::difference(last.as_ref(), reading.clone()).is_some();
-            if is_new && projects::find(catalog, &project)?.is_some() {
-                changed.push((project, reading));
+        for told in told {
+            let Told { project, reading, written } = &told;
+            let is_new = consumption::is_new(catalog, project, reading, written)?;
+            if is_new && projects::find(catalog, project)?.is_some() {
+                changed.push(told);
             }
         }
         Ok(changed)
@@ -372,9 +439,9 @@ async fn take_over(context: &Context, tenants: Vec<TenantUsage>) -> Result<(), A
     }
     let written = context.catalog.write(move |catalog| {
         let hour = hour_of(now());
-        let mut changed = changed.into_iter();
-        changed
-            .try_for_each(|(project, reading)| consumption::read(catalog, &project, hour, reading))
+        changed.into_iter().try_for_each(|Told { project, reading, written }| {
+            consumption::read(catalog, &project, hour, reading, &written)
+        })
     });
     Ok(written.await.map_err(|error: catalog::Error| error)?)
 }

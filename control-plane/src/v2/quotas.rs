@@ -19,7 +19,7 @@ use crate::{
     catalog::{
         self, Time,
         branches::{self, Branch},
-        consumption::{self, Used},
+        consumption::{self, Hour, Used},
         endpoints,
         operations::{self, Action, Status},
         projects::{self, Project},
@@ -88,6 +88,11 @@ impl Standing {
         now: Time,
     ) -> Result<Standing, catalog::Error> {
         Standing::of(catalog, &projects::get(catalog, project)?, now)
+    }
+
+    /// The first hour of the month that is meant.
+    pub(super) fn month(&self) -> Hour {
+        month_of(self.now).0
     }
 
     /// Which bound keeps a branch, that stands for this timeline, from having a compute.

@@ -2,12 +2,13 @@
 //!
 //! 1. The new timeline is written down as wanted, and made by the pageserver.
 //! 2. One write lets the branch stand for it. What it was until now becomes a branch under the name
-//!    that was asked for, the parent of this one and of all that were made of it before; or its
-//!    timeline is doomed, and stays for those that came from it.
+//!    that was asked for, the parent of this one and of all that were made of it before.
 //! 3. A compute that ran is started anew.
+//! 4. The timeline that it stood for is left. What was used on it until then is this branch's; then it is the
+//!    branch's of that name, or doomed, and stays for those that came from it.
 //!
 //! A crash before 2 leaves a timeline that no branch stands for: it goes at the next start. After 2
-//! the restore is done.
+//! the restore is done; a timeline that is not left yet is left at the next start.
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use super::{
     names::check_name,
     request::{Body, Path},
     time::now,
+    work,
 };
 use crate::catalog::{
     self, branches, endpoints as endpoint_rows, ids,
@@ -113,8 +115,9 @@ async fn put_back(
         Err(error) => return Err(give_up(&context, &timeline, &operation, error).await),
     };
     let mut operations = vec![ended.into()];
-    operations.extend(follow(&context, &branch).await?);
-    context.wake_work(&branch.project);
+    let followed = follow(&context, &branch).await;
+    work::leave(&context, branch.project, branch.timeline);
+    operations.extend(followed?);
     Ok(BranchOperations { branch: view, operations })
 }
 
@@ -154,6 +157,8 @@ fn switch(
         expires_at: None,
         ..branch.clone()
     });
+    // Its computes still run on that.
+    timelines::count_for(catalog, &branch.project, &before.timeline, &branch.id)?;
     branch.timeline.clone_from(&timeline.name);
     branch.parent_lsn = Some(begins_at);
     branch.parent_timestamp.clone_from(&asked.source_timestamp);
@@ -167,11 +172,7 @@ fn switch(
             branches::insert(catalog, &kept)?;
             branches::copy_contents(catalog, &branch.id, &kept.id)?;
         }
-        None => {
-            branches::update(catalog, &branch)?;
-            let doomed = timelines::State::Doomed;
-            timelines::set_state(catalog, &branch.project, &before.timeline, doomed)?;
-        }
+        None => branches::update(catalog, &branch)?,
     }
     if source.id != branch.id {
         branches::clear_contents(catalog, &branch.id)?;

@@ -13,6 +13,7 @@ use super::{
     context::{Context, finish, new_timeline},
     error::{ApiError, GeneralError},
     request::{Path, Query},
+    work,
 };
 use crate::{
     Compute, StartRequest,
@@ -92,7 +93,7 @@ async fn now(
 }
 
 async fn then(
-    context: &Context,
+    context: &Arc<Context>,
     project: String,
     branch: String,
     database: &str,
@@ -106,17 +107,13 @@ async fn then(
         let timeline = new_timeline(&of, name, &branch.timeline, Some(moment));
         // Wanted by nobody else: a crash leaves it to be removed.
         timelines::insert(catalog, &timeline, timelines::State::Wanted)?;
+        timelines::count_for(catalog, &of, &timeline.name, &branch.id)?;
         Ok(timeline)
     });
     let timeline = written.await?;
     let dumped = dump_of(context, &timeline, database).await;
     let forgotten = context.forget(&project, &timeline.name).await;
-    let name = timeline.name.clone();
-    let doomed = context.catalog.write(move |catalog| {
-        timelines::set_state(catalog, &project, &name, timelines::State::Doomed)
-    });
-    doomed.await?;
-    context.wake_work(&timeline.project);
+    work::leave(context, project, timeline.name);
     forgotten?;
     dumped
 }

@@ -20,6 +20,7 @@ use super::{
     request::{Body, Path, Query},
     storage::{StorageError, StoredTemplate},
     time::{self, now},
+    work,
 };
 use crate::{
     Region, StartRequest,
@@ -321,6 +322,7 @@ pub(super) async fn create(
             let timeline = new_timeline(&project.id, name, &branch.timeline, moment);
             // Wanted by nobody else: a crash leaves it to be removed.
             timelines::insert(catalog, &timeline, timelines::State::Wanted)?;
+            timelines::count_for(catalog, &project.id, &timeline.name, &branch.id)?;
             let row = Row {
                 region: project.region,
                 name: new.name,
@@ -361,25 +363,21 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 /// Makes a template, and writes down how that ended.
 async fn make(
-    context: &Context,
+    context: &Arc<Context>,
     row: Row,
     timeline: timelines::Timeline,
     operation: &operations::Operation,
 ) {
     let made = publish(context, &row, &timeline).await;
-    let project = timeline.project.clone();
-    let forgotten = context.forget(&project, &timeline.name).await;
+    let timelines::Timeline { project, name, .. } = timeline;
+    let forgotten = context.forget(&project, &name).await;
     if let Err(error) = &forgotten {
         tracing::warn!(template = row.name, error = error.message, "its compute may still run");
     }
     let is_made = made.is_ok();
-    let written = context.catalog.write(move |catalog| {
-        let timelines::Timeline { project, name, .. } = &timeline;
-        timelines::set_state(catalog, project, name, timelines::State::Doomed)?;
-        match is_made {
-            true => templates::set_made(catalog, &row.region, &row.name),
-            false => templates::remove(catalog, &row.region, &row.name),
-        }
+    let written = context.catalog.write(move |catalog| match is_made {
+        true => templates::set_made(catalog, &row.region, &row.name),
+        false => templates::remove(catalog, &row.region, &row.name),
     });
     let ended = async {
         written.await?;
@@ -388,7 +386,7 @@ async fn make(
     if let Err(error) = ended.await {
         tracing::warn!(error = error.message, "how a template was made is not written down");
     }
-    context.wake_work(&project);
+    work::leave(context, project, name);
 }
 
 async fn publish(

@@ -16,12 +16,12 @@ use super::{
 use crate::{
     Region,
     catalog::{
-        Time, branches as branch_rows,
+        Time, branch_consumption, branches as branch_rows,
         consumption::{self, Hour},
         operations::{self, Action, Status},
         projects, retries, templates, timelines,
     },
-    metering::period::hour_of,
+    metering::period::{hour_of, month_of},
 };
 
 /// How often it looks without being woken, for what expires.
@@ -103,7 +103,11 @@ pub(super) async fn prune(context: Arc<Context>, stop: CancellationToken) {
         let pruned = context.catalog.write(move |catalog| {
             operations::prune(catalog, before - OPERATIONS_KEPT)?;
             retries::prune(catalog, before - RETRIES_KEPT)?;
-            if is_new_hour { consumption::prune(catalog, hour - HOURS_KEPT) } else { Ok(()) }
+            if is_new_hour {
+                consumption::prune(catalog, hour - HOURS_KEPT)?;
+                branch_consumption::prune(catalog, month_of(before).0)?;
+            }
+            Ok(())
         });
         match pruned.await {
             Ok(()) => pruned_in = hour,
@@ -178,6 +182,22 @@ async fn remove_projects(context: &Context, region: &Region) -> Result<(), ApiEr
     Ok(())
 }
 
+/// Gives a timeline up on which no compute runs any more, once what was used on it is counted: to the
+/// branch that stands for it; where there is none, it goes.
+pub(super) fn leave(context: &Arc<Context>, project: String, timeline: String) {
+    let context = context.clone();
+    tokio::spawn(async move {
+        let region = context.region(&project);
+        region.counting.all_of(&project).await;
+        let left =
+            context.catalog.write(move |catalog| timelines::leave(catalog, &project, &timeline));
+        if let Err(error) = left.await {
+            tracing::warn!(%error, "a timeline is left at the next start");
+        }
+        region.work.notify_one();
+    });
+}
+
 /// Deletes branches that expire.
 async fn expire_branches(context: &Context, region: &Region) -> Result<(), ApiError> {
     let id = region.id.clone();
@@ -209,14 +229,20 @@ pub(super) async fn end_what_was_under_way(context: &Context) -> Result<(), ApiE
 pub(super) type Interrupted = (timelines::Timeline, String);
 
 /// The branches of a region whose making an end interrupted. What nobody waits for is taken back: a
-/// restore that had not come to its point, a moment that was only looked at. Before anything is served,
-/// when all that is under way is from before.
+/// restore that had not come to its point, a moment that was only looked at. What a branch was to leave is
+/// left. Before anything is served, when all that is under way is from before.
 pub(super) async fn interrupted(
-    context: &Context,
+    context: &Arc<Context>,
     region: &Region,
 ) -> Result<Vec<Interrupted>, ApiError> {
     let id = region.id.clone();
-    let under_way = context.catalog.read(move |catalog| timelines::under_way(catalog, &id)).await?;
+    let read = move |catalog: &Connection| {
+        Ok((timelines::under_way(catalog, &id)?, timelines::left(catalog, &id)?))
+    };
+    let (under_way, left) = context.catalog.read(read).await?;
+    for (project, timeline) in left {
+        leave(context, project, timeline);
+    }
     let mut waited_for = Vec::new();
     for (timeline, branch) in under_way {
         if let Some(branch) = branch {

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::ensure;
 use parking_lot::Mutex;
-use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -238,7 +237,7 @@ async fn what_a_backend_says_in_tls_is_counted_to_the_byte() -> anyhow::Result<(
     }
     drop(client);
     let path = format!("projects/{0}/endpoints/ep-{0}/suspend", project.id);
-    up.done(Method::POST, &path, Value::Null).await?;
+    up.api.post(&path, Value::Null).await?;
     up.is_idle(&project).await?;
     let used = up.month(&project).await?;
     let sent = consumption::in_session(&stream.0.lock().heard);
