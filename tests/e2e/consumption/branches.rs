@@ -51,8 +51,8 @@ impl Side {
         }
     }
 
-    /// Fills a table of its own, reads it, and sleeps.
-    async fn work(&mut self, up: &Up, project: &Project, rows: u32) -> anyhow::Result<()> {
+    /// Fills a table of its own, reads it, and sleeps; where it was then.
+    async fn work(&mut self, up: &Up, project: &Project, rows: u32) -> anyhow::Result<String> {
         let asked = Instant::now();
         let client = self.connect(up, project).await?;
         let connected = Instant::now();
@@ -61,12 +61,28 @@ impl Side {
         );
         client.batch_execute(&fill).await?;
         client.query("SELECT * FROM t", &[]).await?;
+        let lsn = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?.get(0);
         tokio::time::sleep(Duration::from_secs(2)).await;
         drop(client);
         let least = connected.elapsed();
         suspend(up, project, &self.endpoint).await?;
         self.ran(1000 * self.units, least, asked.elapsed());
-        Ok(())
+        Ok(lsn)
+    }
+
+    /// Asks what it holds, of its head or a moment of it; how long that took, with the session alone first.
+    async fn look(
+        &self,
+        up: &Up,
+        project: &Project,
+        moment: &str,
+    ) -> anyhow::Result<(Client, Duration)> {
+        let options = format!("{moment} endpoint={}", self.endpoint);
+        let client = up.connect_to(project, options.trim(), self.at).await?;
+        let connected = Instant::now();
+        client.query("SELECT * FROM t LIMIT 100", &[]).await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok((client, connected.elapsed()))
     }
 }
 
@@ -125,7 +141,7 @@ impl Up {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_each_branch_used_is_its_own_and_together_it_is_what_the_project_used()
+async fn what_each_branch_used_is_its_own_also_beside_its_head_and_after_it_was_put_back()
 -> anyhow::Result<()> {
     let mut up = Up::start().await?;
     let settings = json!({ "suspend_timeout_seconds": -1, "autoscaling_limit_max_cu": 2 });
@@ -141,7 +157,8 @@ async fn what_each_branch_used_is_its_own_and_together_it_is_what_the_project_us
     let mut first = Side::new(&up, &branch, &endpoint, 2).await?;
 
     // Both at once.
-    tokio::try_join!(first.work(&up, &project, 20_000), other.work(&up, &project, 5_000))?;
+    let (_, lsn) =
+        tokio::try_join!(first.work(&up, &project, 20_000), other.work(&up, &project, 5_000))?;
     let old = format!("{}_0", other.branch);
     eventually("all is counted", PATIENCE, async || {
         for (side, timeline) in [(&first, "main"), (&other, old.as_str())] {
@@ -159,7 +176,7 @@ async fn what_each_branch_used_is_its_own_and_together_it_is_what_the_project_us
     let made = up.api.post(&format!("{below}/endpoints"), json!({ "endpoint": asked })).await?;
     let reader = made["endpoint"]["id"].as_str().context("an id")?.to_owned();
     let asked = Instant::now();
-    let head = first.connect(&up, &project).await?;
+    let (head, _) = first.look(&up, &project, "").await?;
     let running = Instant::now();
     let asked_to_read = Instant::now();
     let client = up.connect_to(&project, &format!("endpoint={reader}"), first.at).await?;
@@ -174,15 +191,55 @@ async fn what_each_branch_used_is_its_own_and_together_it_is_what_the_project_us
     first.ran(2000, least, asked.elapsed());
     drop((client, head));
 
+    // So does a moment of it, which goes on until the branch is put back; what it was is a branch of its
+    // own that has used nothing yet. For a moment the head is woken, too: it says whose passwords are good.
+    let asked = Instant::now();
+    let (moment, of_moment) = other.look(&up, &project, &format!("neon_lsn:{lsn}")).await?;
+    let (head, of_head) = other.look(&up, &project, "").await?;
+    let put_back = json!({ "source_branch_id": first.branch, "preserve_under_name": "kept" });
+    let path = format!("{below}/branches/{}/restore", other.branch);
+    let restored = up.api.post(&path, put_back).await?;
+    other.ran(1000, of_moment, asked.elapsed());
+    let kept = restored["branch"]["parent_id"].as_str().context("it has a parent")?.to_owned();
+    drop((moment, head));
+    let (head, of_new) = other.look(&up, &project, "").await?;
+    drop(head);
+    suspend(&up, &project, &other.endpoint).await?;
+    other.ran(1000, of_head + of_new, asked.elapsed());
+    let new = format!("{}_1", other.branch);
     let used = eventually("all is counted", PATIENCE, async || {
         up.agrees(&project, &first).await?;
+        let shown = up.agrees(&project, &other).await?;
+        let kept = up.branch(&project, &kept).await?;
+        for field in COUNTED.into_iter().filter(|field| *field != "written_data_bytes") {
+            ensure!(kept[field] == 0, "{kept}");
+        }
+        let [old, new] = [&old, &new].map(|timeline| up.written_on(&project, timeline));
+        let written = old.await? + new.await?;
+        let field = "written_data_bytes";
+        let counted = number(&shown, field)? + number(&kept, field)?;
+        ensure!(counted == written, "{written}: {shown}, {kept}");
         up.add_up(&project).await?;
-        up.agrees(&project, &other).await
+        Ok(shown)
     })
     .await?;
 
-    // What a branch used that is deleted stays counted for its project.
+    // What it was goes, and stays counted.
+    let put_back = json!({ "source_branch_id": first.branch });
+    up.api.post(&path, put_back).await?;
+    eventually("the timeline is gone", PATIENCE, async || {
+        ensure!(up.written_on(&project, &new).await.is_err(), "it is there");
+        Ok(())
+    })
+    .await?;
+    is_the_same(&up.branch(&project, &other.branch).await?, &used)?;
+    up.add_up(&project).await?;
+
+    // Nor does a stop and a start change anything, or the end of a branch what the project used.
     let month = up.month(&project).await?;
+    ensure!(up.process.stop()?.success(), "{}", up.process.log());
+    up.again()?;
+    is_the_same(&up.month(&project).await?, &month)?;
     let path = format!("{below}/branches/{}", other.branch);
     let deleted = up.api.done(Method::DELETE, &path, Value::Null).await?;
     is_the_same(&deleted["branch"], &used)?;
