@@ -56,15 +56,16 @@ pub fn timeline_name(branch: &str, count: u64) -> String {
     format!("{branch}_{count}")
 }
 
-/// Reads a timeline's name: the branch that it was made for, and which of its timelines it is.
-pub fn branch_of(project: &str, timeline: &str) -> (String, u64) {
+/// Reads a timeline's name: the branch that it was made for, and which of its timelines it is; one without
+/// a number comes before all others.
+pub fn branch_of(project: &str, timeline: &str) -> (String, Option<u64>) {
     if timeline == timelines::FIRST {
-        return (ids::first_branch(project), 0);
+        return (ids::first_branch(project), None);
     }
     match timeline.rsplit_once('_').and_then(|(id, count)| Some((id, count.parse().ok()?))) {
-        Some((id, count)) => (id.to_owned(), count),
+        Some((id, count)) => (id.to_owned(), Some(count)),
         // Not named by the catalog.
-        None => (format!("{}-{}", ids::first_branch(project), letters(timeline)), 0),
+        None => (format!("{}-{}", ids::first_branch(project), letters(timeline)), None),
     }
 }
 
@@ -93,7 +94,11 @@ pub fn add(catalog: &Connection, tenant: &Tenant) -> Result<(), Error> {
     };
     let branch_id = |timeline: &str| {
         let (id, count) = branch_of(project, timeline);
-        if newest(&id) == Some(count) { id } else { format!("{id}-{count}") }
+        match count {
+            _ if newest(&id) == Some(count) => id,
+            Some(count) => format!("{id}-{count}"),
+            None => format!("{id}-{}", timelines::FIRST),
+        }
     };
     projects::insert(
         catalog,

@@ -359,6 +359,47 @@ async fn a_lost_catalog_is_made_of_the_tenants_and_keeps_the_endpoints_ids() -> 
     Ok(catalog.write(write).await?)
 }
 
+/// The default branch, too, whose first timeline has no number.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_timeline_of_a_branch_that_was_put_back_is_found_again() -> anyhow::Result<()> {
+    let (_folder, catalog) = open()?;
+    let (lost, new) = ("br-lost", "br-new");
+    let write = move |catalog: &Connection| {
+        let names = ["main", "br-lost_0", "br-lost_1", "br-lost_7", "by-hand"];
+        let mut timelines: Vec<_> = names.map(|name| timeline("lost", name, None)).into();
+        for timeline in &timelines {
+            timelines::insert(catalog, timeline, State::Made)?;
+        }
+        // One that is gone leaves no gap to be filled: it would be older than the newest.
+        let put_back = timelines::next_name(catalog, "lost", lost)?;
+        assert_eq!(put_back, "br-lost_8");
+        assert_eq!(timelines::next_name(catalog, "lost", new)?, "br-new_0");
+        timelines.push(timeline("lost", &put_back, None));
+        let found = |timeline: &Timeline| TenantTimeline {
+            name: timeline.name.clone(),
+            parent: None,
+            branch_point: "0/16B3748".to_owned(),
+            created_at: NOW,
+        };
+        catalog.execute_batch("DELETE FROM timelines")?;
+        let tenant = Tenant {
+            region: here(),
+            name: "lost".to_owned(),
+            id: "00000000000000000000000000000001".to_owned(),
+            history_seconds: 60,
+            created_at: NOW,
+            timelines: timelines.iter().map(found).collect(),
+        };
+        rebuild::add(catalog, &tenant)?;
+        let first = branches::get(catalog, "lost", lost)?;
+        assert_eq!((first.name.as_str(), first.timeline), ("main", put_back));
+        let kept = branches::get(catalog, "lost", "br-lost-main")?;
+        assert_eq!(kept.timeline, "main");
+        Ok(())
+    };
+    Ok(catalog.write(write).await?)
+}
+
 /// A file as an earlier version wrote it, with a project, an endpoint, and from version 2 on a template.
 fn write_old(path: &Path, version: usize) -> anyhow::Result<()> {
     let tables = [

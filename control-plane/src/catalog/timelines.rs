@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Error, branch_consumption::Counted, from_json, rows};
+use super::{Error, branch_consumption::Counted, from_json, rebuild, rows};
 use crate::RegionId;
 
 /// The name of a tenant's first timeline, which goes only with its tenant.
@@ -209,15 +209,22 @@ pub fn is_made(catalog: &Connection, project: &str, name: &str) -> Result<Option
     Ok(statement.query_row([project, name], |row| row.get(0)).optional()?)
 }
 
-/// A name for a branch's next timeline.
+/// A name for a branch's next timeline: its number is above those of all that the branch has, so that a
+/// [rebuild](super::rebuild) takes the newest for what the branch stands for.
 pub fn next_name(catalog: &Connection, project: &str, branch: &str) -> Result<String, Error> {
-    for count in 0_u64.. {
-        let name = super::rebuild::timeline_name(branch, count);
-        if is_made(catalog, project, &name)?.is_none() {
-            return Ok(name);
-        }
-    }
-    Err(Error::Refused(format!("branch {branch} was put back too often")))
+    let sql = "SELECT name FROM timelines WHERE project = ?";
+    let names = rows(catalog, sql, [project], |row| row.get::<_, String>(0))?;
+    let all = names.iter().map(|name| rebuild::branch_of(project, name));
+    let last = all.filter(|(of, _)| of == branch).filter_map(|(_, number)| number).max();
+    let next = match last {
+        None => 0,
+        Some(last) => last.checked_add(1).ok_or_else(|| {
+            Error::Refused(format!(
+                "branch {branch} has a timeline with the highest number there is"
+            ))
+        })?,
+    };
+    Ok(rebuild::timeline_name(branch, next))
 }
 
 /// Timelines of a region that can go now: doomed, and nothing came from them. Their project is still there.
