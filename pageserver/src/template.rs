@@ -33,7 +33,7 @@ use crate::{
 
 /// Values that are read ahead of what was stored: 8 MiB of pages.
 const VALUES_AHEAD: usize = 1024;
-/// Pages read from a file at once: 1 MiB.
+/// Pages read from a file at once, at most: 1 MiB.
 const READ_PAGES: usize = 128;
 
 /// Imports the data directory as a template of this name, which is not seen before it is complete.
@@ -183,15 +183,19 @@ fn put_slru(
     })
 }
 
-/// Hands the pages of a file to `page`, in their order.
+/// Hands the pages of a file to `page`, in their order. A page keeps all in memory that was read with it,
+/// which is not more than the file has: most relations have a page or none.
 fn for_each_page(
     path: &Path,
     page: &mut dyn FnMut(Bytes) -> Result<(), ImportError>,
 ) -> Result<(), ImportError> {
     let unreadable = |reason| ImportError::Unreadable { path: path.to_owned(), reason };
     let mut file = fs::File::open(path).map_err(unreadable)?;
+    let mut left_pages = file.metadata().map_err(unreadable)?.len().div_ceil(PAGE_BYTES as u64);
     loop {
-        let mut buffer = BytesMut::zeroed(READ_PAGES * PAGE_BYTES);
+        let pages = left_pages.clamp(1, READ_PAGES as u64);
+        left_pages = left_pages.saturating_sub(pages);
+        let mut buffer = BytesMut::zeroed(pages as usize * PAGE_BYTES);
         let mut filled = 0;
         while filled < buffer.len() {
             match file.read(&mut buffer[filled..]).map_err(unreadable)? {
