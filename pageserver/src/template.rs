@@ -214,3 +214,38 @@ fn for_each_page(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages_of(bytes: &[u8]) -> Vec<Bytes> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), bytes).expect("it can be written");
+        let mut pages = Vec::new();
+        let read = for_each_page(file.path(), &mut |page| {
+            pages.push(page);
+            Ok(())
+        });
+        read.expect("it can be read");
+        pages
+    }
+
+    #[test]
+    fn a_file_is_read_page_by_page_and_what_is_no_whole_page_is_left() {
+        let bytes: Vec<u8> = (0..300).flat_map(|page| [page as u8; PAGE_BYTES]).collect();
+        for count in [0, 1, 127, 128, 129, 256, 300] {
+            let whole = count * PAGE_BYTES;
+            assert_eq!(pages_of(&bytes[..whole]).concat(), bytes[..whole]);
+            let rest = (whole + 100).min(bytes.len());
+            assert_eq!(pages_of(&bytes[..rest]).len(), count);
+        }
+    }
+
+    #[test]
+    fn a_page_alone_keeps_no_more_than_itself_in_memory() {
+        let page = pages_of(&[7; PAGE_BYTES]).pop().expect("a page");
+        let alone = page.try_into_mut().expect("nobody else has it");
+        assert_eq!(alone.capacity(), PAGE_BYTES);
+    }
+}

@@ -37,8 +37,11 @@ async fn what_was_written_is_counted_once_however_often_the_control_plane_starts
         .await?;
         assert_eq!(shown["logical_size_bytes"], 8192);
         assert_eq!(shown["synthetic_storage_size_bytes"], 4096);
-        let project = fixture.get(&format!("projects/{}", projects[0])).await?["project"].clone();
+        let path = format!("projects/{}", projects[0]);
+        let project = fixture.get(&path).await?["project"].clone();
         assert_eq!(project["written_data_bytes"], expected);
+        let branch = fixture.get(&format!("{path}/branches/br-{}", projects[0])).await?;
+        assert_eq!(branch["branch"]["written_data_bytes"], expected);
         assert_eq!(project["synthetic_storage_size"], 4096);
     }
     let other = month(&fixture, &projects[1]).await?;

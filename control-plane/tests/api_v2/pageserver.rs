@@ -137,7 +137,8 @@ fn usage(name: &str, [written, held]: [u64; 2]) -> Value {
         "logical_size_bytes": held,
         "stored_bytes": held / 2,
     });
-    let branches = json!([{ "name": "main", "logical_size_bytes": held }]);
+    let main = json!({ "name": "main", "wal_written_bytes": written, "logical_size_bytes": held });
+    let branches = json!([main]);
     json!({ "name": name, "total": total, "branches": branches })
 }
 
