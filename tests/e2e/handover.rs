@@ -104,11 +104,14 @@ fn has_socket(process: &str, from: SocketAddr) -> anyhow::Result<bool> {
     let remote = format!(":{:04X}", from.port());
     let connections = std::fs::read_to_string("/proc/net/tcp")?;
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let mut rows = connections.lines().map(fields);
-    let row = rows.find(|row| row.get(2).is_some_and(|address| address.ends_with(&remote)));
-    let socket = format!("socket:[{}]", row.context("the connection is there")?[9]);
+    let rows = connections.lines().map(fields);
+    // Connections that ended lately may have had the same port.
+    let its = rows.filter(|row| row.get(2).is_some_and(|address| address.ends_with(&remote)));
+    let sockets: Vec<_> = its.map(|row| format!("socket:[{}]", row[9])).collect();
+    ensure!(!sockets.is_empty(), "the connection from {from} is not there");
     for entry in std::fs::read_dir(format!("/proc/{process}/fd"))? {
-        if std::fs::read_link(entry?.path()).is_ok_and(|link| link.as_os_str() == &*socket) {
+        let link = std::fs::read_link(entry?.path());
+        if link.is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == &**socket)) {
             return Ok(true);
         }
     }
