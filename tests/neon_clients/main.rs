@@ -37,7 +37,7 @@ impl Up {
     }
 
     async fn start_with(more: &[&str]) -> anyhow::Result<Up> {
-        let turn = turn().await;
+        let _turn = turn().await;
         let folder = folder()?;
         let data = folder.path().join("data");
         let mut arguments = up_arguments(&data);
@@ -50,7 +50,6 @@ impl Up {
         let key = fs::read_to_string(data.join("catalog/api-key"))?.trim().to_owned();
         let api = format!("http://{control_plane}/api/v2");
         let token_file = data.join("auth/operator-token");
-        let _turn = turn;
         Ok(Up { process, _folder: folder, api, key, token_file, control_plane, proxy_port, _turn })
     }
 

@@ -12,6 +12,10 @@ use crate::{
     run,
 };
 
+/// Asks Postgres for the moment, as neonctl takes one.
+const MOMENT: &str =
+    "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
+
 struct Neonctl<'t> {
     up: &'t Up,
     clients: &'t JavaScript,
@@ -112,8 +116,7 @@ pub fn as_it_was(up: &Up, clients: &JavaScript) -> anyhow::Result<()> {
     psql(&now, "CREATE TABLE t AS SELECT generate_series(1, 100) n")?;
     let lsn = psql(&now, "SELECT pg_current_wal_insert_lsn()")?;
     std::thread::sleep(Duration::from_millis(1100));
-    let moment = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
-    let moment = psql(&now, moment)?;
+    let moment = psql(&now, MOMENT)?;
     std::thread::sleep(Duration::from_millis(1100));
     psql(&now, "DELETE FROM t WHERE n > 10")?;
     let count = "SELECT count(*), pg_is_in_recovery() FROM t";
@@ -136,12 +139,7 @@ async fn branches(neonctl: &Neonctl<'_>, project: &str) -> anyhow::Result<()> {
     up.sql(project, "CREATE TABLE t AS SELECT generate_series(1, 100) n").await?;
     let lsn = up.sql(project, "SELECT pg_current_wal_insert_lsn()").await?;
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let moment = up
-        .sql(
-            project,
-            "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
-        )
-        .await?;
+    let moment = up.sql(project, MOMENT).await?;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     up.sql(project, "CREATE TABLE later (n int); DELETE FROM t").await?;
     let at_lsn = format!("^self@{lsn}");

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Error,
-    consumption::{Hour, Used, count},
+    consumption::{Hour, Used, count, used},
     timelines,
 };
 use crate::metering::period::Granularity;
@@ -96,15 +96,8 @@ pub fn used_in(catalog: &Connection, branch: &str, month: Hour) -> Result<Used, 
     let sql = "SELECT active_us, compute_mcu_us, written_bytes, transfer_bytes \
                FROM branch_consumption WHERE branch = ? AND month = ?";
     let mut statement = catalog.prepare_cached(sql)?;
-    let used = statement.query_row(params![branch, month], |row| {
-        Ok(Used {
-            active_us: row.get(0)?,
-            compute_mcu_us: row.get(1)?,
-            written_bytes: row.get(2)?,
-            transfer_bytes: row.get(3)?,
-        })
-    });
-    Ok(used.optional()?.unwrap_or_default())
+    let found = statement.query_row(params![branch, month], |row| used(row, 0));
+    Ok(found.optional()?.unwrap_or_default())
 }
 
 /// Forgets what was used in months before this one.

@@ -247,7 +247,8 @@ pub fn between(
     Ok((found, before.optional()?.unwrap_or_default()))
 }
 
-fn used(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Used> {
+/// What a row says was used, from this column on.
+pub(super) fn used(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Used> {
     Ok(Used {
         active_us: row.get(first)?,
         compute_mcu_us: row.get(first + 1)?,

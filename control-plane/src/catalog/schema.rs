@@ -52,10 +52,10 @@ pub(super) fn prepare(connection: &Connection) -> Result<bool, Error> {
             Ok(true)
         }
         (APPLICATION, VERSION) => Ok(false),
-        (APPLICATION, 1) => add(connection, &ADDED[1..]).map(|()| false),
-        (APPLICATION, 2) => add(connection, &ADDED[2..]).map(|()| false),
-        (APPLICATION, 3) => add(connection, &ADDED[3..]).map(|()| false),
-        (APPLICATION, 4) => add(connection, &ADDED[4..]).map(|()| false),
+        (APPLICATION, earlier @ 1..VERSION) => {
+            add(connection, &ADDED[earlier as usize..])?;
+            Ok(false)
+        }
         (APPLICATION, other) => Err(Error::Corrupt(format!(
             "it has version {other}, this program knows {VERSION}: use the version of offshoot \
              that wrote it"

@@ -221,19 +221,17 @@ impl Sweep {
 
     /// Takes note of a page. One that failed is asked for again.
     fn note(&mut self, swept: Swept, now: Instant) {
-        let pause = match &swept {
-            Swept::Failed => (self.pause * 2).min(SWEEP_AGAIN_MAX),
-            _ => SWEEP_AGAIN_FIRST,
-        };
         match swept {
-            Swept::Until(page) => self.page = page,
+            Swept::Until(page) => (self.page, self.pause) = (page, SWEEP_AGAIN_FIRST),
             Swept::All(as_of) => {
                 *self = Sweep { due: now + SWEEP_EVERY, read_as_of: as_of, ..Sweep::new(now) };
             }
             Swept::Unknown => *self = Sweep::new(now),
-            Swept::Failed => self.due = now + self.pause,
+            Swept::Failed => {
+                self.due = now + self.pause;
+                self.pause = (self.pause * 2).min(SWEEP_AGAIN_MAX);
+            }
         }
-        self.pause = pause;
     }
 }
 
@@ -392,7 +390,7 @@ async fn read_page(
         }
         Err(error) => return (Swept::Failed, Some(error.into())),
     };
-    if let Err(error) = note(context, vec![Ok(tenants)]).await {
+    if let Err(error) = take_over(context, tenants).await {
         return (Swept::Failed, Some(error));
     }
     let is_first = sweep.page == Page::default();
