@@ -40,8 +40,8 @@ impl BaseBackup {
         let origin = timeline.origin();
         let version = Version::from_major(origin.major)
             .ok_or_else(|| Error::Invalid(format!("Postgres {} is not served", origin.major)))?;
-        let control = get(timeline, Key::CONTROL, lsn).await?;
-        let control = Control::decode(&control)
+        let control = Control::read(timeline, lsn)
+            .await?
             .ok_or_else(|| unreadable(timeline, Key::CONTROL, "the counters of pg_control"))?;
         let template = get(timeline, Key::CONTROL_FILE, lsn).await?;
         let template = ControlFile::decode(&template)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use wal_format::Lsn;
+use wal_format::{KeptRecord, Lsn};
 
 use crate::key::Key;
 
@@ -16,7 +16,7 @@ pub enum Value {
     Record {
         /// Redo does not need the value before: the record initialises the page.
         will_init: bool,
-        /// The record, as `wal_format::kept_record` makes it. A page that a record carries as an
+        /// The record, as `wal_format::KeptRecord` has it for this key. A page that a record carries as an
         /// image is better kept as [`Value::Image`]: the record is stored once for each of its keys.
         bytes: Bytes,
     },
@@ -147,11 +147,11 @@ pub(crate) struct ChangedBy {
 pub(crate) enum Put {
     /// The image of this number.
     Image(u32),
-    /// The record itself.
-    Record { will_init: bool, place: Place },
+    /// What stands at this place.
+    Placed { kind: ValueKind, place: Place },
 }
 
-/// Where a record's bytes are among those of [`Changes`].
+/// Where the bytes of a record, or of a small value, are among those of [`Changes`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub at: u32,
@@ -182,12 +182,34 @@ impl Changes {
         self.images.push(bytes);
     }
 
-    /// Writes a record that was kept.
-    pub(crate) fn put_record(&mut self, key: Key, will_init: bool, place: Place) {
-        self.puts.push((key, Put::Record { will_init, place }));
+    /// Writes a whole value of a few bytes.
+    pub(crate) fn put_small(&mut self, key: Key, bytes: &[u8]) {
+        let place = self.keep(&[bytes]);
+        self.puts.push((key, Put::Placed { kind: ValueKind::Image, place }));
     }
 
-    /// Copies a record's bytes, once for all keys that it is written to.
+    /// Writes a record that was kept.
+    #[inline]
+    pub(crate) fn put_record(&mut self, key: Key, will_init: bool, place: Place) {
+        self.puts.push((key, Put::Placed { kind: ValueKind::record(will_init), place }));
+    }
+
+    /// Copies what is kept of a record, once for all keys that it is written to so.
+    #[inline]
+    pub(crate) fn keep_record(&mut self, record: &KeptRecord<'_>) -> Place {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&record.head);
+        let [before, behind] = record.parts;
+        match before.as_array::<4>() {
+            // Most: the first reference's header. A copy whose length is known is a fast one.
+            Some(before) => self.bytes.extend_from_slice(before),
+            None => self.bytes.extend_from_slice(before),
+        }
+        self.bytes.extend_from_slice(behind);
+        Place { at: at as u32, bytes: (self.bytes.len() - at) as u32 }
+    }
+
+    #[inline]
     pub(crate) fn keep(&mut self, parts: &[&[u8]]) -> Place {
         let at = self.bytes.len();
         for part in parts {

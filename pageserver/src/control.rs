@@ -4,9 +4,15 @@
 //! |---|---|
 //! | 8 | end of the last shutdown checkpoint, u64 little-endian; 0 where there was none |
 //! | … | `wal_format::ControlState`, encoded |
+//!
+//! Each transaction changes the next one's id, and most change nothing else: so that has a key of its
+//! own, [`Key::NEXT_XID`], whose value is the id with its epoch, u64 little-endian. Where that key has a
+//! value, what the other says of it does not count.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use wal_format::{ControlState, Lsn};
+
+use crate::{error::Error, key::Key, timeline::Timeline};
 
 /// The counters of `pg_control`, and where the WAL last ended in a clean shutdown.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,10 +39,24 @@ impl Control {
         value.freeze()
     }
 
-    /// The value that was stored; `None` where it is none.
-    pub fn decode(value: &[u8]) -> Option<Control> {
+    /// The stored value of the next transaction's id.
+    pub fn encode_next_xid(&self) -> [u8; 8] {
+        self.state.next_xid.to_le_bytes()
+    }
+
+    /// The control as of `at`; `None` where what is stored is none.
+    pub async fn read(timeline: &Timeline, at: Lsn) -> Result<Option<Control>, Error> {
+        let value = timeline.get(Key::CONTROL, at).await?;
+        let next_xid = timeline.get(Key::NEXT_XID, at).await?;
+        Ok(value.and_then(|value| Control::decode(&value, next_xid.as_deref())))
+    }
+
+    fn decode(value: &[u8], next_xid: Option<&[u8]>) -> Option<Control> {
         let (mut end, state) = value.split_at_checked(8)?;
-        let state = ControlState::decode(state)?;
+        let mut state = ControlState::decode(state)?;
+        if let Some(next_xid) = next_xid {
+            state.next_xid = u64::from_le_bytes(next_xid.try_into().ok()?);
+        }
         Some(Control { shutdown_checkpoint_end: Lsn(end.get_u64_le()), state })
     }
 }

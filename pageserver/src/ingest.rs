@@ -13,8 +13,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use wal_format::{
-    BlockRef, Effect, Fork, LentRecord, Lsn, Page, Record, RedoError, RelationFork, Slru, Target,
-    Version, WalError, kept_record, list_effects, named_pages, redo, rmid,
+    BlockRef, Effect, Fork, LentRecord, Lsn, Outline, Page, Record, RedoError, RelationFork, Slru,
+    Target, Version, WalError, kept_record, list_effects, redo, rmid,
 };
 
 use self::sizes::ForkSizes;
@@ -27,6 +27,9 @@ use crate::{
 
 /// `XLOG_CHECKPOINT_SHUTDOWN` (pg_control.h).
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
+
+/// A record of so many bytes is kept once for all its pages.
+const SHARED_RECORD_BYTES: usize = 1 << 10;
 
 /// A database's folder: tablespace and OID.
 pub type DatabaseFolder = (u32, u32);
@@ -83,8 +86,9 @@ pub struct Ingest {
     control: Control,
     sizes: ForkSizes,
     origins: HashMap<u16, Lsn>,
-    /// Of one record; its room serves the next.
+    /// Of one record, as is the outline; their room serves the next.
     effects: Vec<Effect>,
+    outline: Outline,
 }
 
 impl Ingest {
@@ -101,6 +105,7 @@ impl Ingest {
             sizes: ForkSizes::default(),
             origins: origins.collect(),
             effects: Vec::new(),
+            outline: Outline::default(),
         }
     }
 
@@ -119,12 +124,12 @@ impl Ingest {
         changes: &mut Changes,
     ) -> Result<Option<Needs>, IngestError> {
         let LentRecord { start, end, bytes } = lent;
+        if self.outline.take(self.version, bytes) {
+            return Ok(self.take_outline(lent, changes));
+        }
         let record = Record::parse(self.version, bytes)
             .map_err(|reason| IngestError::Damaged { at: start, reason })?;
         let mut taken = Taken { record: &record, start, end, bytes, kept: None };
-        if let Some(pages) = named_pages(self.version, &record) {
-            return self.take_named(pages, &mut taken, changes);
-        }
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         list_effects(self.version, &record, &mut effects).map_err(|reason| IngestError::Redo {
@@ -141,35 +146,47 @@ impl Ingest {
     }
 
     /// As [`Ingest::take`], for a record that only changes pages that it names: most do.
-    fn take_named(
-        &mut self,
-        pages: &[BlockRef<'_>],
-        taken: &mut Taken<'_, '_>,
-        changes: &mut Changes,
-    ) -> Result<Option<Needs>, IngestError> {
-        let mut needs = Needs::default();
+    fn take_outline(&mut self, lent: LentRecord<'_>, changes: &mut Changes) -> Option<Needs> {
         let mut extends = false;
-        for page in pages {
-            let fork = page.key.fork;
-            match self.sizes.known(fork) {
+        for page in &self.outline.pages {
+            match self.sizes.known(page.key.fork) {
                 Some(size) => extends |= size.is_none_or(|blocks| page.key.block >= blocks),
-                None if needs.unknown_sizes.contains(&fork) => {}
-                None => needs.unknown_sizes.push(fork),
+                None => return Some(self.unknown_sizes()),
             }
         }
-        if !needs.unknown_sizes.is_empty() {
-            return Ok(Some(needs));
-        }
-        for page in pages {
-            let target = Target::Page(page.key);
+        let mut shared = None;
+        for number in 0..self.outline.pages.len() {
+            let page = self.outline.pages[number];
             if extends {
-                self.extend_to(target, changes);
+                self.extend_to(Target::Page(page.key), changes);
             }
-            let carries_image = page.has_image_to_apply();
-            self.put_touched(taken, target, carries_image, page.will_init, changes)?;
+            // The pages of a large record share it.
+            let place = if lent.bytes.len() < SHARED_RECORD_BYTES {
+                changes.keep_record(&self.outline.kept_for(&page, lent.bytes))
+            } else {
+                let keep = || changes.keep_record(&kept_record(lent.bytes));
+                *shared.get_or_insert_with(keep)
+            };
+            changes.put_record(Key::page(page.key), page.will_init, place);
         }
-        self.close(taken, None, changes)?;
-        Ok(None)
+        if self.control.state.apply_outline(&self.outline) {
+            changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
+        }
+        self.sizes.trim();
+        changes.close(lent.start, lent.end, None);
+        None
+    }
+
+    #[cold]
+    fn unknown_sizes(&self) -> Needs {
+        let mut needs = Needs::default();
+        for page in &self.outline.pages {
+            let fork = page.key.fork;
+            if self.sizes.known(fork).is_none() && !needs.unknown_sizes.contains(&fork) {
+                needs.unknown_sizes.push(fork);
+            }
+        }
+        needs
     }
 
     fn needs(&self, effects: &[Effect], copies: usize) -> Option<Needs> {
@@ -288,8 +305,7 @@ impl Ingest {
 
     fn set_size(&mut self, fork: RelationFork, blocks: u32, changes: &mut Changes) {
         self.sizes.set(fork, Some(blocks));
-        let value = Bytes::copy_from_slice(&blocks.to_le_bytes());
-        changes.put(Key::fork_size(fork), Value::Image(value));
+        changes.put_small(Key::fork_size(fork), &blocks.to_le_bytes());
     }
 
     fn change_state(
@@ -394,7 +410,7 @@ impl Ingest {
         changes: &mut Changes,
     ) -> Result<(), IngestError> {
         let Taken { record, start, end, .. } = *taken;
-        let changed = self
+        let change = self
             .control
             .state
             .apply(record, end)
@@ -403,8 +419,11 @@ impl Ingest {
         if shut_down {
             self.control.shutdown_checkpoint_end = end;
         }
-        if changed || shut_down {
+        if change.others || shut_down {
             changes.put(Key::CONTROL, Value::Image(self.control.encode()));
+        }
+        if change.next_xid {
+            changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
         }
         Ok(())
     }
@@ -422,7 +441,7 @@ struct Taken<'t, 'r> {
 impl Taken<'_, '_> {
     /// What is kept of the record, copied once.
     fn kept(&mut self, changes: &mut Changes) -> Place {
-        *self.kept.get_or_insert_with(|| changes.keep(&kept_record(self.bytes)))
+        *self.kept.get_or_insert_with(|| changes.keep_record(&kept_record(self.bytes)))
     }
 }
 

@@ -96,6 +96,8 @@ impl Key {
     };
     /// The counters of `pg_control`.
     pub const CONTROL: Key = Key { kind: KeyKind::Control as u8, ..Key::MIN };
+    /// Of these, the next transaction's id, which changes most.
+    pub const NEXT_XID: Key = Key { block: 1, ..Key::CONTROL };
     /// The template's own `pg_control`.
     pub const CONTROL_FILE: Key = Key { kind: KeyKind::ControlFile as u8, ..Key::MIN };
 
@@ -254,6 +256,11 @@ impl Key {
     /// The block, SLRU page, transaction or origin; 0 where the kind has none.
     pub fn number(self) -> u32 {
         self.block
+    }
+
+    /// The same key of another number.
+    pub(crate) fn with_number(self, number: u32) -> Key {
+        Key { block: number, ..self }
     }
 
     /// The fork, for a page's or a fork size's key.

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod name;
 mod past;
 pub mod reader;
+mod varint;
 pub mod writer;
 
 use std::ops::Range;

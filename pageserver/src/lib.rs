@@ -30,6 +30,7 @@ mod replication_origin;
 mod server;
 #[cfg(test)]
 mod simulation;
+mod spare;
 mod surveyed;
 mod template;
 mod wal_receiver;

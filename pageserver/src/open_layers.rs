@@ -13,6 +13,11 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
+use crate::spare::Spare;
+
+/// What waits to serve again comes on top: at most one in so many bytes, and as much of an object.
+const SPARE_PART: usize = 16;
+
 /// What open and frozen layers take together.
 pub struct OpenLayers {
     bytes: AtomicUsize,
@@ -21,6 +26,8 @@ pub struct OpenLayers {
     pressed: Notify,
     /// Wakes ingest.
     room: Notify,
+    /// Memory of layers that are gone.
+    spare: Arc<Spare>,
     /// It was said that ingest waits, and there has not been much room since.
     has_said: AtomicBool,
 }
@@ -34,6 +41,7 @@ impl OpenLayers {
             bytes_max,
             pressed: Notify::new(),
             room: Notify::new(),
+            spare: Arc::new(Spare::new(bytes_max / SPARE_PART)),
             has_said: AtomicBool::new(false),
         }
     }
@@ -56,6 +64,11 @@ impl OpenLayers {
     /// How many bytes have to be written.
     pub fn excess(&self) -> usize {
         self.bytes().saturating_sub(self.soft_max())
+    }
+
+    /// The memory that serves again.
+    pub fn spare(&self) -> &Arc<Spare> {
+        &self.spare
     }
 
     /// Waits until layers have to be written.
@@ -117,6 +130,11 @@ impl Charge {
     /// Nothing yet of another layer.
     pub fn next(&self) -> Charge {
         Charge::new(self.of.clone())
+    }
+
+    /// Where the layer's memory comes from.
+    pub fn spare(&self) -> &Arc<Spare> {
+        self.of.spare()
     }
 
     /// The layer has grown to so many bytes.

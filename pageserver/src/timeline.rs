@@ -68,6 +68,9 @@ use crate::{
 
 /// The open layer is frozen when it has grown to this many bytes.
 pub const OPEN_LAYER_BYTES_MAX: usize = 64 << 20;
+/// Or when it has so many bytes of WAL. A layer in memory counts LSNs from its beginning in 32 bits:
+/// what is taken at once, at most a segment or a record of 1 GiB, may come on top.
+const OPEN_LAYER_WAL_BYTES_MAX: u64 = 1 << 30;
 /// The open layer is frozen when its first record has waited this long.
 pub const OPEN_LAYER_AGE_MAX: Duration = Duration::from_secs(30);
 /// Frozen layers that may wait to be written before ingest has to.
@@ -213,7 +216,7 @@ impl Timeline {
         let flushed = FlushStatus { last_record, term: manifest.term, failures: 0, failure: None };
         let timeline = Arc::new(Timeline {
             state: RwLock::new(State {
-                open: MemoryLayer::new(last_record.lsn),
+                open: MemoryLayer::new(last_record.lsn, engine.open_layers.spare()),
                 open_charge: Charge::new(engine.open_layers.clone()),
                 open_since: None,
                 full_since: None,
@@ -330,8 +333,7 @@ impl Timeline {
         state.open_charge.grow_to(bytes);
         METRICS.ingested_bytes.inc_by(last_record.lsn.0 - state.last_record.lsn.0);
         state.last_record = last_record;
-        let is_full =
-            state.open.bytes() >= OPEN_LAYER_BYTES_MAX && state.frozen.len() < FROZEN_LAYERS_MAX;
+        let is_full = state.is_full() && state.frozen.len() < FROZEN_LAYERS_MAX;
         if is_full {
             state.freeze_full();
         }
@@ -360,8 +362,7 @@ impl Timeline {
             }
             let is_full = {
                 let state = self.state.read();
-                let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
-                is_full && state.frozen.len() >= FROZEN_LAYERS_MAX
+                state.is_full() && state.frozen.len() >= FROZEN_LAYERS_MAX
             };
             let is_behind = self.is_behind();
             // Where nobody relieves it, it would be waited for in vain.
@@ -532,6 +533,12 @@ impl State {
         self.layers = Arc::new(layers);
     }
 
+    /// Whether the open layer has grown to what a layer may have.
+    fn is_full(&self) -> bool {
+        self.open.bytes() >= OPEN_LAYER_BYTES_MAX
+            || self.last_record.lsn.since(self.open.from()) >= OPEN_LAYER_WAL_BYTES_MAX
+    }
+
     /// Memory of layers that wait to be written.
     fn frozen_bytes(&self) -> usize {
         self.frozen.iter().map(|frozen| frozen.layer.bytes()).sum()
@@ -551,7 +558,7 @@ impl State {
 
     /// Closes the open layer; there must be something in it.
     fn freeze(&mut self) {
-        let next = MemoryLayer::new(self.last_record.lsn);
+        let next = MemoryLayer::new(self.last_record.lsn, self.open_charge.spare());
         let layer = Arc::new(std::mem::replace(&mut self.open, next));
         let charge = self.open_charge.next();
         let charge = Arc::new(std::mem::replace(&mut self.open_charge, charge));

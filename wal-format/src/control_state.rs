@@ -7,7 +7,7 @@ mod stored;
 pub use stored::CONTROL_STATE_BYTES;
 
 use crate::{
-    CheckPoint, ClusterState, ControlFile, Damage, Lsn, Record, RecoveryBounds, WalError,
+    CheckPoint, ClusterState, ControlFile, Damage, Lsn, Outline, Record, RecoveryBounds, WalError,
     WalSettings,
     fields::Fields,
     rmgr::{
@@ -56,6 +56,15 @@ pub struct ControlState {
     pub settings: WalSettings,
 }
 
+/// What of a [`ControlState`] a record changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateChange {
+    /// [`ControlState::next_xid`]: each transaction does.
+    pub next_xid: bool,
+    /// Anything else.
+    pub others: bool,
+}
+
 impl ControlState {
     /// The state of a cleanly stopped cluster.
     pub fn from_control_file(file: &ControlFile) -> ControlState {
@@ -77,29 +86,37 @@ impl ControlState {
         }
     }
 
-    /// Takes over what the record changes; whether it changed anything. `end` is the record's end, for errors.
-    pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<bool, WalError> {
-        let applied = match record.rmid {
+    /// Takes over what the record changes; what that is. `end` is the record's end, for errors.
+    pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<StateChange, WalError> {
+        let next_xid = self.next_xid;
+        let others = match record.rmid {
             rmid::XLOG | rmid::CLOG | rmid::MULTIXACT | rmid::COMMIT_TS => self.apply_rare(record),
             rmid::TRANSACTION => Transaction::parse(record.info, record.main).map(|transaction| {
-                let before = (self.next_xid, self.newest_commit_ts_xid);
+                let before = self.newest_commit_ts_xid;
                 self.pass_xid(record.xid);
                 self.apply_transaction(record.xid, transaction);
-                (self.next_xid, self.newest_commit_ts_xid) != before
+                self.newest_commit_ts_xid != before
             }),
             _ => {
-                let before = self.next_xid;
                 self.pass_xid(record.xid);
-                Some(self.next_xid != before)
+                Some(false)
             }
         };
-        applied.ok_or_else(|| WalError::Damaged {
+        let others = others.ok_or_else(|| WalError::Damaged {
             at: end,
             damage: Damage::Payload { name: record.name() },
-        })
+        })?;
+        Ok(StateChange { next_xid: self.next_xid != next_xid, others })
     }
 
-    /// Likewise; `None`, and nothing changed, where the record makes no sense.
+    /// As [`ControlState::apply`], for a record that only changes pages; whether the next transaction's id changed.
+    pub fn apply_outline(&mut self, outline: &Outline) -> bool {
+        let before = self.next_xid;
+        self.pass_xid(outline.xid);
+        self.next_xid != before
+    }
+
+    /// Whether more than the next transaction's id changed; `None`, and nothing changed, where the record makes no sense.
     fn apply_rare(&mut self, record: &Record) -> Option<bool> {
         let mut after = *self;
         // xlogrecovery.c, ApplyWalRecord: before the resource manager's own redo.
@@ -113,9 +130,8 @@ impl ControlState {
             rmid::COMMIT_TS => after.apply_commit_ts(CommitTs::parse(record.info, record.main)?),
             _ => {}
         }
-        let changed = after != *self;
-        *self = after;
-        Some(changed)
+        let before = std::mem::replace(self, after);
+        Some(ControlState { next_xid: after.next_xid, ..before } != after)
     }
 
     /// The checkpoint that says this state, with its redo at `redo`. `time` is in seconds since 1970.

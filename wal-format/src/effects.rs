@@ -166,7 +166,7 @@ fn changes_named_pages(record: &Record) -> bool {
             .is_some_and(|parsed| redo::heap::cleared(record, parsed).next().is_none()),
         rmid::HEAP2 => Heap2::parse(record.info, record.main)
             .is_some_and(|parsed| redo::heap2::cleared(record, parsed).is_none()),
-        _ => redo::is_supported(record),
+        rmid => redo::is_supported(rmid),
     }
 }
 
@@ -256,7 +256,7 @@ fn list_all(record: &Record, list: &mut Vec<Effect>) -> Result<(), RedoError> {
         }
         // Standby's records concern a standby's locks and snapshots; LogicalMessage's only who decodes the WAL.
         rmid::STANDBY | rmid::LOGICAL_MESSAGE => {}
-        _ if redo::is_supported(record) => list.extend(record.blocks.iter().map(touch)),
+        rmid if redo::is_supported(rmid) => list.extend(record.blocks.iter().map(touch)),
         _ => return Err(RedoError::unsupported(record)),
     }
     Ok(())

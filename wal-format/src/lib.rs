@@ -33,7 +33,7 @@ pub use checkpoint::{
 pub use control_file::{
     CONTROL_FILE_BYTES, ClusterState, ControlFile, Geometry, RecoveryBounds, WalSettings,
 };
-pub use control_state::{CONTROL_STATE_BYTES, ControlState};
+pub use control_state::{CONTROL_STATE_BYTES, ControlState, StateChange};
 pub use effects::{Effect, effects, list_effects, named_pages};
 pub use error::{ControlFileError, Damage, WalError};
 pub use lsn::{Lsn, LsnParseError, WAL_PAGE_BYTES};
@@ -43,8 +43,8 @@ pub use page::{
 };
 pub use reader::{LentRecord, RawRecord, Records, WalReader};
 pub use record::{
-    BLOCK_ID_MAX, BlockRef, BlockRefs, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, kept_record,
-    record_checksum,
+    BLOCK_ID_MAX, BlockRef, BlockRefs, KEPT_HEAD_BYTES, KeptRecord, NamedPage, Outline,
+    RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, kept_record, record_checksum,
 };
 pub use record_name::record_kind_name;
 pub use redo::{RedoError, redo, redo_named};

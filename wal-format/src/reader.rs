@@ -28,7 +28,7 @@ use crate::{
 /// Records are given out as slices of buffers of this size, larger ones in buffers of their own.
 const ARENA_BYTES: usize = 64 << 10;
 /// Consumed bytes are dropped from the front of the fed ones when there are so many.
-const CONSUMED_BYTES_MAX: usize = 256 << 10;
+const CONSUMED_BYTES_MAX: usize = 32 << 10;
 /// What a reader keeps allocated for the bytes that are fed next.
 const FED_CAPACITY_KEPT: usize = 1 << 20;
 

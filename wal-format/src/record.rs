@@ -4,15 +4,16 @@
 //! and all parts together are exactly the record.
 
 mod checksum;
-
-use std::ops::Range;
+mod outline;
 
 use smallvec::SmallVec;
 
 pub use checksum::record_checksum;
+pub use outline::{KEPT_HEAD_BYTES, KeptRecord, NamedPage, Outline, kept_record};
 
 use crate::{
-    BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Version, WalError,
+    BlockImage, Compression, Damage, Fork, Lsn, PAGE_BYTES, PageKey, Relation, Target, Version,
+    WalError,
     fields::Fields,
     record_name,
     rmgr::{self, INFO_MASK, xlog::kind},
@@ -26,11 +27,6 @@ pub const RECORD_BYTES_MAX: usize = 1020 << 20;
 /// The largest number of a block reference (`XLR_MAX_BLOCK_ID`).
 pub const BLOCK_ID_MAX: u8 = 32;
 
-/// Where `xl_xid`, `xl_info` and `xl_rmid` stand in the header.
-const XID: Range<usize> = 4..8;
-const INFO_AND_RMID: Range<usize> = 16..18;
-/// Bytes of these.
-const KEPT_HEADER_BYTES: usize = 6;
 /// Where `xl_crc` stands in the header.
 pub(crate) const CHECKSUM_AT: usize = 20;
 /// `XLR_CHECK_CONSISTENCY`.
@@ -127,11 +123,15 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    /// As [`Record::parse`], of what [`kept_record`] left; [`Record::prev`] is not known.
-    pub fn parse_kept(version: Version, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
+    /// As [`Record::parse`], of what [`KeptRecord`] left of it for this target; [`Record::prev`] is not known.
+    pub fn parse_kept(
+        version: Version,
+        target: Target,
+        bytes: &'a [u8],
+    ) -> Result<Record<'a>, WalError> {
         let mut record = Record::empty();
         match version {
-            Version::V15 => decode_kept(bytes, &mut record)?,
+            Version::V15 => decode_kept(bytes, target, &mut record)?,
         }
         Ok(record)
     }
@@ -177,16 +177,6 @@ impl<'a> Record<'a> {
     pub fn name(&self) -> String {
         record_name::name(self.rmid, self.info)
     }
-}
-
-/// What is to be kept of a sound record for redo, in three pieces: all but its length, the start of
-/// the record before, and its checksum, which redo does not need and which would be a good part of a
-/// small record. [`Record::parse_kept`] reads it.
-///
-/// # Panics
-/// Where there are fewer bytes than a record's header has.
-pub fn kept_record(bytes: &[u8]) -> [&[u8]; 3] {
-    [&bytes[XID], &bytes[INFO_AND_RMID], &bytes[RECORD_HEADER_BYTES..]]
 }
 
 /// The fixed header of a record.
@@ -239,29 +229,35 @@ fn decode<'a>(bytes: &'a [u8], record: &mut Record<'a>) -> Result<(), Damage> {
     record.prev = header.prev;
     record.info = header.info;
     record.rmid = header.rmid;
-    decode_parts(fields, bytes, record)
+    decode_parts(fields, bytes, None, record)
 }
 
-fn decode_kept<'a>(bytes: &'a [u8], record: &mut Record<'a>) -> Result<(), Damage> {
+fn decode_kept<'a>(bytes: &'a [u8], target: Target, record: &mut Record<'a>) -> Result<(), Damage> {
     let mut fields = Fields::new(bytes);
-    let header = fields.chunk::<KEPT_HEADER_BYTES>().ok_or_else(|| malformed("XLogRecord"))?;
-    let [xid @ .., info, rmid] = *header;
+    let head = fields.chunk::<KEPT_HEAD_BYTES>().ok_or_else(|| malformed("XLogRecord"))?;
+    let [xid @ .., info, rmid, unnamed] = *head;
     record.xid = u32::from_le_bytes(xid);
     record.info = info;
     record.rmid = rmid;
-    decode_parts(fields, bytes, record)
+    let unnamed = match target {
+        Target::Page(page) if unnamed <= BLOCK_ID_MAX => Some((unnamed, page)),
+        _ => None,
+    };
+    decode_parts(fields, bytes, unnamed, record)
 }
 
-/// Decodes what is behind the header; `bytes` is the whole record.
+/// Decodes what is behind the header; `bytes` is the whole record, which does not say the page of the reference of the number in
+/// `unnamed`.
 #[inline]
 fn decode_parts<'a>(
     mut fields: Fields<'a>,
     bytes: &'a [u8],
+    unnamed: Option<(u8, PageKey)>,
     record: &mut Record<'a>,
 ) -> Result<(), Damage> {
     // The parts follow the headers that announce them, in the same order: until the headers end and their places are known, each is as
     // many bytes as it has, but of the record's front.
-    let mut parts = Parts { record, bytes, announced_bytes: 0 };
+    let mut parts = Parts { record, bytes, unnamed, announced_bytes: 0 };
     // The headers end where only the bytes that they announce are left.
     while fields.rest().len() > parts.announced_bytes {
         if parts.read_header(&mut fields)? == Header::Last {
@@ -289,6 +285,8 @@ struct Parts<'r, 'a> {
     record: &'r mut Record<'a>,
     /// The whole record.
     bytes: &'a [u8],
+    /// The reference whose page is not named, and that page.
+    unnamed: Option<(u8, PageKey)>,
     announced_bytes: usize,
 }
 
@@ -351,23 +349,35 @@ impl<'a> Parts<'_, 'a> {
             true => Some(self.read_image(id, fields)?),
             false => None,
         };
-        let relation = if flags & SAME_RELATION != 0 {
-            let last = self.record.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
-            last.key.fork.relation
-        } else {
-            let bytes = fields.chunk::<12>().ok_or_else(|| malformed("RelFileNode"))?;
-            rmgr::relation(&mut Fields::new(bytes)).ok_or_else(|| malformed("RelFileNode"))?
+        let key = match self.unnamed {
+            Some((number, page)) if number == id && page.fork.fork == fork => page,
+            Some((number, _)) if number == id => return Err(malformed("fork_flags")),
+            _ => {
+                let relation = self.read_relation(flags, fields)?;
+                let block = fields.u32().ok_or_else(|| malformed("BlockNumber"))?;
+                relation.fork(fork).block(block)
+            }
         };
-        let block = fields.u32().ok_or_else(|| malformed("BlockNumber"))?;
         let data = self.announce(usize::from(data_bytes))?;
         self.record.blocks.push(BlockRef {
             id,
-            key: relation.fork(fork).block(block),
+            key,
             will_init: flags & WILL_INIT != 0,
             image,
             data,
         });
         Ok(())
+    }
+
+    /// `RelFileNode`, where it is not that of the reference before.
+    #[inline]
+    fn read_relation(&self, flags: u8, fields: &mut Fields) -> Result<Relation, Damage> {
+        if flags & SAME_RELATION != 0 {
+            let last = self.record.blocks.last().ok_or_else(|| malformed("BKPBLOCK_SAME_REL"))?;
+            return Ok(last.key.fork.relation);
+        }
+        let bytes = fields.chunk::<12>().ok_or_else(|| malformed("RelFileNode"))?;
+        rmgr::relation(&mut Fields::new(bytes)).ok_or_else(|| malformed("RelFileNode"))
     }
 
     /// The image whose header comes next.

@@ -160,8 +160,8 @@ pub fn redo_named(
 }
 
 /// Whether there is redo for the pages that records of this kind name.
-pub(crate) fn is_supported(record: &Record) -> bool {
-    block_redo(record.rmid).is_some()
+pub(crate) fn is_supported(rmid: u8) -> bool {
+    block_redo(rmid).is_some()
 }
 
 /// xlogutils.c, `XLogReadBufferForRedoExtended`: a page restored as new keeps no LSN.

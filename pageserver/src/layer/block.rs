@@ -1,109 +1,138 @@
 //! A block: versions of keys, in their order. `docs/formats/layer.md` is its specification.
 //!
-//! What neighbouring keys share, all but the block number, stands once for a run of rows: ingest of
-//! small records would else write more of keys than of records.
+//! What neighbouring keys share, all but the block number, stands once for a run of rows, and a row
+//! says how far it is from the one before: ingest of small records would else write more of keys and
+//! LSNs than of records. Who reads a block has its rows decoded once.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use wal_format::Lsn;
 
-use super::format::{Damage, IndexRow, PART_BYTES_MAX, seal, u32_at};
+use super::{
+    format::{Compression, Damage, IndexRow, PART_BYTES_MAX, seal, u32_at},
+    varint::{Varints, put_varint, take_varint, unzigzag, zigzag},
+};
 use crate::{
     change::{Value, ValueKind},
     key::{KEY_BYTES, Key},
 };
 
-/// Bytes of the numbers of rows and runs.
-const HEAD_BYTES: usize = 8;
-/// Bytes of a key that are equal in a run: all but the last four.
+/// Bytes of the numbers of rows and runs, and of the bytes of all rows.
+const HEAD_BYTES: usize = 12;
+/// Bytes of a key that are equal in a run: all but the last four, the key's number.
 const PREFIX_BYTES: usize = KEY_BYTES - 4;
 /// Bytes of a run: what its keys begin with, and the number of its first row.
 const RUN_BYTES: usize = PREFIX_BYTES + 4;
-/// Bytes of a row that are compared: the key's end, and the LSN.
-const ORDER_BYTES: usize = 4 + 8;
-/// Bytes of a row: what is compared, and the value's end and kind.
-const ROW_BYTES: usize = ORDER_BYTES + 4;
-/// Bits of the value's kind, below its end.
+/// The fewest bytes of a row: three varints.
+const ROW_BYTES_MIN: usize = 3;
+/// Bits of the value's kind, below its length.
 const KIND_BITS: u32 = 2;
 
-const _: () = assert!(HEAD_BYTES == 8 && RUN_BYTES == 18 && ROW_BYTES == 16);
-const _: () = assert!(PART_BYTES_MAX <= 1 << (32 - KIND_BITS));
+const _: () = assert!(HEAD_BYTES == 12 && RUN_BYTES == 18);
 
 /// A block while it is built.
 pub struct BlockBuilder {
+    /// Room for the numbers, then the values; in the end the runs and the rows come behind.
+    raw: Vec<u8>,
     runs: Vec<u8>,
     rows: Vec<u8>,
-    values: Vec<u8>,
-    /// All of them; its room serves the next block.
-    raw: Vec<u8>,
-    level: i32,
+    row_count: u32,
+    compression: Compression,
     first: Option<(Key, Lsn)>,
-    last: Key,
-    last_key: [u8; KEY_BYTES],
+    last_key: Key,
+    last_lsn: Lsn,
+    /// How far the number of a key that was begun is from that of the row before, of the same run.
+    step: u32,
 }
 
 impl BlockBuilder {
-    /// An empty block, to be compressed by this level.
-    pub fn new(level: i32) -> BlockBuilder {
+    /// An empty block, to be compressed so.
+    pub fn new(compression: Compression) -> BlockBuilder {
         BlockBuilder {
+            raw: vec![0; HEAD_BYTES],
             runs: Vec::new(),
             rows: Vec::new(),
-            values: Vec::new(),
-            raw: Vec::new(),
-            level,
+            row_count: 0,
+            compression,
             first: None,
-            last: Key::MIN,
-            last_key: [0; KEY_BYTES],
+            last_key: Key::MIN,
+            last_lsn: Lsn(0),
+            step: 0,
         }
     }
 
     /// Adds a version; keys and, within a key, LSNs must rise.
-    pub fn add(&mut self, key: Key, lsn: Lsn, (kind, bytes): (ValueKind, &[u8])) {
-        if self.first.is_none() || self.last != key {
+    #[inline]
+    pub fn add(&mut self, key: Key, lsn: Lsn, value: (ValueKind, &[u8])) {
+        if self.first.is_none() || self.last_key != key {
             self.begin_key(key, lsn);
         }
-        self.values.extend_from_slice(bytes);
-        // One that does not fit is not sealed: a part has at most as many bytes.
-        let end = (self.values.len() as u32) << KIND_BITS | kind as u32;
-        let mut row = [0; ROW_BYTES];
-        row[..4].copy_from_slice(&self.last_key[PREFIX_BYTES..]);
-        row[4..ORDER_BYTES].copy_from_slice(&lsn.0.to_be_bytes());
-        row[ORDER_BYTES..].copy_from_slice(&end.to_le_bytes());
-        self.rows.extend_from_slice(&row);
+        self.add_next(lsn, value);
     }
 
-    fn begin_key(&mut self, key: Key, lsn: Lsn) {
-        let encoded = key.encode();
-        let prefix = &encoded[..PREFIX_BYTES];
-        if self.first.is_none() || prefix != &self.last_key[..PREFIX_BYTES] {
-            self.runs.extend_from_slice(prefix);
-            self.runs.extend_from_slice(&self.row_count().to_le_bytes());
+    /// Adds a version of the key that the last one was of, or that was begun, in the same block.
+    #[inline]
+    pub fn add_next(&mut self, lsn: Lsn, (kind, bytes): (ValueKind, &[u8])) {
+        let step = u64::from(std::mem::take(&mut self.step));
+        let distance = zigzag(lsn.0.wrapping_sub(self.last_lsn.0) as i64);
+        let length_and_kind = (bytes.len() as u64) << KIND_BITS | kind as u64;
+        let row = [step, distance, length_and_kind];
+        if row.iter().all(|number| *number < 1 << 28) {
+            let mut together = Varints::default();
+            row.iter().for_each(|number| together.put_small(*number as u32));
+            together.append_to(&mut self.rows);
+        } else {
+            row.iter().for_each(|number| put_varint(&mut self.rows, *number));
         }
-        self.first.get_or_insert((key, lsn));
-        (self.last, self.last_key) = (key, encoded);
+        self.raw.extend_from_slice(bytes);
+        self.row_count += 1;
+        self.last_lsn = lsn;
     }
 
-    fn row_count(&self) -> u32 {
-        (self.rows.len() / ROW_BYTES) as u32
+    /// Begins a key, whose first version here has this LSN.
+    pub fn begin_key(&mut self, key: Key, lsn: Lsn) {
+        let prefix = |key: Key| key.with_number(0);
+        self.step = key.number();
+        if self.first.is_none() || prefix(key) != prefix(self.last_key) {
+            self.runs.extend_from_slice(&key.encode()[..PREFIX_BYTES]);
+            self.runs.extend_from_slice(&self.row_count.to_le_bytes());
+        } else {
+            self.step -= self.last_key.number();
+        }
+        if self.first.is_none() {
+            self.first = Some((key, lsn));
+            self.last_lsn = Lsn(0);
+        }
+        self.last_key = key;
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
     }
 
     /// Bytes before compression.
+    #[inline]
     pub fn bytes(&self) -> usize {
-        HEAD_BYTES + self.runs.len() + self.rows.len() + self.values.len()
+        self.raw.len() + self.runs.len() + self.rows.len()
     }
 
-    /// Compresses what was added to the end of `out` and begins anew; nothing where it is empty.
+    /// Compresses what was added to the end of `out` and begins anew; nothing where it is empty. A
+    /// block of more than [`PART_BYTES_MAX`] is refused.
     pub fn finish(&mut self, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Option<IndexRow>> {
         let Some((first, first_lsn)) = self.first.take() else { return Ok(None) };
-        self.raw.clear();
-        self.raw.extend_from_slice(&self.row_count().to_le_bytes());
-        self.raw.extend_from_slice(&((self.runs.len() / RUN_BYTES) as u32).to_le_bytes());
+        let row_count = std::mem::take(&mut self.row_count);
+        let runs = (self.runs.len() / RUN_BYTES) as u32;
+        let numbers = [row_count, runs, self.rows.len() as u32];
+        for (to, number) in self.raw.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+            *to = number.to_le_bytes();
+        }
         self.raw.append(&mut self.runs);
         self.raw.append(&mut self.rows);
-        self.raw.append(&mut self.values);
-        let locator = seal(&self.raw, self.level, offset, out)?;
-        Ok(Some(IndexRow { first, first_lsn, last: self.last, locator }))
+        let locator = seal(&self.raw, self.compression, offset, out)?;
+        self.raw.truncate(HEAD_BYTES);
+        Ok(Some(IndexRow { first, first_lsn, last: self.last_key, locator }))
     }
 }
 
@@ -111,80 +140,125 @@ impl BlockBuilder {
 #[derive(Clone, Debug)]
 pub struct Block {
     raw: Bytes,
+    rows: Box<[Row]>,
     runs: usize,
-    rows: usize,
+    /// Where the runs begin: behind the values.
+    runs_at: usize,
 }
+
+/// A row, decoded.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// The key's number.
+    number: u32,
+    /// Where its value ends, from the first value's start, in bits above those of its kind.
+    end_and_kind: u32,
+    lsn: Lsn,
+}
+
+const _: () = assert!(size_of::<Row>() == 16 && PART_BYTES_MAX <= 1 << (32 - KIND_BITS));
 
 impl Block {
     /// Checks a block's shape; `offset` is its place in the object.
     pub fn parse(raw: Vec<u8>, offset: u64) -> Result<Block, Damage> {
-        let found = |what: &str| Damage::new(offset, "a block of sorted versions", what);
+        Block::read(raw).map_err(|what| Damage::new(offset, "a block of sorted versions", what))
+    }
+
+    fn read(raw: Vec<u8>) -> Result<Block, &'static str> {
         if raw.len() < HEAD_BYTES {
-            return Err(found("fewer than 8 bytes"));
+            return Err("fewer than 12 bytes");
         }
-        let (rows, runs) = (u32_at(&raw, 0) as usize, u32_at(&raw, 4) as usize);
-        // Of two 32-bit numbers: no overflow.
-        let values = HEAD_BYTES + runs * RUN_BYTES + rows * ROW_BYTES;
-        if values > raw.len() {
-            return Err(found("more rows than bytes"));
+        let [rows, runs, row_bytes] = [0, 4, 8].map(|at| u32_at(&raw, at) as usize);
+        // Of 32-bit numbers: no overflow.
+        let behind_values = runs * RUN_BYTES + row_bytes;
+        if HEAD_BYTES + behind_values > raw.len() || rows * ROW_BYTES_MIN > row_bytes {
+            return Err("more rows than bytes");
         }
-        let block = Block { raw: Bytes::from(raw), runs, rows };
-        block.check_runs().map_err(found)?;
-        if (0..runs)
-            .any(|run| !block.rows_of(run).map(|row| block.order(row)).is_sorted_by(|a, b| a < b))
-        {
-            return Err(found("rows out of order"));
-        }
-        let ends = (0..rows).map(|row| block.value_end(row));
-        if !ends.clone().is_sorted() || (0..rows).any(|row| block.kind(row).is_none()) {
-            return Err(found("a row that makes no sense"));
-        }
-        if values + ends.last().unwrap_or(0) != block.raw.len() {
-            return Err(found("values of another length than the rows say"));
-        }
+        let runs_at = raw.len() - behind_values;
+        let mut block = Block { raw: Bytes::from(raw), rows: Box::default(), runs, runs_at };
+        block.check_runs(rows)?;
+        let rows_at = block.raw.len() - row_bytes;
+        block.rows = block.decode_rows(rows, &block.raw[rows_at..])?;
         Ok(block)
     }
 
-    fn check_runs(&self) -> Result<(), &'static str> {
+    fn check_runs(&self, rows: usize) -> Result<(), &'static str> {
         let runs = || 0..self.runs;
         if !runs().map(|run| self.prefix(run)).is_sorted_by(|a, b| a < b) {
             return Err("runs out of order");
         }
-        let begins = runs().map(|run| self.first_row(run)).chain([self.rows]);
-        let is_covered = self.rows == 0 || self.runs > 0 && self.first_row(0) == 0;
+        let begins = runs().map(|run| self.first_row(run)).chain([rows]);
+        let is_covered = rows == 0 || self.runs > 0 && self.first_row(0) == 0;
         if !is_covered || !begins.is_sorted_by(|a, b| a < b) {
             return Err("runs that are not all rows");
         }
         Ok(())
     }
 
+    fn decode_rows(&self, count: usize, mut encoded: &[u8]) -> Result<Box<[Row]>, &'static str> {
+        const SENSELESS: &str = "a row that makes no sense";
+        let mut rows = Vec::with_capacity(count);
+        let (mut lsn, mut end) = (0_u64, 0_usize);
+        for run in 0..self.runs {
+            let mut number = None;
+            for _ in self.rows_of(run, count) {
+                let mut next = || take_varint(&mut encoded).ok_or(SENSELESS);
+                let [step, distance, length_and_kind] = [next()?, next()?, next()?];
+                let rises = number.is_none() || step > 0 || unzigzag(distance) > 0;
+                let reached = u64::from(number.unwrap_or(0)).checked_add(step);
+                let reached = reached.and_then(|number| u32::try_from(number).ok());
+                let reached = reached.ok_or(SENSELESS)?;
+                if !rises {
+                    return Err("rows out of order");
+                }
+                number = Some(reached);
+                lsn = lsn.checked_add_signed(unzigzag(distance)).ok_or(SENSELESS)?;
+                let kind = length_and_kind as u32 & ((1 << KIND_BITS) - 1);
+                ValueKind::from_number(kind).ok_or(SENSELESS)?;
+                let length = usize::try_from(length_and_kind >> KIND_BITS).unwrap_or(usize::MAX);
+                end = end.saturating_add(length);
+                if end > self.runs_at - HEAD_BYTES {
+                    return Err(SENSELESS);
+                }
+                let end_and_kind = (end as u32) << KIND_BITS | kind;
+                rows.push(Row { number: reached, end_and_kind, lsn: Lsn(lsn) });
+            }
+        }
+        if !encoded.is_empty() {
+            return Err("bytes behind the rows");
+        }
+        if end != self.runs_at - HEAD_BYTES {
+            return Err("values of another length than the rows say");
+        }
+        Ok(rows.into())
+    }
+
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.raw.len()
+        self.raw.len() + self.rows.len() * size_of::<Row>()
     }
 
     /// How many versions there are.
     pub fn len(&self) -> usize {
-        self.rows
+        self.rows.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.rows.is_empty()
     }
 
     /// The position of the first version that is not below `(key, lsn)`.
     pub fn position(&self, key: Key, lsn: Lsn) -> usize {
-        let key = key.encode();
-        let (prefix, end) = key.split_at(PREFIX_BYTES);
+        let encoded = key.encode();
+        let prefix = &encoded[..PREFIX_BYTES];
         let run = partition_point(0..self.runs, |run| self.prefix(run) < prefix);
         if run == self.runs || self.prefix(run) != prefix {
-            return if run == self.runs { self.rows } else { self.first_row(run) };
+            return if run == self.runs { self.rows.len() } else { self.first_row(run) };
         }
-        let mut wanted = [0; ORDER_BYTES];
-        wanted[..4].copy_from_slice(end);
-        wanted[4..].copy_from_slice(&lsn.0.to_be_bytes());
-        partition_point(self.rows_of(run), |row| self.order(row) < &wanted[..])
+        let rows = self.rows_of(run, self.rows.len());
+        let is_below = |row: &Row| (row.number, row.lsn) < (key.number(), lsn);
+        rows.start + self.rows[rows].partition_point(is_below)
     }
 
     /// The version's key.
@@ -192,27 +266,25 @@ impl Block {
         let after = partition_point(0..self.runs, |run| self.first_row(run) <= position);
         let mut key = [0; KEY_BYTES];
         key[..PREFIX_BYTES].copy_from_slice(self.prefix(after - 1));
-        key[PREFIX_BYTES..].copy_from_slice(&self.row(position)[..4]);
+        key[PREFIX_BYTES..].copy_from_slice(&self.rows[position].number.to_be_bytes());
         Key::decode(&key)
     }
 
     /// The version's LSN.
     pub fn lsn(&self, position: usize) -> Lsn {
-        let mut lsn = [0; 8];
-        lsn.copy_from_slice(&self.row(position)[4..ORDER_BYTES]);
-        Lsn(u64::from_be_bytes(lsn))
+        self.rows[position].lsn
     }
 
     /// The version's value, sharing the block's memory.
     pub fn value(&self, position: usize) -> Value {
-        let values = HEAD_BYTES + self.runs * RUN_BYTES + self.rows * ROW_BYTES;
-        let start = if position == 0 { 0 } else { self.value_end(position - 1) };
-        let bytes = self.raw.slice(values + start..values + self.value_end(position));
-        Value::new(self.kind(position).unwrap_or(ValueKind::Image), bytes)
+        let start = position.checked_sub(1).map_or(0, |before| self.rows[before].value_end());
+        let row = &self.rows[position];
+        let bytes = self.raw.slice(HEAD_BYTES + start..HEAD_BYTES + row.value_end());
+        Value::new(row.kind(), bytes)
     }
 
     fn run(&self, run: usize) -> &[u8] {
-        &self.raw[HEAD_BYTES + run * RUN_BYTES..][..RUN_BYTES]
+        &self.raw[self.runs_at + run * RUN_BYTES..][..RUN_BYTES]
     }
 
     fn prefix(&self, run: usize) -> &[u8] {
@@ -223,25 +295,21 @@ impl Block {
         u32_at(self.run(run), PREFIX_BYTES) as usize
     }
 
-    fn rows_of(&self, run: usize) -> Range<usize> {
-        let end = if run + 1 == self.runs { self.rows } else { self.first_row(run + 1) };
+    /// The rows of a run, of so many in all.
+    fn rows_of(&self, run: usize, rows: usize) -> Range<usize> {
+        let end = if run + 1 == self.runs { rows } else { self.first_row(run + 1) };
         self.first_row(run)..end
     }
+}
 
-    fn row(&self, row: usize) -> &[u8] {
-        &self.raw[HEAD_BYTES + self.runs * RUN_BYTES + row * ROW_BYTES..][..ROW_BYTES]
+impl Row {
+    fn value_end(&self) -> usize {
+        (self.end_and_kind >> KIND_BITS) as usize
     }
 
-    fn order(&self, row: usize) -> &[u8] {
-        &self.row(row)[..ORDER_BYTES]
-    }
-
-    fn value_end(&self, row: usize) -> usize {
-        (u32_at(self.row(row), ORDER_BYTES) >> KIND_BITS) as usize
-    }
-
-    fn kind(&self, row: usize) -> Option<ValueKind> {
-        ValueKind::from_number(u32_at(self.row(row), ORDER_BYTES) & ((1 << KIND_BITS) - 1))
+    fn kind(&self) -> ValueKind {
+        let number = self.end_and_kind & ((1 << KIND_BITS) - 1);
+        ValueKind::from_number(number).unwrap_or(ValueKind::Image)
     }
 }
 
@@ -267,6 +335,7 @@ mod tests {
     use wal_format::{Fork, Relation};
 
     use super::*;
+    use crate::layer::format::COMPRESSION;
 
     fn key(number: u32) -> Key {
         let relation = Relation { tablespace: 1663, database: 5, number: number / 4 };
@@ -279,7 +348,7 @@ mod tests {
     }
 
     fn raw_of(versions: &BTreeMap<(u32, u64), (u32, Vec<u8>)>) -> Vec<u8> {
-        let mut builder = BlockBuilder::new(1);
+        let mut builder = BlockBuilder::new(COMPRESSION);
         for ((number, lsn), (kind, bytes)) in versions {
             let kind = ValueKind::from_number(*kind).expect("it is one");
             builder.add(key(*number), Lsn(*lsn), (kind, bytes));

@@ -17,10 +17,6 @@ pub const LAYER_MAGIC: [u8; 8] = *b"OFSLAYER";
 pub const FOOTER_BYTES: usize = 96;
 /// A block is closed at the first value that takes it to this size, before compression.
 pub const BLOCK_BYTES: usize = 32 << 10;
-/// Compression. Block size and level were chosen by `benches/blocks`: decision 0008.
-pub const ZSTD_LEVEL: i32 = 1;
-/// Compression of what is flushed, which is merged soon: decision 0008.
-pub const FLUSH_ZSTD_LEVEL: i32 = -3;
 /// The most bytes that a part may claim to decompress to: a block with one value of the longest
 /// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
 pub const PART_BYTES_MAX: u32 = 1 << 30;
@@ -64,18 +60,40 @@ pub enum LayerKind {
     Image = 2,
 }
 
+/// How a part is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    /// One zstd frame, made by this level.
+    Zstd(i32),
+    /// One LZ4 block, without a frame around it.
+    Lz4,
+}
+
+/// Compression of what stays. Block size and level were chosen by `benches/blocks`: decision 0008.
+pub const COMPRESSION: Compression = Compression::Zstd(ZSTD_LEVEL);
+/// Its level.
+pub const ZSTD_LEVEL: i32 = 1;
+/// Compression of what is flushed, which is merged soon: decision 0008.
+pub const FLUSH_COMPRESSION: Compression = Compression::Lz4;
+
 /// Where a part stands in the object, and how it is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Locator {
     /// Bytes from the object's start.
     pub offset: u64,
-    /// Bytes stored: one zstd frame.
+    /// Bytes stored.
     pub stored: u32,
     /// Bytes that it decompresses to.
     pub raw: u32,
+    /// Whether it is an LZ4 block; else it is a zstd frame.
+    pub is_lz4: bool,
     /// CRC-32 (IEEE) of the stored bytes.
     pub crc: u32,
 }
+
+/// Set beside a part's length that is compressed by LZ4.
+const LZ4_BIT: u32 = 1 << 31;
+const _: () = assert!(PART_BYTES_MAX < LZ4_BIT);
 
 impl Locator {
     /// The offset just behind the part.
@@ -85,16 +103,19 @@ impl Locator {
 
     fn encode(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.offset.to_le_bytes());
-        for number in [self.stored, self.raw, self.crc] {
+        let raw = if self.is_lz4 { self.raw | LZ4_BIT } else { self.raw };
+        for number in [self.stored, raw, self.crc] {
             out.extend_from_slice(&number.to_le_bytes());
         }
     }
 
     fn decode(bytes: &[u8]) -> Locator {
+        let raw = u32_at(bytes, 12);
         Locator {
             offset: u64_at(bytes, 0),
             stored: u32_at(bytes, 8),
-            raw: u32_at(bytes, 12),
+            raw: raw & !LZ4_BIT,
+            is_lz4: raw & LZ4_BIT != 0,
             crc: u32_at(bytes, 16),
         }
     }
@@ -110,13 +131,18 @@ impl Locator {
             let expected = format!("CRC {:08x} of {} bytes", self.crc, self.stored);
             return Err(Damage::new(self.offset, expected, format!("{crc:08x}")));
         }
-        let expected = || format!("{} bytes compressed with zstd", self.raw);
+        let by = if self.is_lz4 { "LZ4" } else { "zstd" };
+        let expected = || format!("{} bytes compressed with {by}", self.raw);
         if self.raw > PART_BYTES_MAX {
             let most = format!("at most {PART_BYTES_MAX} bytes");
             return Err(Damage::new(self.offset, most, format!("{} bytes", self.raw)));
         }
-        let raw = decompress(stored, self.raw as usize)
-            .map_err(|error| Damage::new(self.offset, expected(), error.to_string()))?;
+        let raw = match self.is_lz4 {
+            true => lz4::block::decompress(stored, Some(self.raw as i32))
+                .map_err(|error| error.to_string()),
+            false => decompress(stored, self.raw as usize).map_err(|error| error.to_string()),
+        };
+        let raw = raw.map_err(|found| Damage::new(self.offset, expected(), found))?;
         if raw.len() != self.raw as usize {
             return Err(Damage::new(self.offset, expected(), format!("{} bytes", raw.len())));
         }
@@ -124,8 +150,29 @@ impl Locator {
     }
 }
 
-/// Compresses a part by this level; `offset` is where its stored bytes will stand.
-pub fn seal(raw: &[u8], level: i32, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Locator> {
+/// Compresses a part; `offset` is where its stored bytes will stand.
+pub fn seal(
+    raw: &[u8],
+    compression: Compression,
+    offset: u64,
+    out: &mut Vec<u8>,
+) -> std::io::Result<Locator> {
+    let start = out.len();
+    match compression {
+        Compression::Zstd(level) => compress_zstd(raw, level, out)?,
+        Compression::Lz4 => compress_lz4(raw, out)?,
+    }
+    let stored = &out[start..];
+    Ok(Locator {
+        offset,
+        stored: part_bytes(stored.len())?,
+        raw: part_bytes(raw.len())?,
+        is_lz4: compression == Compression::Lz4,
+        crc: crc32fast::hash(stored),
+    })
+}
+
+fn compress_zstd(raw: &[u8], level: i32, out: &mut Vec<u8>) -> std::io::Result<()> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> =
             const { RefCell::new(None) };
@@ -141,13 +188,15 @@ pub fn seal(raw: &[u8], level: i32, offset: u64, out: &mut Vec<u8>) -> std::io::
         end.set_position(start as u64);
         slot.insert(compressor).1.compress_to_buffer(raw, &mut end)
     })?;
-    let stored = &out[start..];
-    Ok(Locator {
-        offset,
-        stored: part_bytes(stored.len())?,
-        raw: part_bytes(raw.len())?,
-        crc: crc32fast::hash(stored),
-    })
+    Ok(())
+}
+
+fn compress_lz4(raw: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+    let start = out.len();
+    out.resize(start + lz4::block::compress_bound(raw.len())?, 0);
+    let bytes = lz4::block::compress_to_buffer(raw, None, false, &mut out[start..])?;
+    out.truncate(start + bytes);
+    Ok(())
 }
 
 fn part_bytes(bytes: usize) -> std::io::Result<u32> {

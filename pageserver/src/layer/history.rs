@@ -4,6 +4,7 @@
 use protocol::BranchPoint;
 use wal_format::Lsn;
 
+use super::varint::{put_varint, take_varint, unzigzag, zigzag};
 use crate::{change::Value, key::Key};
 
 /// Records of a piece of history, so that one is some 30 KiB. Few in tests, whose histories are
@@ -162,36 +163,6 @@ impl History {
 /// A count of items of at least two bytes each, which must be there.
 fn bounded(count: u64, rest: &[u8]) -> Option<usize> {
     usize::try_from(count).ok().filter(|count| *count <= rest.len())
-}
-
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take_varint(from: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = from.split_first()?;
-        *from = rest;
-        let bits = u64::from(byte & 0x7F);
-        number |= bits << shift;
-        if byte & 0x80 == 0 {
-            return (bits << shift >> shift == bits).then_some(number);
-        }
-    }
-    None
-}
-
-fn zigzag(number: i64) -> u64 {
-    (number << 1 ^ number >> 63) as u64
-}
-
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
 #[cfg(test)]

@@ -1,22 +1,26 @@
 //! A layer in memory: open while records are applied to it, then frozen until it is written.
 //!
 //! Invariants:
-//! - The versions of all keys stand in the order in which they came. Each names the one before it of
-//!   the same key, its chain; LSNs fall along a chain.
-//! - The bytes of records that were applied together stand together, once, however many keys have
-//!   them.
+//! - Each key has a chain of versions, by rising LSN.
+//! - A record's bytes stand once with each of its keys, those of a large record once for all of them.
 
+mod index;
+mod rows;
 mod sorted;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use wal_format::Lsn;
 
 pub use self::sorted::{KeyVersions, Sorted};
+use self::{
+    index::{Index, LEAF_BYTES},
+    rows::{Chunk, ROW_VALUE_BYTES_MAX, Rows, Tail},
+};
 use super::{
     Clear,
     history::{History, Span},
@@ -24,33 +28,30 @@ use super::{
 use crate::{
     change::{Changes, Put, Value, ValueKind},
     key::{Key, KeyKind},
+    spare::Spare,
 };
 
-/// What a key costs beside its versions: its chain, and its place in a map that is partly empty.
-const KEY_OVERHEAD_BYTES: usize = size_of::<Chain>() + 2 * size_of::<(Key, u32)>();
-/// Of a chain, the place of each so-many-th version is kept: an old one is found without a walk
-/// through all that came later. Few in tests, whose chains are short.
-const VERSIONS_PER_MARK: u32 = if cfg!(test) { 4 } else { 64 };
-/// No version.
-const NONE: u32 = u32::MAX;
+/// What a key costs beside its versions and its place in an index.
+const KEY_OVERHEAD_BYTES: usize = size_of::<Chain>() + size_of::<(Key, u32)>();
+
+/// A value of so many bytes that several keys have from one record stands once for all of them.
+const SHARED_BYTES_MIN: usize = if cfg!(test) { 24 } else { 1 << 10 };
 
 /// Versions above `from`, up to the last record applied.
-///
-/// Pages are found by hashing, since ingest of small records is bounded by this map; everything
-/// else is little and is scanned in order.
 pub struct MemoryLayer {
     from: Lsn,
-    /// Of each page, the number of its chain.
-    pages: FxHashMap<Key, u32>,
+    /// Where the chains of pages are, and of what changes as often as pages do.
+    pages: Index,
+    counters: Index,
+    /// The others, which are little and are scanned in order.
     others: BTreeMap<Key, u32>,
     chains: Vec<Chain>,
     /// Of what was applied last; its room serves the next.
     chains_put: Vec<u32>,
-    versions: Vec<Version>,
-    /// Of long chains, by their number: the places of some versions, rising.
-    marks: FxHashMap<u32, Vec<u32>>,
-    /// Bytes of records that were applied together, or one whole value.
-    pieces: Vec<Bytes>,
+    rows: Rows,
+    /// Of long chains, by their number: their full chunks, by rising LSN. An old version is found
+    /// without a walk through all that came later.
+    full_chunks: FxHashMap<u32, Vec<Chunk>>,
     clears: Vec<Clear>,
     history: History,
     bytes: usize,
@@ -59,10 +60,10 @@ pub struct MemoryLayer {
 /// One key's versions.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
-    key: Key,
-    newest: u32,
-    count: u32,
+    tail: Tail,
     newest_kind: ValueKind,
+    /// Whether there is more than one version.
+    is_long: bool,
     /// Whether the oldest version needs nothing older.
     is_complete: bool,
     /// Records since the last image, and the most there were in a row; both before the newest
@@ -71,33 +72,18 @@ struct Chain {
     records_before_max: u32,
 }
 
-/// One version, and where its bytes are.
-#[derive(Clone, Copy, Debug)]
-struct Version {
-    lsn: Lsn,
-    chain: u32,
-    /// The next older one of the chain, or [`NONE`].
-    before: u32,
-    piece: u32,
-    at: u32,
-    bytes: u32,
-    kind: ValueKind,
-}
-
-const _: () = assert!(size_of::<Version>() == 32);
+// Two on a line of the processor's cache.
+const _: () = assert!(size_of::<Chain>() == 32);
 
 impl Chain {
-    fn new(key: Key) -> Chain {
-        Chain {
-            key,
-            newest: NONE,
-            count: 0,
-            newest_kind: ValueKind::Image,
-            is_complete: true,
-            records_before: 0,
-            records_before_max: 0,
-        }
-    }
+    const EMPTY: Chain = Chain {
+        tail: Tail::EMPTY,
+        newest_kind: ValueKind::Image,
+        is_long: false,
+        is_complete: true,
+        records_before: 0,
+        records_before_max: 0,
+    };
 
     /// Records since the last image.
     fn records(&self) -> u32 {
@@ -109,20 +95,21 @@ impl Chain {
         self.records_before_max.max(self.records()) as usize
     }
 
-    fn push(&mut self, place: u32, kind: ValueKind) {
-        if self.count == 0 {
+    /// Takes note of the next version.
+    fn note(&mut self, kind: ValueKind) {
+        if self.tail.chunk().is_none() {
             self.is_complete = kind.is_complete();
         } else {
+            self.is_long = true;
             self.records_before = self.records();
             self.records_before_max = self.records_before_max.max(self.records_before);
         }
-        (self.newest, self.newest_kind) = (place, kind);
-        self.count += 1;
+        self.newest_kind = kind;
     }
 
     /// The newest version takes another value.
-    fn replace(&mut self, kind: ValueKind) {
-        if self.count == 1 {
+    fn note_again(&mut self, kind: ValueKind) {
+        if !self.is_long {
             self.is_complete = kind.is_complete();
         }
         self.newest_kind = kind;
@@ -130,17 +117,17 @@ impl Chain {
 }
 
 impl MemoryLayer {
-    /// A layer of what comes after `from`.
-    pub fn new(from: Lsn) -> MemoryLayer {
+    /// A layer of what comes after `from`, less than 4 GiB of WAL, in memory that serves again.
+    pub fn new(from: Lsn, spare: &Arc<Spare>) -> MemoryLayer {
         MemoryLayer {
             from,
-            pages: FxHashMap::default(),
+            pages: Index::default(),
+            counters: Index::default(),
             others: BTreeMap::new(),
             chains: Vec::new(),
             chains_put: Vec::new(),
-            versions: Vec::new(),
-            marks: FxHashMap::default(),
-            pieces: Vec::new(),
+            rows: Rows::new(from, Arc::clone(spare)),
+            full_chunks: FxHashMap::default(),
             clears: Vec::new(),
             history: History::default(),
             bytes: 0,
@@ -149,16 +136,13 @@ impl MemoryLayer {
 
     /// Takes over what some records do; none of it is left in `changes`.
     pub fn apply(&mut self, changes: &mut Changes) {
-        let piece = self.pieces.len() as u32;
-        if !changes.puts.is_empty() {
-            self.add_piece(Bytes::copy_from_slice(&changes.bytes));
-        }
-        // By itself, so that the processor waits for the map's memory of many keys at once. What no
+        // By itself, so that the processor waits for the table's memory of many keys at once. What no
         // record has closed is not applied.
         let closed = changes.records.last().map_or(0, |record| record.puts);
         let mut chains = std::mem::take(&mut self.chains_put);
         chains.clear();
         chains.extend(changes.puts[..closed].iter().map(|(key, _)| self.chain(*key)));
+        self.fetch(&chains);
         let (mut cleared, mut put) = (0, 0);
         for record in &changes.records {
             let lsn = record.end;
@@ -166,34 +150,34 @@ impl MemoryLayer {
                 self.bytes += size_of::<Clear>();
                 self.clears.push(Clear { range: range.clone(), lsn });
             }
-            let first = self.versions.len() as u32;
+            // The last value that stands apart, which several keys may have: where it was, and its number.
+            let mut shared = None;
             let (puts, chains) = (&changes.puts[put..record.puts], &chains[put..record.puts]);
             for ((_, value), chain) in puts.iter().zip(chains) {
-                let version = Version {
-                    lsn,
-                    chain: *chain,
-                    before: NONE,
-                    piece,
-                    at: 0,
-                    bytes: 0,
-                    kind: ValueKind::Image,
+                let (kind, bytes) = match *value {
+                    Put::Placed { kind, place } => {
+                        (kind, &changes.bytes[place.at as usize..][..place.bytes as usize])
+                    }
+                    Put::Image(number) => (ValueKind::Image, &changes.images[number as usize][..]),
                 };
-                let version = match *value {
-                    Put::Record { will_init, place } => Version {
-                        at: place.at,
-                        bytes: place.bytes,
-                        kind: ValueKind::record(will_init),
-                        ..version
-                    },
-                    Put::Image(number) => {
-                        let image = std::mem::take(&mut changes.images[number as usize]);
-                        let bytes = image.len() as u32;
-                        let piece = self.pieces.len() as u32;
-                        self.add_piece(image);
-                        Version { piece, bytes, ..version }
+                let may_be_shared = puts.len() > 1 && bytes.len() >= SHARED_BYTES_MIN;
+                if bytes.len() <= ROW_VALUE_BYTES_MAX && !may_be_shared {
+                    self.push(*chain, lsn, kind, |rows, tail| rows.push(tail, lsn, (kind, bytes)));
+                    continue;
+                }
+                let apart = match (*value, shared) {
+                    (Put::Image(number), _) => {
+                        self.rows.keep_apart(changes.images[number as usize].clone())
+                    }
+                    (Put::Placed { place, .. }, Some((at, number))) if place.at == at => number,
+                    (Put::Placed { place, .. }, _) => {
+                        let number = self.rows.keep_apart(Bytes::copy_from_slice(bytes));
+                        shared = Some((place.at, number));
+                        number
                     }
                 };
-                self.push(version, first);
+                let apart = (kind, apart);
+                self.push(*chain, lsn, kind, |rows, tail| rows.push_apart(tail, lsn, apart));
             }
             (cleared, put) = (record.clears, record.puts);
             self.bytes += size_of::<Span>();
@@ -203,48 +187,64 @@ impl MemoryLayer {
         changes.reset();
     }
 
-    fn add_piece(&mut self, piece: Bytes) {
-        self.bytes += piece.len() + size_of::<Bytes>();
-        self.pieces.push(piece);
+    /// Has the processor fetch the ends of some chains side by side.
+    fn fetch(&self, chains: &[u32]) {
+        let ends = chains.iter().map(|chain| self.chains[*chain as usize].tail);
+        std::hint::black_box(ends.fold(0, |seen, tail| seen ^ self.rows.touch_end(tail)));
     }
 
     /// The number of a key's chain.
+    #[inline]
     fn chain(&mut self, key: Key) -> u32 {
-        let next = self.chains.len() as u32;
-        let is_page = key.kind() == Some(KeyKind::Page);
-        let known = if is_page { self.pages.get(&key) } else { self.others.get(&key) };
-        if let Some(number) = known {
-            return *number;
-        }
-        if is_page {
-            self.pages.insert(key, next);
-        } else {
-            self.others.insert(key, next);
-        }
-        self.chains.push(Chain::new(key));
-        self.bytes += KEY_OVERHEAD_BYTES;
-        next
+        self.known_chain(key).unwrap_or_else(|| self.begin_chain(key))
     }
 
-    /// Adds a version; those from `first` on are of the same record: of several values of a key the
-    /// last counts.
-    fn push(&mut self, mut version: Version, first: u32) {
-        let place = self.versions.len() as u32;
-        let chain = &mut self.chains[version.chain as usize];
-        if chain.newest != NONE && chain.newest >= first {
-            let newest = &mut self.versions[chain.newest as usize];
-            version.before = newest.before;
-            *newest = version;
-            chain.replace(version.kind);
-            return;
+    fn begin_chain(&mut self, key: Key) -> u32 {
+        let number = self.chains.len() as u32;
+        self.chains.push(Chain::EMPTY);
+        self.bytes += KEY_OVERHEAD_BYTES;
+        let index = match key.kind() {
+            Some(KeyKind::Page) => &mut self.pages,
+            Some(KeyKind::Slru | KeyKind::Control) => &mut self.counters,
+            _ => {
+                self.others.insert(key, number);
+                return number;
+            }
+        };
+        if index.insert(key, number) {
+            self.bytes += LEAF_BYTES;
         }
-        version.before = chain.newest;
-        chain.push(place, version.kind);
-        if chain.count.is_multiple_of(VERSIONS_PER_MARK) {
-            self.marks.entry(version.chain).or_default().push(place);
+        number
+    }
+
+    #[inline]
+    fn known_chain(&self, key: Key) -> Option<u32> {
+        match key.kind() {
+            Some(KeyKind::Page) => self.pages.get(key),
+            Some(KeyKind::Slru | KeyKind::Control) => self.counters.get(key),
+            _ => self.others.get(&key).copied(),
         }
-        self.versions.push(version);
-        self.bytes += size_of::<Version>();
+    }
+
+    /// Adds a version to a chain; of several values of a key by one record the last counts.
+    #[inline]
+    fn push(
+        &mut self,
+        number: u32,
+        lsn: Lsn,
+        kind: ValueKind,
+        push: impl FnOnce(&mut Rows, &mut Tail) -> bool,
+    ) {
+        let chain = &mut self.chains[number as usize];
+        if chain.tail.chunk().is_some() && chain.tail.lsn() == lsn {
+            self.rows.take_back(&mut chain.tail);
+            chain.note_again(kind);
+        } else {
+            chain.note(kind);
+        }
+        if push(&mut self.rows, &mut chain.tail) {
+            self.full_chunks.entry(number).or_default().extend(chain.tail.chunk());
+        }
     }
 
     /// All versions are above this.
@@ -254,7 +254,7 @@ impl MemoryLayer {
 
     /// Bytes of memory, about.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.rows.bytes()
     }
 
     /// Whether no record was applied.
@@ -274,47 +274,32 @@ impl MemoryLayer {
 
     /// The versions of a key that are at most at `at`, from the newest back.
     pub fn versions(&self, key: Key, at: Lsn) -> impl Iterator<Item = (Lsn, Value)> {
-        let mut place = self.last_place(key, at);
-        std::iter::from_fn(move || {
-            let version = self.versions.get(place as usize)?;
-            place = version.before;
-            Some((version.lsn, self.value(version)))
-        })
+        self.rows.versions(self.last_chunk(key, at), at)
     }
 
-    /// The newest version of a key that is at most at `at`, or [`NONE`].
-    fn last_place(&self, key: Key, at: Lsn) -> u32 {
-        let number = match key.kind() {
-            Some(KeyKind::Page) => self.pages.get(&key),
-            _ => self.others.get(&key),
-        };
-        let Some(number) = number else { return NONE };
-        let lsn = |place: u32| self.versions[place as usize].lsn;
-        let mut place = self.chains[*number as usize].newest;
-        if lsn(place) > at {
-            // From the first mark that is too new.
-            let marks = self.marks.get(number).map_or(&[][..], Vec::as_slice);
-            let next = marks.partition_point(|mark| lsn(*mark) <= at);
-            place = marks.get(next).copied().unwrap_or(place);
-        }
-        while place != NONE && lsn(place) > at {
-            place = self.versions[place as usize].before;
-        }
-        place
-    }
-
-    fn value(&self, version: &Version) -> Value {
-        let at = version.at as usize;
-        let piece = &self.pieces[version.piece as usize];
-        Value::new(version.kind, piece.slice(at..at + version.bytes as usize))
+    /// A chunk that has the newest version of a key that is at most at `at`, or not long after it.
+    fn last_chunk(&self, key: Key, at: Lsn) -> Option<Chunk> {
+        let number = self.known_chain(key)?;
+        let tail = self.chains[number as usize].tail.chunk()?;
+        // After the first chunk that is too new, none is asked for.
+        let full = self.full_chunks.get(&number).map_or(&[][..], Vec::as_slice);
+        let too_new = full.partition_point(|chunk| self.rows.first_lsn(*chunk) <= at);
+        Some(full.get(too_new).map_or(tail, |too_new| self.rows.before(*too_new).unwrap_or(tail)))
     }
 
     /// The keys of a range that have versions, in no order.
     pub fn keys(&self, range: &Range<Key>) -> Vec<Key> {
-        let pages = KeyKind::Page.all();
         let mut keys = Vec::new();
-        if range.start < pages.end && pages.start < range.end {
-            keys.extend(self.pages.keys().copied().filter(|key| range.contains(key)));
+        let all = [
+            (&self.pages, KeyKind::Page.all()),
+            (&self.counters, KeyKind::Slru.all()),
+            (&self.counters, KeyKind::Control.all()),
+        ];
+        for (index, kind) in all {
+            let wanted = kind.start.max(range.start)..kind.end.min(range.end);
+            if wanted.start < wanted.end {
+                keys.extend(index.iter().map(|(key, _)| key).filter(|key| wanted.contains(key)));
+            }
         }
         if range.start < range.end {
             keys.extend(self.others.range(range.clone()).map(|(key, _)| *key));
@@ -325,8 +310,14 @@ impl MemoryLayer {
     /// The keys that have so many records in a row without an image between, and whose oldest
     /// version needs an older one; in no order.
     pub fn keys_upon_others(&self, records: usize) -> Vec<Key> {
-        let is_asked = |chain: &&Chain| !chain.is_complete && chain.records_max() >= records;
-        self.chains.iter().filter(is_asked).map(|chain| chain.key).collect()
+        // Only what redo makes has records.
+        let keys = self.pages.iter().chain(self.counters.iter());
+        let keys = keys.chain(self.others.iter().map(|(key, number)| (*key, *number)));
+        let is_asked = |(_, number): &(Key, u32)| {
+            let chain = &self.chains[*number as usize];
+            !chain.is_complete && chain.records_max() >= records
+        };
+        keys.filter(is_asked).map(|(key, _)| key).collect()
     }
 
     /// All keys with their versions, by rising key.

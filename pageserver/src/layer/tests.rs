@@ -97,7 +97,10 @@ fn write_images(content: &Content) -> WrittenLayer {
 }
 
 fn write_as(name: LayerName, content: &Content) -> WrittenLayer {
-    let mut writer = LayerWriter::new(name);
+    let mut writer = match name.kind {
+        LayerKind::Delta => LayerWriter::flushed(name, Vec::new()),
+        LayerKind::Image => LayerWriter::new(name),
+    };
     for (key, lsn, value) in &content.versions {
         writer.add(*key, *lsn, value).expect("it can be compressed");
     }

@@ -8,8 +8,8 @@ use super::{
     block::BlockBuilder,
     filter::FilterBuilder,
     format::{
-        BLOCK_BYTES, FLUSH_ZSTD_LEVEL, FOOTER_BYTES, Footer, IndexRow, LayerKind, ZSTD_LEVEL,
-        encode_clears, encode_index, seal,
+        BLOCK_BYTES, COMPRESSION, Compression, FLUSH_COMPRESSION, FOOTER_BYTES, Footer, IndexRow,
+        LayerKind, encode_clears, encode_index, seal,
     },
     memory::{KeyVersions, MemoryLayer},
     name::{LayerName, LayerSummary},
@@ -31,30 +31,37 @@ pub struct WrittenLayer {
 /// A layer while it is written.
 pub struct LayerWriter {
     name: LayerName,
-    level: i32,
+    compression: Compression,
     out: Vec<u8>,
     block: BlockBuilder,
     index: Vec<IndexRow>,
     filter: FilterBuilder,
     versions: Option<(Key, Key)>,
+    /// Whether the block has versions of the last key.
+    is_begun: bool,
 }
 
 impl LayerWriter {
     /// An empty layer of this name.
     pub fn new(name: LayerName) -> LayerWriter {
-        LayerWriter::with_level(name, ZSTD_LEVEL)
+        LayerWriter::with(name, COMPRESSION, Vec::new())
     }
 
-    /// The same, with parts that are compressed by this level.
-    fn with_level(name: LayerName, level: i32) -> LayerWriter {
+    /// An empty layer that will be merged soon; `buffer` is empty, and becomes the object's.
+    pub fn flushed(name: LayerName, buffer: Vec<u8>) -> LayerWriter {
+        LayerWriter::with(name, FLUSH_COMPRESSION, buffer)
+    }
+
+    fn with(name: LayerName, compression: Compression, buffer: Vec<u8>) -> LayerWriter {
         LayerWriter {
             name,
-            level,
-            out: Vec::new(),
-            block: BlockBuilder::new(level),
+            compression,
+            out: buffer,
+            block: BlockBuilder::new(compression),
             index: Vec::new(),
             filter: FilterBuilder::default(),
             versions: None,
+            is_begun: false,
         }
     }
 
@@ -70,16 +77,27 @@ impl LayerWriter {
 
     /// Adds a version; keys and, within a key, LSNs must rise.
     pub fn add(&mut self, key: Key, lsn: Lsn, value: &Value) -> Result<(), Error> {
-        self.add_parts(key, lsn, value.as_parts())
+        if self.last_key() != Some(key) {
+            self.begin_key(key);
+        }
+        self.add_next(key, lsn, value.as_parts())
     }
 
-    fn add_parts(&mut self, key: Key, lsn: Lsn, value: (ValueKind, &[u8])) -> Result<(), Error> {
-        if self.last_key() != Some(key) {
-            self.filter.add(key);
-        }
+    fn begin_key(&mut self, key: Key) {
+        self.filter.add(key);
         let first = self.versions.map_or(key, |(first, _)| first);
         self.versions = Some((first, key));
-        self.block.add(key, lsn, value);
+        self.is_begun = false;
+    }
+
+    /// Adds the next version of the last key.
+    #[inline]
+    fn add_next(&mut self, key: Key, lsn: Lsn, value: (ValueKind, &[u8])) -> Result<(), Error> {
+        if !self.is_begun {
+            self.block.begin_key(key, lsn);
+            self.is_begun = true;
+        }
+        self.block.add_next(lsn, value);
         if self.block.bytes() >= BLOCK_BYTES { self.close_block() } else { Ok(()) }
     }
 
@@ -124,12 +142,13 @@ impl LayerWriter {
         let offset = self.out.len() as u64;
         let row = self.block.finish(offset, &mut self.out).map_err(cannot_compress)?;
         self.index.extend(row);
+        self.is_begun = false;
         Ok(())
     }
 
     fn seal(&mut self, raw: &[u8]) -> Result<super::format::Locator, Error> {
         let offset = self.out.len() as u64;
-        seal(raw, self.level, offset, &mut self.out).map_err(cannot_compress)
+        seal(raw, self.compression, offset, &mut self.out).map_err(cannot_compress)
     }
 }
 
@@ -144,26 +163,34 @@ fn cannot_compress(error: std::io::Error) -> Error {
 }
 
 /// The delta layer of everything in a frozen layer, up to `to`. `images` says which of a key's
-/// versions, by rising number, are stored as the page that they make.
+/// versions, by rising number, are stored as the page that they make. `buffer` is empty, and becomes
+/// the object's.
 pub fn write_delta(
     layer: &MemoryLayer,
     to: Lsn,
     nonce: u64,
+    buffer: Vec<u8>,
     mut images: impl FnMut(&KeyVersions<'_>) -> Vec<(usize, Bytes)>,
 ) -> Result<WrittenLayer, Error> {
     let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
-    let mut writer = LayerWriter::with_level(name, FLUSH_ZSTD_LEVEL);
-    for versions in layer.sorted().keys() {
+    let mut writer = LayerWriter::flushed(name, buffer);
+    layer.sorted().keys().try_for_each(|versions| {
         let key = versions.key();
+        writer.begin_key(key);
         let images = images(&versions);
-        let mut images = images.iter().peekable();
-        for (number, (lsn, kind, bytes)) in versions.iter().enumerate() {
-            match images.next_if(|(at, _)| *at == number) {
-                Some((_, image)) => writer.add_parts(key, lsn, (ValueKind::Image, image))?,
-                None => writer.add_parts(key, lsn, (kind, bytes))?,
-            }
+        if images.is_empty() {
+            return versions
+                .iter()
+                .try_for_each(|(lsn, kind, bytes)| writer.add_next(key, lsn, (kind, bytes)));
         }
-    }
+        let mut images = images.iter().peekable();
+        versions.iter().enumerate().try_for_each(|(number, (lsn, kind, bytes))| {
+            match images.next_if(|(at, _)| *at == number) {
+                Some((_, image)) => writer.add_next(key, lsn, (ValueKind::Image, image)),
+                None => writer.add_next(key, lsn, (kind, bytes)),
+            }
+        })
+    })?;
     for (key, lsn, value) in layer.history().pieces() {
         writer.add(key, lsn, &value)?;
     }

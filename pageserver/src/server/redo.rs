@@ -15,7 +15,8 @@ impl Redo for PostgresRedo {
         target: Target,
         page: &mut Page,
     ) -> Result<(), String> {
-        let record = Record::parse_kept(Version::V15, record).map_err(|error| error.to_string())?;
+        let record = Record::parse_kept(Version::V15, target, record);
+        let record = record.map_err(|error| error.to_string())?;
         redo(Version::V15, &record, end, target, page).map_err(|error| error.to_string())
     }
 }

@@ -23,7 +23,7 @@ use tokio::{sync::watch, time::Instant};
 use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
-    FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, OPEN_LAYER_BYTES_MAX, Timeline,
+    FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, Timeline,
     images::{Bases, images},
 };
 use crate::{
@@ -217,12 +217,13 @@ impl Timeline {
             () = self.stop.cancelled() => return Err(Error::ShuttingDown),
         };
         let (layer, redo) = (frozen.layer.clone(), self.engine.redo.clone());
+        let buffer = self.engine.open_layers.spare().buffer();
         let (to, nonce) = (frozen.last_record.lsn, rand::random());
         let (known, charge) = known.map(|Ends { pages, charge }| (pages, charge)).unzip();
         let bases = self.bases(&layer, known.unwrap_or_default()).await;
         let written = tokio::task::spawn_blocking(move || {
             let mut ends = Bases::default();
-            let written = write_delta(&layer, to, nonce, |versions| {
+            let written = write_delta(&layer, to, nonce, buffer, |versions| {
                 let images = images(versions, layer.clears(), &bases, redo.as_ref());
                 if let Some(end) = images.end {
                     ends.insert(versions.key(), Some(end));
@@ -247,6 +248,7 @@ impl Timeline {
         let to = frozen.last_record.lsn;
         let path = self.layer_path(written.summary.name);
         self.put_layer(&path, &written.object).await?;
+        self.engine.open_layers.spare().give_object(written.object);
         self.bytes_flushed.fetch_add(written.summary.bytes, Ordering::Relaxed);
         self.measure(to).await;
         let mut sequence = self.sequence.lock().await;
@@ -377,8 +379,7 @@ impl Timeline {
         let mut state = self.state.write();
         state.set_layers(layers);
         state.frozen.pop_front();
-        let is_full = state.open.bytes() >= OPEN_LAYER_BYTES_MAX;
-        if is_full && state.frozen.len() < FROZEN_LAYERS_MAX {
+        if state.is_full() && state.frozen.len() < FROZEN_LAYERS_MAX {
             state.freeze_full();
         }
     }

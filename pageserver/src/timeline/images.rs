@@ -20,7 +20,7 @@ use crate::{
 
 /// So many records in a row are followed by a page: decision 0006. Few in tests, whose histories are
 /// short.
-pub const RECORDS_PER_IMAGE: usize = if cfg!(test) { 4 } else { 256 };
+pub const RECORDS_PER_IMAGE: usize = if cfg!(test) { 4 } else { 512 };
 /// Pages that are read at once.
 const PAGES_AT_ONCE: usize = 128;
 

@@ -23,7 +23,7 @@ use crate::{
     connection::read_head,
     control::Control,
     error::Error,
-    ingest::{Copies, DatabaseFolder, Ingest, IngestError, fork_blocks},
+    ingest::{self, Copies, DatabaseFolder, Ingest, IngestError, fork_blocks},
     key::{Key, KeyKind},
     replication_origin::OriginProgress,
     timeline::Timeline,
@@ -41,9 +41,9 @@ pub(super) const BOUNDS: FrameBounds =
     FrameBounds { header_bytes_max: 1 << 20, payload_bytes_max: APPEND_BYTES_MAX };
 /// WAL is taken from the socket in pieces of at most this many bytes: small enough to be in the
 /// processor's cache when it is ingested.
-const PIECE_BYTES: usize = 128 << 10;
+const PIECE_BYTES: usize = 64 << 10;
 /// Changes are applied when they have so many bytes: one record's more at most.
-const CHANGES_BYTES_MAX: usize = 64 << 10;
+const CHANGES_BYTES_MAX: usize = 32 << 10;
 /// Records ingested before other tasks of the same thread get their turn.
 const RECORDS_AT_ONCE: usize = 512;
 
@@ -200,7 +200,11 @@ impl Session {
             if self.changes.is_empty() && self.timeline.must_wait() {
                 self.timeline.ready_for_more().await.map_err(lost)?;
             }
-            if let Err(end) = self.take(record).await {
+            let mut taken = self.take_known(record);
+            if let Ok(Some(needs)) = taken {
+                taken = self.take_needed(record, needs).await;
+            }
+            if let Err(end) = taken {
                 self.timeline.apply_all(&mut self.changes);
                 // Nothing is left of the record that failed.
                 self.changes = Changes::default();
@@ -211,14 +215,29 @@ impl Session {
         Ok(())
     }
 
-    async fn take(&mut self, record: LentRecord<'_>) -> Result<(), SessionEnd> {
-        let ingest = match &mut self.ingest {
-            Some(ingest) => ingest,
-            none => none.insert(begin_ingest(&self.timeline).await?),
-        };
+    /// Takes a record, or says what must be known first.
+    fn take_known(&mut self, record: LentRecord<'_>) -> Result<Option<ToLearn>, SessionEnd> {
+        let Some(ingest) = &mut self.ingest else { return Ok(Some(ToLearn::All)) };
+        let needs = ingest.take(record, Copies::new(), &mut self.changes);
+        Ok(needs.map_err(SessionEnd::Stopped)?.map(ToLearn::Needs))
+    }
+
+    /// Takes a record of which [`Session::take_known`] said this.
+    async fn take_needed(
+        &mut self,
+        record: LentRecord<'_>,
+        to_learn: ToLearn,
+    ) -> Result<Option<ToLearn>, SessionEnd> {
         let changes = &mut self.changes;
-        let needs = ingest.take(record, Copies::new(), changes).map_err(SessionEnd::Stopped)?;
-        let Some(needs) = needs else { return Ok(()) };
+        let (ingest, needs) = match (&mut self.ingest, to_learn) {
+            (Some(ingest), ToLearn::Needs(needs)) => (ingest, Some(needs)),
+            (none, _) => {
+                let ingest = none.insert(begin_ingest(&self.timeline).await?);
+                let needs = ingest.take(record, Copies::new(), changes);
+                (ingest, needs.map_err(SessionEnd::Stopped)?)
+            }
+        };
+        let Some(needs) = needs else { return Ok(None) };
         // What is read must have all that was before this record.
         self.timeline.apply_all(changes);
         let (start, before) = (record.start, self.timeline.last_record_lsn());
@@ -230,8 +249,16 @@ impl Session {
             copies.push(read_database(&self.timeline, folder, before, start).await?);
         }
         ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
-        Ok(())
+        Ok(None)
     }
+}
+
+/// What must be known before a record is taken.
+enum ToLearn {
+    /// What ingest begins with.
+    All,
+    /// What the record needs.
+    Needs(ingest::Needs),
 }
 
 async fn begin_ingest(timeline: &Timeline) -> Result<Ingest, SessionEnd> {
@@ -266,8 +293,7 @@ async fn read_database(
 }
 
 async fn read_control(timeline: &Timeline, at: Lsn) -> Result<Control, SessionEnd> {
-    let value = timeline.get(Key::CONTROL, at).await.map_err(|error| read_failed(error, at))?;
-    let control = value.as_deref().and_then(Control::decode);
+    let control = Control::read(timeline, at).await.map_err(|error| read_failed(error, at))?;
     control.ok_or_else(|| {
         SessionEnd::Stopped(IngestError::Stored { at, reason: "no control value".to_owned() })
     })

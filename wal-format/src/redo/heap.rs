@@ -34,9 +34,15 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcom
     }
 }
 
-/// The heap pages that are no longer all visible, or frozen, with the visibility map's bits that go.
-pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (PageKey, u8)> {
-    let (old_cleared, new_cleared, bits) = match parsed {
+/// Whether a heap page is no longer all visible, or frozen.
+pub(crate) fn clears_visibility(parsed: Heap) -> bool {
+    let (old, new, _) = cleared_bits(parsed);
+    old || new
+}
+
+/// Whether the page of the old tuple and that of the new one are no longer all visible, or frozen, and the visibility map's bits that go.
+fn cleared_bits(parsed: Heap) -> (bool, bool, u8) {
+    match parsed {
         Heap::Insert(insert) => (false, insert.all_visible_cleared, visibility_map::ALL_BITS),
         Heap::Delete(delete) => (false, delete.all_visible_cleared, visibility_map::ALL_BITS),
         Heap::Update(update) => (
@@ -46,7 +52,12 @@ pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (Pa
         ),
         Heap::Lock(lock) => (false, lock.all_frozen_cleared, visibility_map::ALL_FROZEN),
         Heap::Truncate | Heap::Confirm(_) | Heap::Inplace(_) => (false, false, 0),
-    };
+    }
+}
+
+/// The heap pages that are no longer all visible, or frozen, with the visibility map's bits that go.
+pub(crate) fn cleared(record: &Record, parsed: Heap) -> impl Iterator<Item = (PageKey, u8)> {
+    let (old_cleared, new_cleared, bits) = cleared_bits(parsed);
     let block = |cleared: bool, id| if cleared { record.block(id) } else { None };
     let old = block(old_cleared, 1).or(block(old_cleared, 0));
     let new = block(new_cleared, 0);

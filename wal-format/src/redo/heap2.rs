@@ -50,13 +50,23 @@ pub(super) fn set_visibility(record: &Record, end: Lsn, page: &mut Page) -> Outc
     Ok(())
 }
 
+/// Whether the heap page is no longer all visible, or frozen.
+pub(crate) fn clears_visibility(parsed: Heap2<'_>) -> bool {
+    cleared_bits(parsed).is_some()
+}
+
+/// The visibility map's bits that go.
+fn cleared_bits(parsed: Heap2<'_>) -> Option<u8> {
+    match parsed {
+        Heap2::MultiInsert(insert) if insert.all_visible_cleared => Some(visibility_map::ALL_BITS),
+        Heap2::LockUpdated(lock) if lock.all_frozen_cleared => Some(visibility_map::ALL_FROZEN),
+        _ => None,
+    }
+}
+
 /// The heap page that is no longer all visible, or frozen, with the visibility map's bits that go.
 pub(crate) fn cleared(record: &Record, parsed: Heap2<'_>) -> Option<(PageKey, u8)> {
-    let bits = match parsed {
-        Heap2::MultiInsert(insert) if insert.all_visible_cleared => visibility_map::ALL_BITS,
-        Heap2::LockUpdated(lock) if lock.all_frozen_cleared => visibility_map::ALL_FROZEN,
-        _ => return None,
-    };
+    let bits = cleared_bits(parsed)?;
     record.block(0).map(|block| (block.key, bits))
 }
 

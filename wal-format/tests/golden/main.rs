@@ -10,8 +10,8 @@ mod hostile;
 use std::collections::BTreeMap;
 
 use wal_format::{
-    ClusterState, ControlFile, ControlState, Lsn, RawRecord, Record, Version, WalError, WalReader,
-    kept_record,
+    ClusterState, ControlFile, ControlState, Lsn, Outline, RawRecord, Record, Slru, Target,
+    Version, WalError, WalReader, kept_record,
 };
 
 const BEGIN: Lsn = Lsn(0x88_5F30);
@@ -52,14 +52,23 @@ fn the_golden_wal_has_the_records_that_pg_waldump_counted() {
     let (records, error) = read(&golden_wal());
     assert_eq!(error, None);
     assert_eq!(records.last().unwrap().end, END);
-    let mut counts = BTreeMap::new();
+    let (mut counts, mut outlined) = (BTreeMap::new(), 0);
     for raw in &records {
         let record = raw.decode(Version::V15).unwrap();
         *counts.entry(record.name()).or_insert(0) += 1;
         let kept = kept_record(&raw.bytes).concat();
-        let kept = Record::parse_kept(Version::V15, &kept).unwrap();
+        let of_any = Target::Slru(Slru::Clog, 0);
+        let kept = Record::parse_kept(Version::V15, of_any, &kept).unwrap();
         let all_but_prev = Record { prev: Lsn::INVALID, ..record };
         assert_eq!(format!("{kept:?}"), format!("{all_but_prev:?}"));
+        let mut outline = Outline::default();
+        let is_one = outline.take(Version::V15, &raw.bytes);
+        for page in outline.pages.iter().filter(|_| is_one) {
+            outlined += 1;
+            let kept = outline.kept_for(page, &raw.bytes).concat();
+            let kept = Record::parse_kept(Version::V15, Target::Page(page.key), &kept).unwrap();
+            assert_eq!(format!("{kept:?}"), format!("{all_but_prev:?}"));
+        }
     }
     let expected = [
         ("Btree/INSERT_LEAF", 93),
@@ -91,6 +100,7 @@ fn the_golden_wal_has_the_records_that_pg_waldump_counted() {
     let expected: BTreeMap<String, i32> =
         expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
     assert_eq!(counts, expected);
+    assert!(outlined > 200, "{outlined} pages of records that only change those that they name");
 }
 
 #[test]

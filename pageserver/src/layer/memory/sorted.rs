@@ -1,59 +1,46 @@
 //! A memory layer's versions by key, then LSN.
 
+use smallvec::SmallVec;
 use wal_format::Lsn;
 
-use super::{Chain, MemoryLayer};
+use super::{
+    Chain, MemoryLayer,
+    rows::{Chunk, Rows},
+};
 use crate::{change::ValueKind, key::Key};
 
-/// Versions whose bytes are fetched from memory at once.
-const VERSIONS_AHEAD: usize = 64;
+/// Keys whose versions are fetched from memory at once.
+const KEYS_AHEAD: usize = 64;
 
 /// The order of a layer's versions.
 pub struct Sorted<'l> {
     layer: &'l MemoryLayer,
-    /// The numbers of the chains, by their keys.
-    chains: Vec<u32>,
-    /// The places of all versions: chain by chain, by rising LSN.
-    places: Vec<u32>,
+    /// The keys with the numbers of their chains, by rising key.
+    keys: Vec<(Key, u32)>,
 }
 
 impl<'l> Sorted<'l> {
     /// Of this layer.
     pub(super) fn new(layer: &'l MemoryLayer) -> Sorted<'l> {
-        let mut chains: Vec<(Key, u32)> =
-            layer.chains.iter().enumerate().map(|(at, chain)| (chain.key, at as u32)).collect();
-        chains.sort_unstable();
-        // Versions came by rising LSN: each takes the next place of its chain.
-        let mut next = vec![0; layer.chains.len()];
-        let mut end = 0;
-        for (_, number) in &chains {
-            next[*number as usize] = end;
-            end += layer.chains[*number as usize].count;
-        }
-        let mut places = vec![0; layer.versions.len()];
-        for (place, version) in layer.versions.iter().enumerate() {
-            let next = &mut next[version.chain as usize];
-            places[*next as usize] = place as u32;
-            *next += 1;
-        }
-        let chains = chains.into_iter().map(|(_, number)| number).collect();
-        Sorted { layer, chains, places }
+        // Pages come before all others.
+        let mut keys: Vec<(Key, u32)> = layer.pages.sorted().collect();
+        let pages = keys.len();
+        keys.extend(layer.counters.iter());
+        keys.extend(layer.others.iter().map(|(key, number)| (*key, *number)));
+        keys[pages..].sort_unstable();
+        debug_assert!(keys.is_sorted());
+        Sorted { layer, keys }
     }
 
     /// Each key with its versions.
     pub fn keys(&self) -> impl Iterator<Item = KeyVersions<'_>> {
-        let (mut start, mut fetched) = (0, 0);
-        self.chains.iter().map(move |number| {
-            let chain = &self.layer.chains[*number as usize];
-            let end = start + chain.count as usize;
-            // Most keys have few versions: they are fetched with those of the keys that follow.
-            if fetched < end {
-                fetched = self.places.len().min(start.max(fetched) + VERSIONS_AHEAD);
-                fetch(self.layer, &self.places[start..fetched]);
-            }
-            let places = &self.places[start..end];
-            start = end;
-            KeyVersions { layer: self.layer, chain, places }
+        self.keys.chunks(KEYS_AHEAD).flat_map(|keys| {
+            fetch(self.layer, keys);
+            keys.iter().filter_map(|(key, number)| {
+                let chain = &self.layer.chains[*number as usize];
+                let last = chain.tail.chunk()?;
+                Some(KeyVersions { key: *key, rows: &self.layer.rows, chain, last })
+            })
         })
     }
 }
@@ -61,15 +48,16 @@ impl<'l> Sorted<'l> {
 /// A key's versions, by rising LSN.
 #[derive(Clone, Copy)]
 pub struct KeyVersions<'l> {
-    layer: &'l MemoryLayer,
+    key: Key,
+    rows: &'l Rows,
     chain: &'l Chain,
-    places: &'l [u32],
+    last: Chunk,
 }
 
 impl<'l> KeyVersions<'l> {
     /// The key.
     pub fn key(&self) -> Key {
-        self.chain.key
+        self.key
     }
 
     /// The longest row of records without an image between.
@@ -84,41 +72,24 @@ impl<'l> KeyVersions<'l> {
 
     /// The versions' bytes, without a copy.
     pub fn iter(&self) -> impl Iterator<Item = (Lsn, ValueKind, &'l [u8])> + use<'l> {
-        let (layer, places) = (self.layer, self.places);
-        places.chunks(VERSIONS_AHEAD).enumerate().flat_map(move |(number, places)| {
-            if number > 0 {
-                fetch(layer, places);
-            }
-            places.iter().map(move |place| {
-                let version = &layer.versions[*place as usize];
-                (version.lsn, version.kind, bytes(layer, *place))
-            })
-        })
+        let rows = self.rows;
+        let mut chunks: SmallVec<[Chunk; 4]> =
+            std::iter::successors(Some(self.last), |chunk| rows.before(*chunk)).collect();
+        chunks.reverse();
+        let rows = chunks.into_iter().flat_map(move |chunk| rows.rows(chunk));
+        rows.map(|row| (row.lsn, row.kind, row.bytes))
     }
 }
 
-fn bytes(layer: &MemoryLayer, place: u32) -> &[u8] {
-    let version = &layer.versions[place as usize];
-    let at = version.at as usize;
-    &layer.pieces[version.piece as usize][at..at + version.bytes as usize]
-}
-
-/// Has the processor fetch some versions side by side: they are far from each other in memory, and
-/// each would be waited for by itself. A version and a small record are on one or two lines of the
-/// cache.
-fn fetch(layer: &MemoryLayer, places: &[u32]) {
-    for places in places.chunks(VERSIONS_AHEAD) {
-        // First where they are, then they themselves: what is waited for does not depend on each
-        // other.
-        let mut found: [&[u8]; VERSIONS_AHEAD] = [&[]; VERSIONS_AHEAD];
-        let mut seen = 0;
-        for (found, place) in found.iter_mut().zip(places) {
-            *found = bytes(layer, *place);
-            seen ^= layer.versions[*place as usize].lsn.0 as u8;
-        }
-        for bytes in found {
-            seen ^= bytes.first().copied().unwrap_or(0) ^ bytes.last().copied().unwrap_or(0);
-        }
-        std::hint::black_box(seen);
-    }
+/// Has the processor fetch the versions of some keys side by side: they are far from each other in
+/// memory, and each would be waited for by itself. What a key with few small versions has is in its
+/// last two chunks, each on one or two lines of the cache.
+fn fetch(layer: &MemoryLayer, keys: &[(Key, u32)]) {
+    // First where they are, then they themselves: what is waited for does not depend on each other.
+    let chains = keys.iter().filter_map(|(_, number)| layer.chains[*number as usize].tail.chunk());
+    let last: SmallVec<[Chunk; KEYS_AHEAD]> = chains.collect();
+    let before = last.iter().filter_map(|chunk| layer.rows.before(*chunk));
+    let before: SmallVec<[Chunk; KEYS_AHEAD]> = before.collect();
+    let seen = before.iter().fold(0, |seen, chunk| seen ^ layer.rows.touch(*chunk));
+    std::hint::black_box(seen);
 }

@@ -34,7 +34,7 @@ fn lsn(record: usize) -> Lsn {
 
 /// A layer to which so many of the records at a time were applied.
 fn layer_of(records: &[Vec<(Key, Value)>], at_once: usize) -> MemoryLayer {
-    let mut layer = MemoryLayer::new(Lsn(0));
+    let mut layer = MemoryLayer::new(Lsn(0), &Arc::default());
     let mut changes = Changes::default();
     for (number, puts) in records.iter().enumerate() {
         for (key, value) in puts {
@@ -132,7 +132,7 @@ fn a_record_of_many_keys_is_in_memory_once() {
         changes.put_record(key(4 * number), false, place);
     }
     changes.close(Lsn(0), Lsn(8), None);
-    let mut layer = MemoryLayer::new(Lsn(0));
+    let mut layer = MemoryLayer::new(Lsn(0), &Arc::default());
     layer.apply(&mut changes);
     assert!(layer.bytes() < 20_000, "{} bytes", layer.bytes());
     let versions: Vec<_> = layer.versions(key(396), Lsn(8)).collect();
@@ -150,7 +150,7 @@ fn what_a_change_takes_back_or_does_not_close_is_not_applied() {
     changes.close(Lsn(0), Lsn(8), None);
     // Of a record that failed.
     changes.put(key(2), value(4));
-    let mut layer = MemoryLayer::new(Lsn(0));
+    let mut layer = MemoryLayer::new(Lsn(0), &Arc::default());
     layer.apply(&mut changes);
     layer.apply(&mut Changes::from(Change {
         start: Lsn(8),

@@ -12,8 +12,8 @@ mod stream;
 pub use case::{Block, Case, Image};
 pub use page_shape::{Base, PageShape};
 use wal_format::{
-    ControlFile, ControlState, Effect, Lsn, Page, Record, Slru, Target, Version, effects,
-    kept_record, redo, rmid,
+    ControlFile, ControlState, Effect, Lsn, Outline, Page, Record, Slru, Target, Version, effects,
+    kept_record, named_pages, redo, rmid,
 };
 
 /// What is fuzzed, by the name of its target: the reader, and each resource manager by its number.
@@ -60,7 +60,7 @@ pub fn run(target: Option<u8>, input: &[u8]) {
 fn record(rmid: u8, case: &Case) {
     let bytes = case.record(rmid);
     let kept = kept_record(&bytes).concat();
-    let kept = Record::parse_kept(Version::V15, &kept);
+    let kept = Record::parse_kept(Version::V15, Target::Slru(Slru::Clog, 0), &kept);
     let record = match Record::parse(Version::V15, &bytes) {
         Ok(record) => record,
         // Only an image's header can be wrong: all lengths add up.
@@ -72,6 +72,18 @@ fn record(rmid: u8, case: &Case) {
     };
     let all_but_prev = Record { prev: Lsn::INVALID, ..record.clone() };
     assert_eq!(format!("{:?}", kept.unwrap()), format!("{all_but_prev:?}"));
+    let mut outline = Outline::default();
+    if outline.take(Version::V15, &bytes) {
+        let named =
+            named_pages(Version::V15, &record).expect("it only changes pages that it names");
+        assert_eq!(outline.pages.len(), named.len());
+        for (page, block) in outline.pages.iter().zip(named) {
+            assert_eq!((page.key, page.will_init), (block.key, block.is_made_anew()));
+            let kept = outline.kept_for(page, &bytes).concat();
+            let kept = Record::parse_kept(Version::V15, Target::Page(page.key), &kept);
+            assert_eq!(format!("{:?}", kept.unwrap()), format!("{all_but_prev:?}"));
+        }
+    }
     assert!(!record.name().is_empty());
     follow(&record);
     for image in record.blocks.iter().filter_map(|block| block.image.as_ref()) {
@@ -114,7 +126,11 @@ fn follow(record: &Record) {
     let mut state = ControlState::from_control_file(&file);
     let before = state;
     match state.apply(record, END) {
-        Ok(changed) => assert_eq!(changed, state != before),
+        Ok(change) => {
+            assert_eq!(change.next_xid, state.next_xid != before.next_xid);
+            let others = ControlState { next_xid: before.next_xid, ..state } != before;
+            assert_eq!(change.others, others);
+        }
         Err(error) => {
             assert_eq!(state, before);
             told(Err::<(), _>(error));

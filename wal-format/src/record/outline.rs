@@ -1,0 +1,160 @@
+//! What ingest needs of most records: the pages that they change, all of which they name, and what is to be kept of them for each page.
+//!
+//! A record that is kept for one of its pages is kept without that page's name, which whoever reads it knows: in a small record that would
+//! be a third of what is left.
+
+use super::{
+    BLOCK_ID_MAX, FORK_MASK, HAS_DATA, HAS_IMAGE, MAIN_DATA_LONG, MAIN_DATA_SHORT,
+    RECORD_HEADER_BYTES, RecordHeader, SAME_RELATION, WILL_INIT,
+};
+use crate::{
+    Fork, PageKey, Version,
+    fields::Fields,
+    redo,
+    rmgr::{self, heap::Heap, heap2::Heap2},
+    rmid,
+};
+
+/// Bytes of a relation's name in a block reference (`RelFileNode`).
+const RELATION_BYTES: u32 = 12;
+/// Bytes of a block's number.
+const BLOCK_BYTES: u32 = 4;
+
+/// A record that changes the pages that it names and nothing else, and has none of them as an image.
+#[derive(Clone, Debug, Default)]
+pub struct Outline {
+    /// The transaction that wrote it; 0 where none did.
+    pub xid: u32,
+    /// The pages, by their numbers in the record.
+    pub pages: Vec<NamedPage>,
+    rmid: u8,
+    info: u8,
+}
+
+/// A page that a record names, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedPage {
+    /// The page.
+    pub key: PageKey,
+    /// Redo makes it anew.
+    pub will_init: bool,
+    id: u8,
+    /// Where the name begins, and its length.
+    name_at: u32,
+    name_bytes: u32,
+}
+
+/// What is kept of a record, in the order in which it is to be put together.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptRecord<'a> {
+    /// `xl_xid`, `xl_info`, `xl_rmid`, and the number of the reference whose page is not named.
+    pub head: [u8; KEPT_HEAD_BYTES],
+    /// What is before that name, and behind it.
+    pub parts: [&'a [u8]; 2],
+}
+
+/// Bytes of [`KeptRecord::head`].
+pub const KEPT_HEAD_BYTES: usize = 7;
+/// The number of a reference where all pages are named.
+const ALL_NAMED: u8 = u8::MAX;
+
+impl Outline {
+    /// Takes a sound record's outline, in place of what it was before. False where the record is not such a one, or makes no sense: then
+    /// [`crate::Record::parse`] says what it is, and the outline is of no use.
+    #[inline]
+    pub fn take(&mut self, version: Version, bytes: &[u8]) -> bool {
+        match version {
+            Version::V15 => self.read(bytes).is_some(),
+        }
+    }
+
+    /// What is to be kept of the record for one of its pages; `bytes` are the record's.
+    #[inline]
+    pub fn kept_for<'a>(&self, page: &NamedPage, bytes: &'a [u8]) -> KeptRecord<'a> {
+        let NamedPage { id, name_at, name_bytes, .. } = *page;
+        let (before, rest) = bytes.split_at(name_at as usize);
+        let before = &before[RECORD_HEADER_BYTES..];
+        let head = kept_head(self.xid, self.info, self.rmid, id);
+        KeptRecord { head, parts: [before, &rest[name_bytes as usize..]] }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut fields = Fields::new(bytes);
+        let header = RecordHeader::read(&mut fields)?;
+        (self.xid, self.rmid, self.info) = (header.xid, header.rmid, header.info);
+        self.pages.clear();
+        let (mut announced, mut main) = (0, 0);
+        // The headers end where only the bytes that they announce are left.
+        while fields.rest().len() > announced {
+            let id = fields.u8()?;
+            match id {
+                0..=BLOCK_ID_MAX => {
+                    announced += self.read_page(id, bytes, &mut fields)?;
+                    continue;
+                }
+                MAIN_DATA_SHORT => main = usize::from(fields.u8()?),
+                MAIN_DATA_LONG => main = fields.u32()? as usize,
+                _ => return None,
+            }
+            announced += main;
+            break;
+        }
+        let is_whole =
+            fields.rest().len() == announced && header.total_bytes as usize == bytes.len();
+        let main = is_whole.then(|| &bytes[bytes.len() - main..])?;
+        let is_all = match header.rmid {
+            rmid::HEAP => !redo::heap::clears_visibility(Heap::parse(header.info, main)?),
+            rmid::HEAP2 => !redo::heap2::clears_visibility(Heap2::parse(header.info, main)?),
+            rmid => redo::is_supported(rmid),
+        };
+        is_all.then_some(())
+    }
+
+    /// `XLogRecordBlockHeader` and what follows it; how many bytes of data it announces.
+    #[inline]
+    fn read_page(&mut self, id: u8, bytes: &[u8], fields: &mut Fields) -> Option<usize> {
+        let [flags, low, high] = *fields.chunk()?;
+        let data = usize::from(u16::from_le_bytes([low, high]));
+        let last = self.pages.last();
+        let rises = last.is_none_or(|last| last.id < id);
+        if !rises || (flags & HAS_DATA != 0) != (data > 0) || flags & HAS_IMAGE != 0 {
+            return None;
+        }
+        let fork = Fork::from_number(flags & FORK_MASK)?;
+        let name_at = (bytes.len() - fields.rest().len()) as u32;
+        let (relation, name_bytes) = match flags & SAME_RELATION != 0 {
+            true => (last?.key.fork.relation, BLOCK_BYTES),
+            false => {
+                let relation = fields.chunk::<{ RELATION_BYTES as usize }>()?;
+                (rmgr::relation(&mut Fields::new(relation))?, RELATION_BYTES + BLOCK_BYTES)
+            }
+        };
+        let key = relation.fork(fork).block(fields.u32()?);
+        let will_init = flags & WILL_INIT != 0;
+        self.pages.push(NamedPage { key, will_init, id, name_at, name_bytes });
+        Some(data)
+    }
+}
+
+/// What is to be kept of a sound record for redo: all but its length, the start of the record before, and its checksum, which redo does
+/// not need and which would be a good part of a small record. [`crate::Record::parse_kept`] reads it.
+///
+/// # Panics
+/// Where there are fewer bytes than a record's header has.
+pub fn kept_record(bytes: &[u8]) -> KeptRecord<'_> {
+    let (header, rest) = bytes.split_at(RECORD_HEADER_BYTES);
+    let xid = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    KeptRecord { head: kept_head(xid, header[16], header[17], ALL_NAMED), parts: [&[], rest] }
+}
+
+impl KeptRecord<'_> {
+    /// All of it.
+    pub fn concat(&self) -> Vec<u8> {
+        [&self.head, self.parts[0], self.parts[1]].concat()
+    }
+}
+
+fn kept_head(xid: u32, info: u8, rmid: u8, unnamed: u8) -> [u8; KEPT_HEAD_BYTES] {
+    let [a, b, c, d] = xid.to_le_bytes();
+    [a, b, c, d, info, rmid, unnamed]
+}
