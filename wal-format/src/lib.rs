@@ -47,7 +47,7 @@ pub use record::{
     RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Record, kept_record, record_checksum,
 };
 pub use record_name::record_kind_name;
-pub use redo::{RedoError, redo, redo_named};
+pub use redo::{RedoError, redo, redo_kept, redo_named};
 pub use relation::{
     DEFAULT_TABLESPACE, Fork, GLOBAL_TABLESPACE, PAGE_BYTES, PageKey, RELATION_SEGMENT_BLOCKS,
     Relation, RelationFork, SLRU_SEGMENT_PAGES, Slru, Target,

@@ -130,9 +130,7 @@ impl<'a> Record<'a> {
         bytes: &'a [u8],
     ) -> Result<Record<'a>, WalError> {
         let mut record = Record::empty();
-        match version {
-            Version::V15 => decode_kept(bytes, target, &mut record)?,
-        }
+        record.fill_kept(version, target, bytes)?;
         Ok(record)
     }
 
@@ -155,6 +153,19 @@ impl<'a> Record<'a> {
     pub(crate) fn fill(&mut self, version: Version, bytes: &'a [u8]) -> Result<(), Damage> {
         match version {
             Version::V15 => decode(bytes, self),
+        }
+    }
+
+    /// As [`Record::parse_kept`], for an empty record where it is.
+    #[inline]
+    pub(crate) fn fill_kept(
+        &mut self,
+        version: Version,
+        target: Target,
+        bytes: &'a [u8],
+    ) -> Result<(), Damage> {
+        match version {
+            Version::V15 => decode_kept(bytes, target, self),
         }
     }
 

@@ -61,6 +61,14 @@ pub enum RedoError {
         /// The damage.
         reason: WalError,
     },
+    /// What was kept of the record cannot be read.
+    #[error("the record that is kept for {target} cannot be read: {reason}")]
+    Kept {
+        /// The page.
+        target: Target,
+        /// The damage.
+        reason: WalError,
+    },
     /// The record does not touch this page: `effects` did not name it.
     #[error("{name} record does not touch {target}")]
     NotTouched {
@@ -135,6 +143,22 @@ pub fn redo(
         Target::Slru(area, number) => slru::redo(record, area, number, page),
     };
     outcome.map_err(|fault| fault.of(record, target))
+}
+
+/// As [`redo`], of what a [`crate::KeptRecord`] left of the record for this target.
+pub fn redo_kept(
+    version: Version,
+    kept: &[u8],
+    end: Lsn,
+    target: Target,
+    page: &mut Page,
+) -> Result<(), RedoError> {
+    // Filled where it is: a record is large to be moved.
+    let mut record = Record::empty();
+    record
+        .fill_kept(version, target, kept)
+        .map_err(|damage| RedoError::Kept { target, reason: damage.into() })?;
+    redo(version, &record, end, target, page)
 }
 
 /// As [`redo`], for a page that the record names, by one of its references.

@@ -192,11 +192,21 @@ fn compress_zstd(raw: &[u8], level: i32, out: &mut Vec<u8>) -> std::io::Result<(
 }
 
 fn compress_lz4(raw: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
-    let start = out.len();
-    out.resize(start + lz4::block::compress_bound(raw.len())?, 0);
-    let bytes = lz4::block::compress_to_buffer(raw, None, false, &mut out[start..])?;
-    out.truncate(start + bytes);
-    Ok(())
+    thread_local! {
+        static COMPRESSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    COMPRESSED.with_borrow_mut(|compressed| {
+        let room = lz4::block::compress_bound(raw.len())?;
+        if compressed.len() < room {
+            compressed.resize(room, 0);
+        }
+        let bytes = lz4::block::compress_to_buffer(raw, None, false, compressed)?;
+        out.extend_from_slice(&compressed[..bytes]);
+        // A large value came by: each thread would keep its room.
+        compressed.truncate(2 * BLOCK_BYTES);
+        compressed.shrink_to(2 * BLOCK_BYTES);
+        Ok(())
+    })
 }
 
 fn part_bytes(bytes: usize) -> std::io::Result<u32> {

@@ -160,7 +160,8 @@ impl MemoryLayer {
                     }
                     Put::Image(number) => (ValueKind::Image, &changes.images[number as usize][..]),
                 };
-                let may_be_shared = puts.len() > 1 && bytes.len() >= SHARED_BYTES_MIN;
+                let is_placed = matches!(value, Put::Placed { .. });
+                let may_be_shared = is_placed && puts.len() > 1 && bytes.len() >= SHARED_BYTES_MIN;
                 if bytes.len() <= ROW_VALUE_BYTES_MAX && !may_be_shared {
                     self.push(*chain, lsn, kind, |rows, tail| rows.push(tail, lsn, (kind, bytes)));
                     continue;

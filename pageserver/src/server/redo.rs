@@ -1,6 +1,6 @@
 //! The storage engine's redo is Postgres'.
 
-use wal_format::{Lsn, Page, Record, Target, Version, redo};
+use wal_format::{Lsn, Page, Target, Version, redo_kept};
 
 use crate::redo::Redo;
 
@@ -15,8 +15,6 @@ impl Redo for PostgresRedo {
         target: Target,
         page: &mut Page,
     ) -> Result<(), String> {
-        let record = Record::parse_kept(Version::V15, target, record);
-        let record = record.map_err(|error| error.to_string())?;
-        redo(Version::V15, &record, end, target, page).map_err(|error| error.to_string())
+        redo_kept(Version::V15, record, end, target, page).map_err(|error| error.to_string())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use object_store::{ObjectStore, memory::InMemory};
 use protocol::TenantTimeline;
@@ -196,4 +197,30 @@ async fn ingest_pauses_at_a_bound_while_the_store_is_gone_and_goes_on_by_itself(
     store.set_up(true);
     let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
     goes_on.await.expect("there is room again").expect("nobody fenced it");
+}
+
+#[tokio::test]
+async fn a_layer_ends_after_a_gibibyte_of_wal_however_little_is_kept_of_it() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let mut world = World::on(Arc::new(store.clone()), 2);
+    world.template("base").await.expect("the store works");
+    let main = main_of(&world.tenant("one", "base").await.expect("the store works"));
+    let timeline = world.timeline(main).await.expect("it loads");
+    store.set_up(false);
+    let (key, value) = (Key::two_phase(7), |number: u32| Bytes::from(number.to_string()));
+    let mut ends = Vec::new();
+    while timeline.ready_for_more().now_or_never().is_some() {
+        let start = timeline.last_record_lsn();
+        let end = start + ((1 << 30) - 8);
+        let puts = vec![(key, Value::Image(value(ends.len() as u32)))];
+        timeline.apply(Change { start, end, puts, ..Change::default() });
+        ends.push(end);
+        assert!(ends.len() <= 6, "three layers have less than two gibibytes each");
+    }
+    store.set_up(true);
+    let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
+    goes_on.await.expect("there is room again").expect("nobody fenced it");
+    for (number, end) in (0..).zip(ends) {
+        assert_eq!(timeline.get(key, end).await, Ok(Some(value(number))));
+    }
 }

@@ -81,6 +81,9 @@ impl Outline {
     fn read(&mut self, bytes: &[u8]) -> Option<()> {
         let mut fields = Fields::new(bytes);
         let header = RecordHeader::read(&mut fields)?;
+        if !redo::is_supported(header.rmid) {
+            return None;
+        }
         (self.xid, self.rmid, self.info) = (header.xid, header.rmid, header.info);
         self.pages.clear();
         let (mut announced, mut main) = (0, 0);
@@ -105,7 +108,7 @@ impl Outline {
         let is_all = match header.rmid {
             rmid::HEAP => !redo::heap::clears_visibility(Heap::parse(header.info, main)?),
             rmid::HEAP2 => !redo::heap2::clears_visibility(Heap2::parse(header.info, main)?),
-            rmid => redo::is_supported(rmid),
+            _ => true,
         };
         is_all.then_some(())
     }

@@ -75,10 +75,8 @@ impl Index {
 
 impl Leaf {
     fn iter(&self) -> impl Iterator<Item = (Key, u32)> {
-        let keys = self.first.number()..;
-        keys.zip(self.chains)
-            .filter(|(_, chain)| *chain != NONE)
-            .map(|(number, chain)| (self.first.with_number(number), chain))
+        let known = (0..).zip(self.chains).filter(|(_, chain)| *chain != NONE);
+        known.map(|(at, chain)| (self.first.with_number(self.first.number() + at), chain))
     }
 }
 

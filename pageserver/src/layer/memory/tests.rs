@@ -165,3 +165,43 @@ fn what_a_change_takes_back_or_does_not_close_is_not_applied() {
     assert_eq!(versions, [(Lsn(16), value(3)), (Lsn(8), value(2))]);
     assert_eq!(layer.clears().len(), 1);
 }
+
+#[test]
+fn neighbours_are_found_and_come_in_the_order_of_their_keys() {
+    let fork = |number| Relation { tablespace: 1663, database: 5, number }.fork(Fork::Main);
+    let keys: Vec<Key> = [(7, 9), (7, 8), (5, u32::MAX), (7, 7), (6, 0), (5, 16), (7, 31)]
+        .map(|(relation, block)| Key::page(fork(relation).block(block)))
+        .to_vec();
+    let mut index = Index::default();
+    let leaves = (0..).zip(&keys).filter(|(number, key)| index.insert(**key, *number)).count();
+    assert_eq!(leaves, 6, "blocks 8 and 9 of one fork are neighbours");
+    for (number, key) in (0..).zip(&keys) {
+        assert_eq!(index.get(*key), Some(number), "{key}");
+    }
+    assert_eq!(index.get(Key::page(fork(7).block(10))), None);
+    assert_eq!(index.get(Key::page(fork(8).block(7))), None);
+    let sorted: Vec<Key> = index.sorted().map(|(key, _)| key).collect();
+    assert!(sorted.is_sorted() && sorted.len() == keys.len());
+    let mut all: Vec<Key> = index.iter().map(|(key, _)| key).collect();
+    all.sort_unstable();
+    assert_eq!(all, sorted);
+}
+
+#[test]
+fn a_version_that_takes_anothers_place_is_all_that_is_seen_of_them() {
+    let value = |byte: u8, bytes: usize| Value::Image(vec![byte; bytes].into());
+    let mut changes = Changes::default();
+    // In a chunk with others, by itself, and apart from all.
+    for (number, bytes) in [(0, 3), (1, 30), (2, 31), (3, 90)] {
+        changes.put(key(0), value(1, bytes));
+        changes.put(key(0), value(2, 40 - bytes.min(39)));
+        changes.put(key(0), value(number, bytes));
+        changes.close(Lsn(u64::from(number) * 8), lsn(usize::from(number)), None);
+    }
+    let mut layer = MemoryLayer::new(Lsn(0), &Arc::default());
+    layer.apply(&mut changes);
+    let versions: Vec<_> = layer.versions(key(0), Lsn::MAX).collect();
+    let expected = [(3, 90), (2, 31), (1, 30), (0, 3)]
+        .map(|(number, bytes)| (lsn(usize::from(number)), value(number, bytes)));
+    assert_eq!(versions, expected);
+}
