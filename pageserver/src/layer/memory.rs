@@ -34,8 +34,8 @@ use crate::{
 /// What a key costs beside its versions and its place in an index.
 const KEY_OVERHEAD_BYTES: usize = size_of::<Chain>() + size_of::<(Key, u32)>();
 
-/// A value of so many bytes that several keys have from one record stands once for all of them.
-const SHARED_BYTES_MIN: usize = if cfg!(test) { 24 } else { 1 << 10 };
+/// A value of so many bytes stands apart where it is in memory already, or several keys may have it.
+const APART_BYTES_MIN: usize = if cfg!(test) { 24 } else { 1 << 10 };
 
 /// Versions above `from`, up to the last record applied.
 pub struct MemoryLayer {
@@ -49,9 +49,9 @@ pub struct MemoryLayer {
     /// Of what was applied last; its room serves the next.
     chains_put: Vec<u32>,
     rows: Rows,
-    /// Of long chains, by their number: their full chunks, by rising LSN. An old version is found
-    /// without a walk through all that came later.
-    full_chunks: FxHashMap<u32, Vec<Chunk>>,
+    /// Of long chains, by their number: their chunks behind a full one, by rising LSN. An old version is
+    /// found without a walk through all that came later.
+    late_chunks: FxHashMap<u32, Vec<Chunk>>,
     clears: Vec<Clear>,
     history: History,
     bytes: usize,
@@ -127,7 +127,7 @@ impl MemoryLayer {
             chains: Vec::new(),
             chains_put: Vec::new(),
             rows: Rows::new(from, Arc::clone(spare)),
-            full_chunks: FxHashMap::default(),
+            late_chunks: FxHashMap::default(),
             clears: Vec::new(),
             history: History::default(),
             bytes: 0,
@@ -150,7 +150,8 @@ impl MemoryLayer {
                 self.bytes += size_of::<Clear>();
                 self.clears.push(Clear { range: range.clone(), lsn });
             }
-            // The last value that stands apart, which several keys may have: where it was, and its number.
+            // The last value that stands apart and that several keys may have: where it was, and its
+            // number.
             let mut shared = None;
             let (puts, chains) = (&changes.puts[put..record.puts], &chains[put..record.puts]);
             for ((_, value), chain) in puts.iter().zip(chains) {
@@ -160,25 +161,27 @@ impl MemoryLayer {
                     }
                     Put::Image(number) => (ValueKind::Image, &changes.images[number as usize][..]),
                 };
-                let is_placed = matches!(value, Put::Placed { .. });
-                let may_be_shared = is_placed && puts.len() > 1 && bytes.len() >= SHARED_BYTES_MIN;
-                if bytes.len() <= ROW_VALUE_BYTES_MAX && !may_be_shared {
-                    self.push(*chain, lsn, kind, |rows, tail| rows.push(tail, lsn, (kind, bytes)));
-                    continue;
-                }
-                let apart = match (*value, shared) {
-                    (Put::Image(number), _) => {
-                        self.rows.keep_apart(changes.images[number as usize].clone())
+                let apart = match *value {
+                    _ if bytes.len() < APART_BYTES_MIN => None,
+                    Put::Image(number) => {
+                        Some(self.rows.keep_apart(changes.images[number as usize].clone()))
                     }
-                    (Put::Placed { place, .. }, Some((at, number))) if place.at == at => number,
-                    (Put::Placed { place, .. }, _) => {
-                        let number = self.rows.keep_apart(Bytes::copy_from_slice(bytes));
-                        shared = Some((place.at, number));
-                        number
+                    Put::Placed { .. } if puts.len() == 1 && bytes.len() <= ROW_VALUE_BYTES_MAX => {
+                        None
                     }
+                    Put::Placed { place, .. } => match shared {
+                        Some((at, number)) if at == place.at => Some(number),
+                        _ => {
+                            let number = self.rows.keep_apart(Bytes::copy_from_slice(bytes));
+                            shared = Some((place.at, number));
+                            Some(number)
+                        }
+                    },
                 };
-                let apart = (kind, apart);
-                self.push(*chain, lsn, kind, |rows, tail| rows.push_apart(tail, lsn, apart));
+                self.push(*chain, lsn, kind, |rows, tail| match apart {
+                    None => rows.push(tail, lsn, (kind, bytes)),
+                    Some(number) => rows.push_apart(tail, lsn, (kind, number)),
+                });
             }
             (cleared, put) = (record.clears, record.puts);
             self.bytes += size_of::<Span>();
@@ -244,7 +247,7 @@ impl MemoryLayer {
             chain.note(kind);
         }
         if push(&mut self.rows, &mut chain.tail) {
-            self.full_chunks.entry(number).or_default().extend(chain.tail.chunk());
+            self.late_chunks.entry(number).or_default().extend(chain.tail.chunk());
         }
     }
 
@@ -283,9 +286,9 @@ impl MemoryLayer {
         let number = self.known_chain(key)?;
         let tail = self.chains[number as usize].tail.chunk()?;
         // After the first chunk that is too new, none is asked for.
-        let full = self.full_chunks.get(&number).map_or(&[][..], Vec::as_slice);
-        let too_new = full.partition_point(|chunk| self.rows.first_lsn(*chunk) <= at);
-        Some(full.get(too_new).map_or(tail, |too_new| self.rows.before(*too_new).unwrap_or(tail)))
+        let late = self.late_chunks.get(&number).map_or(&[][..], Vec::as_slice);
+        let too_new = late.partition_point(|chunk| self.rows.first_lsn(*chunk) <= at);
+        Some(late.get(too_new).map_or(tail, |too_new| self.rows.before(*too_new).unwrap_or(tail)))
     }
 
     /// The keys of a range that have versions, in no order.

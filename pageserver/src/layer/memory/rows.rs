@@ -106,8 +106,8 @@ impl Rows {
         self.bytes
     }
 
-    /// Adds a key's next version, of at most [`ROW_VALUE_BYTES_MAX`]. Whether it begins a chunk of full
-    /// length.
+    /// Adds a key's next version, of at most [`ROW_VALUE_BYTES_MAX`]. Whether it begins a chunk behind one
+    /// of full length.
     #[inline]
     pub fn push(&mut self, tail: &mut Tail, lsn: Lsn, (kind, value): (ValueKind, &[u8])) -> bool {
         debug_assert!(value.len() <= ROW_VALUE_BYTES_MAX && tail.lsn < lsn);
@@ -145,8 +145,9 @@ impl Rows {
     fn push_row(&mut self, tail: &mut Tail, lsn: Lsn, kind: u16, value: &[u8]) -> bool {
         let row_bytes = ROW_HEAD_BYTES + value.len();
         let is_new = usize::from(tail.free) < row_bytes;
+        let room_before = usize::from(tail.used) + usize::from(tail.free);
         if is_new {
-            self.begin_chunk(tail, row_bytes);
+            self.begin_chunk(tail, room_before, row_bytes);
         }
         let at = tail.chunk as usize + CHUNK_HEAD_BYTES + usize::from(tail.used);
         let slab = &mut self.slabs[at >> SLAB_BITS];
@@ -159,14 +160,13 @@ impl Rows {
         tail.lsn = lsn;
         tail.used += row_bytes as u16;
         tail.free -= row_bytes as u16;
-        is_new && usize::from(tail.used) + usize::from(tail.free) >= CHUNK_BYTES_MAX
+        is_new && room_before >= CHUNK_BYTES_MAX
     }
 
     #[cold]
-    fn begin_chunk(&mut self, tail: &mut Tail, row_bytes: usize) {
+    fn begin_chunk(&mut self, tail: &mut Tail, room_before: usize, row_bytes: usize) {
         // Most keys have one version: its chunk is no larger.
-        let before = usize::from(tail.used) + usize::from(tail.free);
-        let room = row_bytes.max((CHUNK_GROWTH * before).min(CHUNK_BYTES_MAX));
+        let room = row_bytes.max((CHUNK_GROWTH * room_before).min(CHUNK_BYTES_MAX));
         let bytes = CHUNK_HEAD_BYTES + room;
         if self.slabs.last().is_none_or(|slab| slab.len() - self.free_from < bytes) {
             let before = self.slabs.last().map_or(0, |slab| slab.len());
@@ -180,7 +180,8 @@ impl Rows {
         let head = &mut self.slabs[slab][self.free_from..][..CHUNK_HEAD_BYTES];
         head[..4].copy_from_slice(&tail.chunk.to_le_bytes());
         head[4..].copy_from_slice(&tail.used.to_le_bytes());
-        tail.chunk = (slab << SLAB_BITS | self.free_from) as u32;
+        let place = u32::try_from(slab << SLAB_BITS | self.free_from);
+        tail.chunk = place.expect("a layer has less than 4 GiB of rows");
         (tail.used, tail.free) = (0, room as u16);
         self.free_from += bytes;
     }
