@@ -62,16 +62,7 @@ impl BlockBuilder {
         }
     }
 
-    /// Adds a version; keys and, within a key, LSNs must rise.
-    #[inline]
-    pub fn add(&mut self, key: Key, lsn: Lsn, value: (ValueKind, &[u8])) {
-        if self.first.is_none() || self.last_key != key {
-            self.begin_key(key, lsn);
-        }
-        self.add_next(lsn, value);
-    }
-
-    /// Adds a version of the key that the last one was of, or that was begun, in the same block.
+    /// Adds the next version of the key that was begun, by rising LSN.
     #[inline]
     pub fn add_next(&mut self, lsn: Lsn, (kind, bytes): (ValueKind, &[u8])) {
         let step = u64::from(std::mem::take(&mut self.step));
@@ -90,7 +81,7 @@ impl BlockBuilder {
         self.last_lsn = lsn;
     }
 
-    /// Begins a key, whose first version here has this LSN.
+    /// Begins a key, above the one before, whose first version here has this LSN; in each block anew.
     pub fn begin_key(&mut self, key: Key, lsn: Lsn) {
         let prefix = |key: Key| key.with_number(0);
         self.step = key.number();
@@ -105,11 +96,6 @@ impl BlockBuilder {
             self.last_lsn = Lsn(0);
         }
         self.last_key = key;
-    }
-
-    /// Whether nothing was added.
-    pub fn is_empty(&self) -> bool {
-        self.first.is_none()
     }
 
     /// Bytes before compression.
@@ -204,7 +190,9 @@ impl Block {
             for _ in self.rows_of(run, count) {
                 let mut next = || take_varint(&mut encoded).ok_or(SENSELESS);
                 let [step, distance, length_and_kind] = [next()?, next()?, next()?];
-                let rises = number.is_none() || step > 0 || unzigzag(distance) > 0;
+                // All 64 bits come back, whatever the two LSNs are.
+                let next_lsn = lsn.wrapping_add_signed(unzigzag(distance));
+                let rises = number.is_none() || step > 0 || next_lsn > lsn;
                 let reached = u64::from(number.unwrap_or(0)).checked_add(step);
                 let reached = reached.and_then(|number| u32::try_from(number).ok());
                 let reached = reached.ok_or(SENSELESS)?;
@@ -212,7 +200,7 @@ impl Block {
                     return Err("rows out of order");
                 }
                 number = Some(reached);
-                lsn = lsn.checked_add_signed(unzigzag(distance)).ok_or(SENSELESS)?;
+                lsn = next_lsn;
                 let kind = length_and_kind as u32 & ((1 << KIND_BITS) - 1);
                 ValueKind::from_number(kind).ok_or(SENSELESS)?;
                 let length = usize::try_from(length_and_kind >> KIND_BITS).unwrap_or(usize::MAX);
@@ -344,14 +332,18 @@ mod tests {
 
     fn any_versions() -> impl Strategy<Value = BTreeMap<(u32, u64), (u32, Vec<u8>)>> {
         let value = (0..3_u32, prop::collection::vec(any::<u8>(), 0..20));
-        prop::collection::btree_map((0..24_u32, 1..20_u64), value, 1..60)
+        let lsn = prop_oneof![19 => 1..20_u64, 1 => any::<u64>()];
+        prop::collection::btree_map((0..24_u32, lsn), value, 1..60)
     }
 
     fn raw_of(versions: &BTreeMap<(u32, u64), (u32, Vec<u8>)>) -> Vec<u8> {
-        let mut builder = BlockBuilder::new(COMPRESSION);
+        let (mut builder, mut last) = (BlockBuilder::new(COMPRESSION), None);
         for ((number, lsn), (kind, bytes)) in versions {
             let kind = ValueKind::from_number(*kind).expect("it is one");
-            builder.add(key(*number), Lsn(*lsn), (kind, bytes));
+            if last.replace(number) != Some(number) {
+                builder.begin_key(key(*number), Lsn(*lsn));
+            }
+            builder.add_next(Lsn(*lsn), (kind, bytes));
         }
         let (bytes, mut out) = (builder.bytes(), Vec::new());
         let row = builder.finish(0, &mut out).expect("it can be compressed").expect("it has rows");

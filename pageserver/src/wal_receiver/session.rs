@@ -200,10 +200,11 @@ impl Session {
             if self.changes.is_empty() && self.timeline.must_wait() {
                 self.timeline.ready_for_more().await.map_err(lost)?;
             }
-            let mut taken = self.take_known(record);
-            if let Ok(Some(needs)) = taken {
-                taken = self.take_needed(record, needs).await;
-            }
+            // Most need nothing, and no task that could wait.
+            let taken = match self.take_known(record) {
+                Ok(Some(to_learn)) => self.learn_and_take(record, to_learn).await,
+                taken => taken.map(|_| ()),
+            };
             if let Err(end) = taken {
                 self.timeline.apply_all(&mut self.changes);
                 // Nothing is left of the record that failed.
@@ -223,11 +224,11 @@ impl Session {
     }
 
     /// Takes a record of which [`Session::take_known`] said this.
-    async fn take_needed(
+    async fn learn_and_take(
         &mut self,
         record: LentRecord<'_>,
         to_learn: ToLearn,
-    ) -> Result<Option<ToLearn>, SessionEnd> {
+    ) -> Result<(), SessionEnd> {
         let changes = &mut self.changes;
         let (ingest, needs) = match (&mut self.ingest, to_learn) {
             (Some(ingest), ToLearn::Needs(needs)) => (ingest, Some(needs)),
@@ -237,7 +238,7 @@ impl Session {
                 (ingest, needs.map_err(SessionEnd::Stopped)?)
             }
         };
-        let Some(needs) = needs else { return Ok(None) };
+        let Some(needs) = needs else { return Ok(()) };
         // What is read must have all that was before this record.
         self.timeline.apply_all(changes);
         let (start, before) = (record.start, self.timeline.last_record_lsn());
@@ -249,7 +250,7 @@ impl Session {
             copies.push(read_database(&self.timeline, folder, before, start).await?);
         }
         ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
-        Ok(None)
+        Ok(())
     }
 }
 
