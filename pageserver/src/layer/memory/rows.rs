@@ -101,7 +101,8 @@ impl Rows {
         Rows { from, spare, slabs: Vec::new(), free_from: 0, apart: Vec::new(), bytes: 0 }
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, as far as rows have come: what is behind them in the last slab was never
+    /// written, or is what waited to serve again.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -168,14 +169,15 @@ impl Rows {
         // Most keys have one version: its chunk is no larger.
         let room = row_bytes.max((CHUNK_GROWTH * room_before).min(CHUNK_BYTES_MAX));
         let bytes = CHUNK_HEAD_BYTES + room;
-        if self.slabs.last().is_none_or(|slab| slab.len() - self.free_from < bytes) {
-            let before = self.slabs.last().map_or(0, |slab| slab.len());
+        let before = self.slabs.last().map_or(0, |slab| slab.len());
+        let left = before - self.free_from;
+        if left < bytes {
             let slab = (2 * before).clamp(FIRST_SLAB_BYTES, SLAB_BYTES);
-            let slab = slab.max(bytes.next_power_of_two());
-            self.slabs.push(self.spare.slab(slab));
-            self.bytes += slab;
+            self.slabs.push(self.spare.slab(slab.max(bytes.next_power_of_two())));
+            self.bytes += left;
             self.free_from = 0;
         }
+        self.bytes += bytes;
         let slab = self.slabs.len() - 1;
         let head = &mut self.slabs[slab][self.free_from..][..CHUNK_HEAD_BYTES];
         head[..4].copy_from_slice(&tail.chunk.to_le_bytes());
