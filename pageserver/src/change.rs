@@ -73,9 +73,12 @@ pub enum ValueKind {
 impl ValueKind {
     /// The kind of this number, where there is one.
     pub fn from_number(number: u32) -> Option<ValueKind> {
-        [ValueKind::Image, ValueKind::Record, ValueKind::InitRecord]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
+        match number {
+            0 => Some(ValueKind::Image),
+            1 => Some(ValueKind::Record),
+            2 => Some(ValueKind::InitRecord),
+            _ => None,
+        }
     }
 
     /// A record's.
@@ -169,7 +172,7 @@ impl Changes {
         match value {
             Value::Image(bytes) => self.put_image(key, bytes),
             Value::Record { will_init, bytes } => {
-                let place = self.keep(&[&bytes]);
+                let place = self.keep(&bytes);
                 self.put_record(key, will_init, place);
             }
         }
@@ -184,7 +187,7 @@ impl Changes {
 
     /// Writes a whole value of a few bytes.
     pub(crate) fn put_small(&mut self, key: Key, bytes: &[u8]) {
-        let place = self.keep(&[bytes]);
+        let place = self.keep(bytes);
         self.puts.push((key, Put::Placed { kind: ValueKind::Image, place }));
     }
 
@@ -197,25 +200,17 @@ impl Changes {
     /// Copies what is kept of a record, once for all keys that it is written to so.
     #[inline]
     pub(crate) fn keep_record(&mut self, record: &KeptRecord<'_>) -> Place {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(&record.head);
-        let [before, behind] = record.parts;
-        match before.as_array::<4>() {
-            // Most: the first reference's header. A copy whose length is known is a fast one.
-            Some(before) => self.bytes.extend_from_slice(before),
-            None => self.bytes.extend_from_slice(before),
-        }
-        self.bytes.extend_from_slice(behind);
-        Place { at: at as u32, bytes: (self.bytes.len() - at) as u32 }
+        let Place { at, bytes } = self.keep(&record.head);
+        let [before, behind] = record.parts.map(|part| self.keep(part).bytes);
+        Place { at, bytes: bytes + before + behind }
     }
 
+    /// Copies some bytes behind those that are there.
     #[inline]
-    pub(crate) fn keep(&mut self, parts: &[&[u8]]) -> Place {
-        let at = self.bytes.len();
-        for part in parts {
-            self.bytes.extend_from_slice(part);
-        }
-        Place { at: at as u32, bytes: (self.bytes.len() - at) as u32 }
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> Place {
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        Place { at, bytes: bytes.len() as u32 }
     }
 
     /// Bytes of all values, also of those that were taken back.

@@ -46,8 +46,8 @@ impl Control {
 
     /// The control as of `at`; `None` where what is stored is none.
     pub async fn read(timeline: &Timeline, at: Lsn) -> Result<Option<Control>, Error> {
-        let value = timeline.get(Key::CONTROL, at).await?;
-        let next_xid = timeline.get(Key::NEXT_XID, at).await?;
+        let values = (timeline.get(Key::CONTROL, at), timeline.get(Key::NEXT_XID, at));
+        let (value, next_xid) = tokio::try_join!(values.0, values.1)?;
         Ok(value.and_then(|value| Control::decode(&value, next_xid.as_deref())))
     }
 

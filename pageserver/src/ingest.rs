@@ -151,7 +151,11 @@ impl Ingest {
         for page in &self.outline.pages {
             match self.sizes.known(page.key.fork) {
                 Some(size) => extends |= size.is_none_or(|blocks| page.key.block >= blocks),
-                None => return Some(self.unknown_sizes()),
+                None => {
+                    let forks = self.outline.pages.iter().map(|page| page.key.fork);
+                    let unknown_sizes = self.unknown_sizes(forks);
+                    return Some(Needs { unknown_sizes, ..Needs::default() });
+                }
             }
         }
         let mut shared = None;
@@ -170,40 +174,33 @@ impl Ingest {
             changes.put_record(Key::page(page.key), page.will_init, place);
         }
         if self.control.state.apply_outline(&self.outline) {
-            changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
+            self.put_next_xid(changes);
         }
         self.sizes.trim();
         changes.close(lent.start, lent.end, None);
         None
     }
 
-    #[cold]
-    fn unknown_sizes(&self) -> Needs {
-        let mut needs = Needs::default();
-        for page in &self.outline.pages {
-            let fork = page.key.fork;
-            if self.sizes.known(fork).is_none() && !needs.unknown_sizes.contains(&fork) {
-                needs.unknown_sizes.push(fork);
-            }
-        }
-        needs
-    }
-
     fn needs(&self, effects: &[Effect], copies: usize) -> Option<Needs> {
-        let mut needs = Needs::default();
-        for effect in effects {
-            if let Some(fork) = fork_sized_by(effect)
-                && self.sizes.known(fork).is_none()
-                && !needs.unknown_sizes.contains(&fork)
-            {
-                needs.unknown_sizes.push(fork);
-            }
-            if let Effect::CopyDatabase { from, .. } = effect {
-                needs.copied_databases.push(*from);
-            }
-        }
+        let unknown_sizes = self.unknown_sizes(effects.iter().filter_map(fork_sized_by));
+        let copied = effects.iter().filter_map(|effect| match effect {
+            Effect::CopyDatabase { from, .. } => Some(*from),
+            _ => None,
+        });
+        let needs = Needs { unknown_sizes, copied_databases: copied.collect() };
         let is_known = needs.unknown_sizes.is_empty() && needs.copied_databases.len() == copies;
         (!is_known).then_some(needs)
+    }
+
+    /// Those of some forks whose size is not known, each once.
+    fn unknown_sizes(&self, forks: impl Iterator<Item = RelationFork>) -> Vec<RelationFork> {
+        let mut unknown = Vec::new();
+        for fork in forks {
+            if self.sizes.known(fork).is_none() && !unknown.contains(&fork) {
+                unknown.push(fork);
+            }
+        }
+        unknown
     }
 
     fn carry_out(
@@ -423,9 +420,13 @@ impl Ingest {
             changes.put(Key::CONTROL, Value::Image(self.control.encode()));
         }
         if change.next_xid {
-            changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
+            self.put_next_xid(changes);
         }
         Ok(())
+    }
+
+    fn put_next_xid(&self, changes: &mut Changes) {
+        changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
     }
 }
 

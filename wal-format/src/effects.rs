@@ -156,16 +156,21 @@ pub fn list_effects(
 /// most. `None` for any other; [`effects`] says what it does.
 pub fn named_pages<'r, 'a>(version: Version, record: &'r Record<'a>) -> Option<&'r [BlockRef<'a>]> {
     match version {
-        Version::V15 => changes_named_pages(record).then_some(&record.blocks),
+        Version::V15 => {
+            changes_named_pages(record.rmid, record.info, record.main).then_some(&record.blocks)
+        }
     }
 }
 
-fn changes_named_pages(record: &Record) -> bool {
-    match record.rmid {
-        rmid::HEAP => Heap::parse(record.info, record.main)
-            .is_some_and(|parsed| redo::heap::cleared(record, parsed).next().is_none()),
-        rmid::HEAP2 => Heap2::parse(record.info, record.main)
-            .is_some_and(|parsed| redo::heap2::cleared(record, parsed).is_none()),
+/// Whether a record of this kind and data changes the pages that it names and nothing else.
+pub(crate) fn changes_named_pages(rmid: u8, info: u8, main: &[u8]) -> bool {
+    match rmid {
+        rmid::HEAP => {
+            Heap::parse(info, main).is_some_and(|parsed| !redo::heap::clears_visibility(parsed))
+        }
+        rmid::HEAP2 => {
+            Heap2::parse(info, main).is_some_and(|parsed| !redo::heap2::clears_visibility(parsed))
+        }
         rmid => redo::is_supported(rmid),
     }
 }

@@ -138,11 +138,10 @@ impl Locator {
             return Err(Damage::new(self.offset, most, format!("{} bytes", self.raw)));
         }
         let raw = match self.is_lz4 {
-            true => lz4::block::decompress(stored, Some(self.raw as i32))
-                .map_err(|error| error.to_string()),
-            false => decompress(stored, self.raw as usize).map_err(|error| error.to_string()),
+            true => lz4::block::decompress(stored, Some(self.raw as i32)),
+            false => decompress_zstd(stored, self.raw as usize),
         };
-        let raw = raw.map_err(|found| Damage::new(self.offset, expected(), found))?;
+        let raw = raw.map_err(|error| Damage::new(self.offset, expected(), error.to_string()))?;
         if raw.len() != self.raw as usize {
             return Err(Damage::new(self.offset, expected(), format!("{} bytes", raw.len())));
         }
@@ -215,7 +214,7 @@ fn part_bytes(bytes: usize) -> std::io::Result<u32> {
     })
 }
 
-fn decompress(stored: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
+fn decompress_zstd(stored: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
     thread_local! {
         static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
             const { RefCell::new(None) };

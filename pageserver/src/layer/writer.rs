@@ -178,11 +178,6 @@ pub fn write_delta(
         let key = versions.key();
         writer.begin_key(key);
         let images = images(&versions);
-        if images.is_empty() {
-            return versions
-                .iter()
-                .try_for_each(|(lsn, kind, bytes)| writer.add_next(key, lsn, (kind, bytes)));
-        }
         let mut images = images.iter().peekable();
         versions.iter().enumerate().try_for_each(|(number, (lsn, kind, bytes))| {
             match images.next_if(|(at, _)| *at == number) {

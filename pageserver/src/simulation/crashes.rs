@@ -17,7 +17,7 @@ use crate::{
     clock,
     error::Error,
     key::Key,
-    timeline::{OPEN_LAYER_BYTES_MAX, Window},
+    timeline::{OPEN_LAYER_BYTES_MAX, Timeline, Window},
 };
 
 /// What was acknowledged: branches by tenant and name, as long as nobody tried to change them.
@@ -175,14 +175,27 @@ async fn while_the_store_is_gone_memory_is_served_and_afterwards_everything_goes
     branch.await.expect("the store works");
 }
 
-#[tokio::test]
-async fn ingest_pauses_at_a_bound_while_the_store_is_gone_and_goes_on_by_itself() {
+/// A new tenant's timeline, whose store is gone once it is loaded.
+async fn without_a_store() -> (FaultyStore, World, Arc<Timeline>) {
     let store = FaultyStore::new(Arc::new(InMemory::new()));
     let mut world = World::on(Arc::new(store.clone()), 2);
     world.template("base").await.expect("the store works");
     let main = main_of(&world.tenant("one", "base").await.expect("the store works"));
     let timeline = world.timeline(main).await.expect("it loads");
     store.set_up(false);
+    (store, world, timeline)
+}
+
+/// The store is back: a timeline that takes no more WAL takes it again.
+async fn goes_on_with(store: &FaultyStore, timeline: &Timeline) {
+    store.set_up(true);
+    let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
+    goes_on.await.expect("there is room again").expect("nobody fenced it");
+}
+
+#[tokio::test]
+async fn ingest_pauses_at_a_bound_while_the_store_is_gone_and_goes_on_by_itself() {
+    let (store, _world, timeline) = without_a_store().await;
     // One buffer stands for all images: what counts is how many bytes the engine takes them for.
     let image = Value::Image(vec![7; PAGE_BYTES].into());
     let mut taken = 0;
@@ -194,19 +207,12 @@ async fn ingest_pauses_at_a_bound_while_the_store_is_gone_and_goes_on_by_itself(
         taken += 1000 * PAGE_BYTES;
         assert!(taken < 8 * OPEN_LAYER_BYTES_MAX, "ingest took {taken} bytes without a store");
     }
-    store.set_up(true);
-    let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
-    goes_on.await.expect("there is room again").expect("nobody fenced it");
+    goes_on_with(&store, &timeline).await;
 }
 
 #[tokio::test]
 async fn a_layer_ends_after_a_gibibyte_of_wal_however_little_is_kept_of_it() {
-    let store = FaultyStore::new(Arc::new(InMemory::new()));
-    let mut world = World::on(Arc::new(store.clone()), 2);
-    world.template("base").await.expect("the store works");
-    let main = main_of(&world.tenant("one", "base").await.expect("the store works"));
-    let timeline = world.timeline(main).await.expect("it loads");
-    store.set_up(false);
+    let (store, _world, timeline) = without_a_store().await;
     let (key, value) = (Key::two_phase(7), |number: u32| Bytes::from(number.to_string()));
     let mut ends = Vec::new();
     while timeline.ready_for_more().now_or_never().is_some() {
@@ -217,9 +223,7 @@ async fn a_layer_ends_after_a_gibibyte_of_wal_however_little_is_kept_of_it() {
         ends.push(end);
         assert!(ends.len() <= 6, "three layers have less than two gibibytes each");
     }
-    store.set_up(true);
-    let goes_on = tokio::time::timeout(Duration::from_secs(120), timeline.ready_for_more());
-    goes_on.await.expect("there is room again").expect("nobody fenced it");
+    goes_on_with(&store, &timeline).await;
     for (number, end) in (0..).zip(ends) {
         assert_eq!(timeline.get(key, end).await, Ok(Some(value(number))));
     }

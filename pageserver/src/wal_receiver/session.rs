@@ -192,74 +192,57 @@ impl Session {
 
     /// What was understood before a failure is applied.
     async fn ingest(&mut self, records: Records<'_>) -> Result<(), SessionEnd> {
+        let Session { timeline, ingest, changes, .. } = self;
+        let ingest = match ingest {
+            Some(ingest) => ingest,
+            none => none.insert(begin_ingest(timeline).await?),
+        };
         for record in records {
-            if self.changes.bytes() >= CHANGES_BYTES_MAX {
-                self.timeline.apply_all(&mut self.changes);
+            if changes.bytes() >= CHANGES_BYTES_MAX {
+                timeline.apply_all(changes);
             }
             // Many timelines share one memory: each may exceed it by what is applied at once.
-            if self.changes.is_empty() && self.timeline.must_wait() {
-                self.timeline.ready_for_more().await.map_err(lost)?;
+            if changes.is_empty() && timeline.must_wait() {
+                timeline.ready_for_more().await.map_err(lost)?;
             }
             // Most need nothing, and no task that could wait.
-            let taken = match self.take_known(record) {
-                Ok(Some(to_learn)) => self.learn_and_take(record, to_learn).await,
-                taken => taken.map(|_| ()),
+            let taken = match ingest.take(record, Copies::new(), changes) {
+                Ok(None) => Ok(()),
+                Ok(Some(needs)) => learn_and_take(timeline, ingest, record, needs, changes).await,
+                Err(reason) => Err(SessionEnd::Stopped(reason)),
             };
             if let Err(end) = taken {
-                self.timeline.apply_all(&mut self.changes);
+                timeline.apply_all(changes);
                 // Nothing is left of the record that failed.
-                self.changes = Changes::default();
+                *changes = Changes::default();
                 return Err(end);
             }
         }
-        self.timeline.apply_all(&mut self.changes);
-        Ok(())
-    }
-
-    /// Takes a record, or says what must be known first.
-    fn take_known(&mut self, record: LentRecord<'_>) -> Result<Option<ToLearn>, SessionEnd> {
-        let Some(ingest) = &mut self.ingest else { return Ok(Some(ToLearn::All)) };
-        let needs = ingest.take(record, Copies::new(), &mut self.changes);
-        Ok(needs.map_err(SessionEnd::Stopped)?.map(ToLearn::Needs))
-    }
-
-    /// Takes a record of which [`Session::take_known`] said this.
-    async fn learn_and_take(
-        &mut self,
-        record: LentRecord<'_>,
-        to_learn: ToLearn,
-    ) -> Result<(), SessionEnd> {
-        let changes = &mut self.changes;
-        let (ingest, needs) = match (&mut self.ingest, to_learn) {
-            (Some(ingest), ToLearn::Needs(needs)) => (ingest, Some(needs)),
-            (none, _) => {
-                let ingest = none.insert(begin_ingest(&self.timeline).await?);
-                let needs = ingest.take(record, Copies::new(), changes);
-                (ingest, needs.map_err(SessionEnd::Stopped)?)
-            }
-        };
-        let Some(needs) = needs else { return Ok(()) };
-        // What is read must have all that was before this record.
-        self.timeline.apply_all(changes);
-        let (start, before) = (record.start, self.timeline.last_record_lsn());
-        for fork in needs.unknown_sizes {
-            ingest.learn_size(fork, read_size(&self.timeline, fork, before, start).await?);
-        }
-        let mut copies = Copies::with_capacity(needs.copied_databases.len());
-        for folder in needs.copied_databases {
-            copies.push(read_database(&self.timeline, folder, before, start).await?);
-        }
-        ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
+        timeline.apply_all(changes);
         Ok(())
     }
 }
 
-/// What must be known before a record is taken.
-enum ToLearn {
-    /// What ingest begins with.
-    All,
-    /// What the record needs.
-    Needs(ingest::Needs),
+/// Takes a record that needs this.
+async fn learn_and_take(
+    timeline: &Timeline,
+    ingest: &mut Ingest,
+    record: LentRecord<'_>,
+    needs: ingest::Needs,
+    changes: &mut Changes,
+) -> Result<(), SessionEnd> {
+    // What is read must have all that was before this record.
+    timeline.apply_all(changes);
+    let (start, before) = (record.start, timeline.last_record_lsn());
+    for fork in needs.unknown_sizes {
+        ingest.learn_size(fork, read_size(timeline, fork, before, start).await?);
+    }
+    let mut copies = Copies::with_capacity(needs.copied_databases.len());
+    for folder in needs.copied_databases {
+        copies.push(read_database(timeline, folder, before, start).await?);
+    }
+    ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
+    Ok(())
 }
 
 async fn begin_ingest(timeline: &Timeline) -> Result<Ingest, SessionEnd> {

@@ -7,13 +7,7 @@ use super::{
     BLOCK_ID_MAX, FORK_MASK, HAS_DATA, HAS_IMAGE, MAIN_DATA_LONG, MAIN_DATA_SHORT,
     RECORD_HEADER_BYTES, RecordHeader, SAME_RELATION, WILL_INIT,
 };
-use crate::{
-    Fork, PageKey, Version,
-    fields::Fields,
-    redo,
-    rmgr::{self, heap::Heap, heap2::Heap2},
-    rmid,
-};
+use crate::{Fork, PageKey, Version, effects::changes_named_pages, fields::Fields, redo, rmgr};
 
 /// Bytes of a relation's name in a block reference (`RelFileNode`).
 const RELATION_BYTES: u32 = 12;
@@ -105,12 +99,7 @@ impl Outline {
         let is_whole =
             fields.rest().len() == announced && header.total_bytes as usize == bytes.len();
         let main = is_whole.then(|| &bytes[bytes.len() - main..])?;
-        let is_all = match header.rmid {
-            rmid::HEAP => !redo::heap::clears_visibility(Heap::parse(header.info, main)?),
-            rmid::HEAP2 => !redo::heap2::clears_visibility(Heap2::parse(header.info, main)?),
-            _ => true,
-        };
-        is_all.then_some(())
+        changes_named_pages(header.rmid, header.info, main).then_some(())
     }
 
     /// `XLogRecordBlockHeader` and what follows it; how many bytes of data it announces.

@@ -297,9 +297,5 @@ fn decode(encoded: &[u8], from: Lsn) -> impl Iterator<Item = Encoded> {
 
 #[inline]
 fn value_kind(number: u16) -> ValueKind {
-    match number {
-        0 => ValueKind::Image,
-        1 => ValueKind::Record,
-        _ => ValueKind::InitRecord,
-    }
+    ValueKind::from_number(u32::from(number)).unwrap_or(ValueKind::Image)
 }

@@ -127,7 +127,7 @@ proptest! {
 #[test]
 fn a_record_of_many_keys_is_in_memory_once() {
     let mut changes = Changes::default();
-    let place = changes.keep(&[&[7; 1000]]);
+    let place = changes.keep(&[7; 1000]);
     for number in 0..100 {
         changes.put_record(key(4 * number), false, place);
     }
