@@ -44,8 +44,11 @@ pub(super) const BOUNDS: FrameBounds =
 const PIECE_BYTES: usize = 64 << 10;
 /// Changes are applied when they have so many bytes: one record's more at most.
 const CHANGES_BYTES_MAX: usize = 32 << 10;
-/// Records ingested before other tasks of the same thread get their turn.
+/// Records that are found before they are ingested.
 const RECORDS_AT_ONCE: usize = 512;
+/// How long records are ingested before other tasks of the same thread get their turn. To give it wakes another
+/// thread, which costs what dozens of records do.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -79,11 +82,13 @@ pub(super) struct Session {
     ingest: Option<Ingest>,
     /// What was ingested and not applied yet; its room serves again.
     changes: Changes,
+    turn_began: Instant,
 }
 
 impl Session {
     pub fn new(timeline: Arc<Timeline>, bearer: Bearer) -> Session {
-        Session { timeline, bearer, ingest: None, changes: Changes::default() }
+        let turn_began = Instant::now();
+        Session { timeline, bearer, ingest: None, changes: Changes::default(), turn_began }
     }
 
     /// Receives from this safekeeper for as long as it serves.
@@ -186,7 +191,10 @@ impl Session {
                 let at = reader.record_end();
                 return Err(SessionEnd::Damaged(IngestError::Damaged { at, reason }));
             }
-            tokio::task::yield_now().await;
+            if self.turn_began.elapsed() >= TURN {
+                tokio::task::yield_now().await;
+                self.turn_began = Instant::now();
+            }
         }
     }
 
