@@ -10,7 +10,7 @@
 
 mod records;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use records::{Found, Place};
 pub use records::{LentRecord, Records};
@@ -25,8 +25,6 @@ use crate::{
     rmid,
 };
 
-/// Records are given out as slices of buffers of this size, larger ones in buffers of their own.
-const ARENA_BYTES: usize = 64 << 10;
 /// Consumed bytes are dropped from the front of the fed ones when there are so many.
 const CONSUMED_BYTES_MAX: usize = 32 << 10;
 /// What a reader keeps allocated for the bytes that are fed next.
@@ -64,10 +62,9 @@ pub struct WalReader {
     last_record: Option<Lsn>,
     /// How far the record after `record_end` was walked before bytes were wanting.
     walk: Option<Walk>,
-    arena: BytesMut,
     /// The last [`Records`].
     found: Vec<Found>,
-    /// Those of them that cross pages, without the page headers.
+    /// Those of them that cross pages, without the page headers; or the last [`RawRecord`] where it does.
     across: Vec<u8>,
 }
 
@@ -105,7 +102,6 @@ impl WalReader {
             record_end: start,
             last_record: prev,
             walk: None,
-            arena: BytesMut::new(),
             found: Vec::new(),
             across: Vec::new(),
         }
@@ -138,16 +134,12 @@ impl WalReader {
     /// last page that it wrote. Bytes from there on that make no valid record yet are not damage, but wanted
     /// again: `None`.
     pub fn next_record_before(&mut self, settled: Lsn) -> Result<Option<RawRecord>, WalError> {
-        let found = match self.find_on_page() {
-            Some(Found { start, end, bytes, .. }) => {
-                Ok(RawRecord { start, end, bytes: self.copy(start, bytes) })
-            }
-            None => self.find(),
-        };
-        match found {
-            Ok(record) => {
-                self.pass(record.start, record.end);
-                Ok(Some(record))
+        self.forget_found();
+        match self.find() {
+            Ok(Found { start, end, at, bytes }) => {
+                let bytes = Bytes::copy_from_slice(at.bytes(&self.fed, &self.across, bytes));
+                self.pass(start, end);
+                Ok(Some(RawRecord { start, end, bytes }))
             }
             Err(Stop::Wants) => Ok(None),
             Err(Stop::Damaged { until, .. }) if until > settled => Ok(None),
@@ -158,23 +150,14 @@ impl WalReader {
     /// The next records, at most `most` of them, without a copy where they lie on one page; none where more bytes are wanted first.
     /// What is wrong with a later one the call after this one says. Otherwise as [`WalReader::next_record`].
     pub fn next_records(&mut self, most: usize) -> Result<Records<'_>, WalError> {
-        self.found.clear();
-        self.across.clear();
-        self.across.shrink_to(FED_CAPACITY_KEPT);
+        self.forget_found();
         while self.found.len() < most {
-            if let Some(found) = self.find_on_page() {
-                self.pass(found.start, found.end);
-                self.found.push(found);
-                continue;
-            }
-            match self.next_record() {
-                Ok(Some(RawRecord { start, end, bytes })) => {
-                    let at = Place::Across(self.across.len());
-                    self.across.extend_from_slice(&bytes);
-                    self.found.push(Found { start, end, at, bytes: bytes.len() });
+            match self.find() {
+                Ok(found) => {
+                    self.pass(found.start, found.end);
+                    self.found.push(found);
                 }
-                Ok(None) => break,
-                Err(error) if self.found.is_empty() => return Err(error),
+                Err(Stop::Damaged { error, .. }) if self.found.is_empty() => return Err(error),
                 Err(_) => break,
             }
         }
@@ -204,6 +187,12 @@ impl WalReader {
         self.last_record
     }
 
+    fn forget_found(&mut self) {
+        self.found.clear();
+        self.across.clear();
+        self.across.shrink_to(FED_CAPACITY_KEPT);
+    }
+
     fn drop_consumed(&mut self) {
         let consumed = self.record_end.since(self.fed_from) as usize;
         if consumed == self.fed.len() || consumed >= CONSUMED_BYTES_MAX {
@@ -228,8 +217,17 @@ impl WalReader {
         self.walk = None;
     }
 
+    /// The record after `record_end`.
+    #[inline]
+    fn find(&mut self) -> Result<Found, Stop> {
+        match self.find_on_page() {
+            Some(found) => Ok(found),
+            None => self.find_across(),
+        }
+    }
+
     /// The record after `record_end` where it is as most are: whole, sound, and within the page that it begins on. Where it is not,
-    /// [`WalReader::find`] says what it is.
+    /// [`WalReader::find_across`] says what it is.
     fn find_on_page(&self) -> Option<Found> {
         let start = self.record_end;
         if self.walk.is_some() || start.page_offset() == 0 {
@@ -251,8 +249,8 @@ impl WalReader {
         is_sound.then_some(Found { start, end, at: Place::Fed(from), bytes })
     }
 
-    /// The record after `record_end`.
-    fn find(&mut self) -> Result<RawRecord, Stop> {
+    /// The record after `record_end`, wherever it ends; its bytes are added to `across`.
+    fn find_across(&mut self) -> Result<Found, Stop> {
         let mut walk = match self.walk.take() {
             Some(walk) => walk,
             None => self.begin(self.record_end, None)?,
@@ -266,11 +264,19 @@ impl WalReader {
                 }
             }
         }
-        let record = self.assemble(walk);
-        if record.is_err() {
+        let end = walk.at.max_align();
+        if self.fed_to() < end {
+            self.walk = Some(walk);
+            return Err(Stop::Wants);
+        }
+        let at = self.across.len();
+        self.copy_across(walk.start, walk.total_bytes as usize);
+        let found = self.check(walk, at, end);
+        if found.is_err() {
+            self.across.truncate(at);
             self.walk = Some(walk);
         }
-        record
+        found
     }
 
     /// Begins a record at `from`, the end of the one before, or the start of the page where one is overwritten.
@@ -363,22 +369,18 @@ impl WalReader {
         }
     }
 
-    /// Copies a walked record's bytes from their pages, and checks them.
-    fn assemble(&mut self, walk: Walk) -> Result<RawRecord, Stop> {
-        let Walk { start, total_bytes, .. } = walk;
-        let mut end = walk.at.max_align();
-        if self.fed_to() < end {
-            return Err(Stop::Wants);
-        }
-        let bytes = self.copy(start, total_bytes as usize);
+    /// Checks a walked record up to `end`, whose bytes were copied to this place.
+    fn check(&self, walk: Walk, at: usize, mut end: Lsn) -> Result<Found, Stop> {
+        let Walk { start, .. } = walk;
+        let bytes = &self.across[at..];
         let wrong = |damage| damaged(start, end, damage);
-        let header = read_header(&bytes).map_err(wrong)?;
+        let header = read_header(bytes).map_err(wrong)?;
         self.check_header(start, &header).map_err(wrong)?;
-        let expected = record_checksum(&bytes);
+        let expected = record_checksum(bytes);
         if header.checksum != expected {
             return Err(wrong(Damage::RecordChecksum { expected, found: header.checksum }));
         }
-        if walk.overwrites.is_some_and(|unfinished| !is_overwrite_of(unfinished, &header, &bytes)) {
+        if walk.overwrites.is_some_and(|unfinished| !is_overwrite_of(unfinished, &header, bytes)) {
             return Err(wrong(Damage::Overwritten));
         }
         if header.is_switch() {
@@ -388,26 +390,21 @@ impl WalReader {
                 return Err(Stop::Wants);
             }
         }
-        Ok(RawRecord { start, end, bytes })
+        Ok(Found { start, end, at: Place::Across(at), bytes: bytes.len() })
     }
 
-    /// The record's `total_bytes` bytes from `start`, all of them fed and their pages checked, without page headers.
-    fn copy(&mut self, start: Lsn, total_bytes: usize) -> Bytes {
-        let is_large = total_bytes > ARENA_BYTES / 4;
-        let mut own = BytesMut::with_capacity(if is_large { total_bytes } else { 0 });
-        if !is_large && self.arena.capacity() < total_bytes {
-            self.arena = BytesMut::with_capacity(ARENA_BYTES);
-        }
-        let to = if is_large { &mut own } else { &mut self.arena };
-        let mut at = start;
+    /// Copies the record's `total_bytes` bytes from `start`, all of them fed and their pages checked, without page headers.
+    fn copy_across(&mut self, start: Lsn, total_bytes: usize) {
+        let (mut at, mut left) = (start, total_bytes);
         loop {
-            let here = (total_bytes - to.len()).min(left_on_page(at) as usize);
+            let here = left.min(left_on_page(at) as usize);
             let from = at.since(self.fed_from) as usize;
-            to.extend_from_slice(&self.fed[from..from + here]);
-            at += here as u64;
-            if to.len() == total_bytes {
-                return to.split().freeze();
+            self.across.extend_from_slice(&self.fed[from..from + here]);
+            left -= here;
+            if left == 0 {
+                return;
             }
+            at += here as u64;
             at += header_bytes(at, self.segment_bytes) as u64;
         }
     }

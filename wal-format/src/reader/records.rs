@@ -51,11 +51,7 @@ impl<'a> Iterator for Records<'a> {
     #[inline]
     fn next(&mut self) -> Option<LentRecord<'a>> {
         let Found { start, end, at, bytes } = *self.found.next()?;
-        let bytes = match at {
-            Place::Fed(at) => &self.fed[at..at + bytes],
-            Place::Across(at) => &self.across[at..at + bytes],
-        };
-        Some(LentRecord { start, end, bytes })
+        Some(LentRecord { start, end, bytes: at.bytes(self.fed, self.across, bytes) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -81,4 +77,15 @@ pub(super) enum Place {
     Fed(usize),
     /// Without the page headers between them: a copy, from here on.
     Across(usize),
+}
+
+impl Place {
+    /// So many bytes there.
+    #[inline]
+    pub(super) fn bytes<'b>(self, fed: &'b [u8], across: &'b [u8], count: usize) -> &'b [u8] {
+        match self {
+            Place::Fed(at) => &fed[at..at + count],
+            Place::Across(at) => &across[at..at + count],
+        }
+    }
 }
