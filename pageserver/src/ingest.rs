@@ -125,7 +125,14 @@ impl Ingest {
     ) -> Result<Option<Needs>, IngestError> {
         let LentRecord { start, end, bytes } = lent;
         if self.outline.take(self.version, bytes) {
-            return Ok(self.take_outline(lent, changes));
+            match self.outline.committed {
+                None => return Ok(self.take_outline(lent, changes)),
+                Some(time) if !self.control.state.settings.track_commit_timestamp => {
+                    self.take_commit(lent, time, changes);
+                    return Ok(None);
+                }
+                Some(_) => {}
+            }
         }
         let record = Record::parse(self.version, bytes)
             .map_err(|reason| IngestError::Damaged { at: start, reason })?;
@@ -173,12 +180,28 @@ impl Ingest {
             };
             changes.put_record(Key::page(page.key), page.will_init, place);
         }
+        self.close_outline(lent, None, changes);
+        self.sizes.trim();
+        None
+    }
+
+    /// As [`Ingest::take`], for a commit of which nothing is kept but its transaction's status.
+    fn take_commit(&mut self, lent: LentRecord<'_>, time: i64, changes: &mut Changes) {
+        let place = changes.keep_record(&kept_record(lent.bytes));
+        changes.put_record(Key::target(self.outline.status_page()), false, place);
+        self.close_outline(lent, Some(time), changes);
+    }
+
+    fn close_outline(
+        &mut self,
+        lent: LentRecord<'_>,
+        finished: Option<i64>,
+        changes: &mut Changes,
+    ) {
         if self.control.state.apply_outline(&self.outline) {
             self.put_next_xid(changes);
         }
-        self.sizes.trim();
-        changes.close(lent.start, lent.end, None);
-        None
+        changes.close(lent.start, lent.end, finished);
     }
 
     fn needs(&self, effects: &[Effect], copies: usize) -> Option<Needs> {
@@ -196,7 +219,7 @@ impl Ingest {
     fn unknown_sizes(&self, forks: impl Iterator<Item = RelationFork>) -> Vec<RelationFork> {
         let mut unknown = Vec::new();
         for fork in forks {
-            if self.sizes.known(fork).is_none() && !unknown.contains(&fork) {
+            if !self.sizes.is_known(fork) && !unknown.contains(&fork) {
                 unknown.push(fork);
             }
         }

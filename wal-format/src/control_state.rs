@@ -109,7 +109,8 @@ impl ControlState {
         Ok(StateChange { next_xid: self.next_xid != next_xid, others })
     }
 
-    /// As [`ControlState::apply`], for a record that only changes pages; whether the next transaction's id changed.
+    /// As [`ControlState::apply`], for a record that only changes pages, or a commit while no timestamps are kept; whether the next
+    /// transaction's id changed.
     pub fn apply_outline(&mut self, outline: &Outline) -> bool {
         let before = self.next_xid;
         self.pass_xid(outline.xid);

@@ -7,20 +7,30 @@ use super::{
     BLOCK_ID_MAX, FORK_MASK, HAS_DATA, HAS_IMAGE, MAIN_DATA_LONG, MAIN_DATA_SHORT,
     RECORD_HEADER_BYTES, RecordHeader, SAME_RELATION, WILL_INIT,
 };
-use crate::{Fork, PageKey, Version, effects::changes_named_pages, fields::Fields, redo, rmgr};
+use crate::{
+    Fork, PageKey, Slru, Target, Version,
+    effects::changes_named_pages,
+    fields::Fields,
+    redo::{self, slru},
+    rmgr::{self, transaction},
+};
 
 /// Bytes of a relation's name in a block reference (`RelFileNode`).
 const RELATION_BYTES: u32 = 12;
 /// Bytes of a block's number.
 const BLOCK_BYTES: u32 = 4;
 
-/// A record that changes the pages that it names and nothing else, and has none of them as an image.
+/// A record that changes the pages that it names and nothing else, and has none of them as an image; or a commit of which nothing is said
+/// but when.
 #[derive(Clone, Debug, Default)]
 pub struct Outline {
     /// The transaction that wrote it; 0 where none did.
     pub xid: u32,
     /// The pages, by their numbers in the record.
     pub pages: Vec<NamedPage>,
+    /// The commit's time, in microseconds since 2000, where it is one: then it changes [`Outline::status_page`] alone, and that of
+    /// [`Slru::CommitTs`] where such are kept.
+    pub committed: Option<i64>,
     rmid: u8,
     info: u8,
 }
@@ -62,6 +72,11 @@ impl Outline {
         }
     }
 
+    /// Where it says whether the transaction has committed.
+    pub fn status_page(&self) -> Target {
+        Target::Slru(Slru::Clog, slru::CLOG.page(self.xid))
+    }
+
     /// What is to be kept of the record for one of its pages; `bytes` are the record's.
     #[inline]
     pub fn kept_for<'a>(&self, page: &NamedPage, bytes: &'a [u8]) -> KeptRecord<'a> {
@@ -75,11 +90,13 @@ impl Outline {
     fn read(&mut self, bytes: &[u8]) -> Option<()> {
         let mut fields = Fields::new(bytes);
         let header = RecordHeader::read(&mut fields)?;
-        if !redo::is_supported(header.rmid) {
+        let is_commit = transaction::is_plain_commit(header.rmid, header.info);
+        if !is_commit && !redo::is_supported(header.rmid) {
             return None;
         }
         (self.xid, self.rmid, self.info) = (header.xid, header.rmid, header.info);
         self.pages.clear();
+        self.committed = None;
         let (mut announced, mut main) = (0, 0);
         // The headers end where only the bytes that they announce are left.
         while fields.rest().len() > announced {
@@ -99,6 +116,10 @@ impl Outline {
         let is_whole =
             fields.rest().len() == announced && header.total_bytes as usize == bytes.len();
         let main = is_whole.then(|| &bytes[bytes.len() - main..])?;
+        if is_commit {
+            self.committed = Fields::new(main).i64();
+            return (self.pages.is_empty() && self.committed.is_some()).then_some(());
+        }
         changes_named_pages(header.rmid, header.info, main).then_some(())
     }
 
@@ -149,4 +170,35 @@ impl KeptRecord<'_> {
 fn kept_head(xid: u32, info: u8, rmid: u8, unnamed: u8) -> [u8; KEPT_HEAD_BYTES] {
     let [a, b, c, d] = xid.to_le_bytes();
     [a, b, c, d, info, rmid, unnamed]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rmid;
+
+    /// A Transaction record of transaction 32768, without pages, as its header and main data have it.
+    fn transaction(info: u8, main: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; RECORD_HEADER_BYTES];
+        bytes.extend_from_slice(&[MAIN_DATA_SHORT, main.len() as u8]);
+        bytes.extend_from_slice(main);
+        let total = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&total.to_le_bytes());
+        bytes[4..8].copy_from_slice(&32768_u32.to_le_bytes());
+        (bytes[16], bytes[17]) = (info, rmid::TRANSACTION);
+        bytes
+    }
+
+    #[test]
+    fn a_commit_is_outlined_where_it_says_its_time_alone() {
+        let (commit, abort, has_info) = (0x00, 0x20, 0x80);
+        let time = 7_i64.to_le_bytes();
+        let mut outline = Outline::default();
+        assert!(outline.take(Version::V15, &transaction(commit, &time)));
+        assert_eq!((outline.xid, outline.committed), (32768, Some(7)));
+        assert_eq!(outline.status_page(), Target::Slru(Slru::Clog, 1));
+        for (info, main) in [(commit | has_info, &time[..]), (abort, &time), (commit, &time[..7])] {
+            assert!(!outline.take(Version::V15, &transaction(info, main)), "{info} {main:?}");
+        }
+    }
 }

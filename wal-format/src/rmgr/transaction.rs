@@ -1,7 +1,7 @@
 //! Transaction's records (Postgres: `src/include/access/xact.h`; read in xactdesc.c, `ParseCommitRecord`).
 
 use super::{Xids, relation};
-use crate::{Lsn, Relation, fields::Fields};
+use crate::{Lsn, Relation, fields::Fields, rmid};
 
 /// `XLOG_XACT_OPMASK`.
 const KIND_MASK: u8 = 0x70;
@@ -23,6 +23,11 @@ mod parts {
 const RELATION_BYTES: usize = 12;
 const STATISTIC_BYTES: usize = 12;
 const INVALIDATION_BYTES: usize = 16;
+
+/// Whether a record's resource manager and info are those of a commit that says nothing but its time: its main data begins with that.
+pub(crate) fn is_plain_commit(rmid: u8, info: u8) -> bool {
+    rmid == rmid::TRANSACTION && info & (KIND_MASK | HAS_INFO) == 0x00
+}
 
 /// What a Transaction record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

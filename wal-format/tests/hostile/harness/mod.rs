@@ -73,7 +73,15 @@ fn record(rmid: u8, case: &Case) {
     let all_but_prev = Record { prev: Lsn::INVALID, ..record.clone() };
     assert_eq!(format!("{:?}", kept.unwrap()), format!("{all_but_prev:?}"));
     let mut outline = Outline::default();
-    if outline.take(Version::V15, &bytes) {
+    let is_one = outline.take(Version::V15, &bytes);
+    if let Some(time) = outline.committed.filter(|_| is_one) {
+        let list = effects(Version::V15, &record).expect("it is a commit");
+        let (target, xid) = (outline.status_page(), record.xid);
+        assert!(matches!(target, Target::Slru(Slru::Clog, _)) && outline.pages.is_empty());
+        assert_eq!(list[0], Effect::Touch { target, will_init: false });
+        assert!(matches!(list[1], Effect::TouchCommitTimestamps { .. }));
+        assert_eq!(list[2..], [Effect::Finished { time, xid, commit: true }]);
+    } else if is_one {
         let named =
             named_pages(Version::V15, &record).expect("it only changes pages that it names");
         assert_eq!(outline.pages.len(), named.len());
