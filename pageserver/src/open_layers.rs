@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::spare::Spare;
 
-/// What waits to serve again comes on top: at most one in so many bytes, and as much of an object.
+/// What waits to serve again comes on top: at most one in so many bytes, and as much of objects.
 const SPARE_PART: usize = 16;
 
 /// What open and frozen layers take together.

@@ -12,15 +12,17 @@ use parking_lot::Mutex;
 /// Bytes of a slab that serves again.
 pub const SLAB_BYTES: usize = if cfg!(test) { 512 } else { 1 << 20 };
 /// The most bytes that wait to serve again.
-const SPARE_BYTES_MAX: usize = 64 << 20;
+const SPARE_BYTES_MAX: usize = 128 << 20;
+/// While one object is stored, the next is made.
+const OBJECTS_MAX: usize = 2;
 
 /// What waits to serve again.
 #[derive(Default)]
 pub struct Spare {
     bytes_max: usize,
     slabs: Mutex<Vec<Box<[u8]>>>,
-    /// The largest object that was written, if it is not larger than all slabs may be.
-    object: Mutex<Vec<u8>>,
+    /// The largest objects that were written, the largest behind; not larger than all slabs may be.
+    objects: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Memory that is given back when it is dropped.
@@ -30,7 +32,7 @@ pub struct Slab {
 }
 
 impl Spare {
-    /// Nothing yet, and at most about so many bytes of slabs, and as many of an object.
+    /// Nothing yet, and at most about so many bytes of slabs, and as many of objects.
     pub fn new(bytes_max: usize) -> Spare {
         Spare { bytes_max: bytes_max.min(SPARE_BYTES_MAX), ..Spare::default() }
     }
@@ -44,17 +46,23 @@ impl Spare {
 
     /// An empty buffer for an object.
     pub fn buffer(&self) -> Vec<u8> {
-        std::mem::take(&mut self.object.lock())
+        self.objects.lock().pop().unwrap_or_default()
     }
 
     /// Takes the memory of an object, where nobody else holds it.
     pub fn give_object(&self, object: Bytes) {
         let Ok(object) = object.try_into_mut() else { return };
         let mut object = Vec::from(object);
-        let mut largest = self.object.lock();
-        if (largest.capacity()..=self.bytes_max).contains(&object.capacity()) {
-            object.clear();
-            *largest = object;
+        if object.capacity() > self.bytes_max {
+            return;
+        }
+        object.clear();
+        let mut objects = self.objects.lock();
+        let behind = objects.partition_point(|other| other.capacity() < object.capacity());
+        objects.insert(behind, object);
+        let bytes = |objects: &[Vec<u8>]| objects.iter().map(Vec::capacity).sum::<usize>();
+        while objects.len() > OBJECTS_MAX || bytes(&objects) > self.bytes_max {
+            objects.remove(0);
         }
     }
 }
@@ -101,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_the_largest_object_serves_again() {
+    fn the_memory_of_the_largest_objects_serves_again() {
         let spare = Spare::new(1000);
-        for bytes in [10, 100, 50, 2000] {
+        for bytes in [10, 100, 50, 2000, 70] {
             spare.give_object(Bytes::from(Vec::with_capacity(bytes)));
             spare.give_object(Bytes::from(vec![7; bytes]));
         }
@@ -111,8 +119,8 @@ mod tests {
         let holder = held.clone();
         spare.give_object(held);
         assert_eq!(holder.len(), 500);
-        let buffer = spare.buffer();
-        assert_eq!((buffer.len(), buffer.capacity()), (0, 100));
-        assert_eq!(spare.buffer().capacity(), 0);
+        let buffers = [(); 3].map(|()| spare.buffer());
+        assert!(buffers.iter().all(Vec::is_empty));
+        assert_eq!(buffers.map(|buffer| buffer.capacity()), [100, 100, 0]);
     }
 }

@@ -1,6 +1,7 @@
 //! Where the records of a range of LSNs begin and end, and when its transactions committed: what
 //! rounds an LSN down to a record's end, and finds the state as of a time.
 
+use bytes::Bytes;
 use protocol::BranchPoint;
 use wal_format::Lsn;
 
@@ -27,9 +28,28 @@ struct Commit {
     time: i64,
 }
 
-/// Records in order, `start < end <= next start`.
+/// The records of a layer, in order.
+///
+/// In memory, too, all but the last few thousand of them are in the stored form, which is a fifth as large.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct History {
+    /// Of [`PIECE_RECORDS`] each.
+    full: Vec<FullPiece>,
+    full_bytes: usize,
+    open: Piece,
+}
+
+/// A piece that nothing is added to any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct FullPiece {
+    last: Span,
+    last_commit_time: Option<i64>,
+    encoded: Bytes,
+}
+
+/// Some records in order, `start < end <= next start`: what is stored as one value.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Piece {
     spans: Vec<Span>,
     commits: Vec<Commit>,
 }
@@ -37,6 +57,96 @@ pub struct History {
 impl History {
     /// Adds the next record; `time` where it is a commit.
     pub fn push(&mut self, span: Span, time: Option<i64>) {
+        debug_assert!(self.full.last().is_none_or(|full| full.last.end <= span.start));
+        self.open.push(span, time);
+        if self.open.spans.len() == PIECE_RECORDS {
+            let (last_commit_time, encoded) = (self.open.last_commit_time(), self.open.encode());
+            self.full_bytes += size_of::<FullPiece>() + encoded.len();
+            self.full.push(FullPiece { last: span, last_commit_time, encoded: encoded.into() });
+            self.open.clear();
+        }
+    }
+
+    /// Adds the records of a later piece.
+    #[cfg(test)]
+    pub fn extend(&mut self, piece: &Piece) {
+        for (number, span) in (0..).zip(&piece.spans) {
+            let commit = piece.commits.iter().find(|commit| commit.record == number);
+            self.push(*span, commit.map(|commit| commit.time));
+        }
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.open.spans.is_empty()
+    }
+
+    /// Bytes of memory, about.
+    pub fn bytes(&self) -> usize {
+        self.full_bytes + self.open.bytes()
+    }
+
+    /// The last record that ends at or before `lsn`.
+    pub fn at_or_before(&self, lsn: Lsn) -> Option<BranchPoint> {
+        let whole = self.full.partition_point(|full| full.last.end <= lsn);
+        let within = match self.full.get(whole) {
+            Some(full) => full.piece().at_or_before(lsn),
+            None => self.open.at_or_before(lsn),
+        };
+        within.or_else(|| Some(self.full[whole.checked_sub(1)?].last.as_point()))
+    }
+
+    /// The first commit, among records that end at or before `limit`, that is later than `time`.
+    pub fn first_commit_after(&self, time: i64, limit: Lsn) -> Option<Span> {
+        let is_later = |full: &&FullPiece| full.last_commit_time.is_some_and(|last| last > time);
+        let first = match self.full.iter().find(is_later) {
+            Some(full) => full.piece().first_later_than(time),
+            None => self.open.first_later_than(time),
+        };
+        first.filter(|span| span.end <= limit)
+    }
+
+    /// The latest commit's time.
+    #[cfg(test)]
+    pub fn last_commit_time(&self) -> Option<i64> {
+        let full = self.full.iter().filter_map(|full| full.last_commit_time);
+        full.chain(self.open.last_commit_time()).max()
+    }
+
+    /// The history in pieces, as a layer stores them: each under a key that says where it ends and
+    /// when the latest commit was.
+    pub fn pieces(&self) -> impl Iterator<Item = (Key, Lsn, Value)> {
+        let full = self.full.iter().map(|full| {
+            let FullPiece { last, last_commit_time, encoded } = full;
+            (*last, *last_commit_time, encoded.clone())
+        });
+        let open = self
+            .open
+            .spans
+            .last()
+            .map(|last| (*last, self.open.last_commit_time(), Bytes::from(self.open.encode())));
+        let mut latest = i64::MIN;
+        full.chain(open).map(move |(last, last_commit_time, encoded)| {
+            latest = last_commit_time.map_or(latest, |time| latest.max(time));
+            (Key::history(last.end, latest), last.end, Value::Image(encoded))
+        })
+    }
+}
+
+impl FullPiece {
+    fn piece(&self) -> Piece {
+        Piece::decode(&self.encoded).expect("it was encoded here")
+    }
+}
+
+impl Span {
+    fn as_point(self) -> BranchPoint {
+        BranchPoint { lsn: self.end, last_record: self.start }
+    }
+}
+
+impl Piece {
+    fn push(&mut self, span: Span, time: Option<i64>) {
         debug_assert!(span.start < span.end);
         debug_assert!(self.spans.last().is_none_or(|last| last.end <= span.start));
         if let Some(time) = time {
@@ -45,40 +155,19 @@ impl History {
         self.spans.push(span);
     }
 
-    /// Adds the records of a later piece.
-    #[cfg(test)]
-    pub fn extend(&mut self, piece: History) {
-        let before = self.spans.len() as u32;
-        let later = |commit: Commit| Commit { record: commit.record + before, ..commit };
-        self.commits.extend(piece.commits.into_iter().map(later));
-        self.spans.extend(piece.spans);
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.commits.clear();
     }
 
-    /// How many records there are.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// Bytes of memory, about.
-    pub fn bytes(&self) -> usize {
-        self.spans.len() * size_of::<Span>() + self.commits.len() * size_of::<Commit>()
+    fn bytes(&self) -> usize {
+        size_of_val(&self.spans[..]) + size_of_val(&self.commits[..])
     }
 
     /// The last record that ends at or before `lsn`.
     pub fn at_or_before(&self, lsn: Lsn) -> Option<BranchPoint> {
         let position = self.spans.partition_point(|span| span.end <= lsn).checked_sub(1)?;
-        let span = self.spans[position];
-        Some(BranchPoint { lsn: span.end, last_record: span.start })
-    }
-
-    /// The first commit, among records that end at or before `limit`, that is later than `time`.
-    pub fn first_commit_after(&self, time: i64, limit: Lsn) -> Option<Span> {
-        self.first_later_than(time).filter(|span| span.end <= limit)
+        Some(self.spans[position].as_point())
     }
 
     /// The first commit that is later than `time`.
@@ -90,25 +179,6 @@ impl History {
     /// The latest commit's time.
     pub fn last_commit_time(&self) -> Option<i64> {
         self.commits.iter().map(|commit| commit.time).max()
-    }
-
-    /// The history in pieces, as a layer stores them: each under a key that says where it ends and
-    /// when the latest commit was.
-    pub fn pieces(&self) -> impl Iterator<Item = (Key, Lsn, Value)> {
-        let (mut commits, mut latest) = (self.commits.as_slice(), i64::MIN);
-        self.spans.chunks(PIECE_RECORDS).enumerate().filter_map(move |(number, spans)| {
-            let first = number * PIECE_RECORDS;
-            let end = first + spans.len();
-            let count = commits.partition_point(|commit| (commit.record as usize) < end);
-            let (own, later) = commits.split_at(count);
-            commits = later;
-            let own =
-                own.iter().map(|commit| Commit { record: commit.record - first as u32, ..*commit });
-            let piece = History { spans: spans.to_vec(), commits: own.collect() };
-            latest = piece.last_commit_time().map_or(latest, |time| latest.max(time));
-            let lsn = spans.last()?.end;
-            Some((Key::history(lsn, latest), lsn, Value::Image(piece.encode().into())))
-        })
     }
 
     /// The stored form, before compression.
@@ -132,7 +202,7 @@ impl History {
     }
 
     /// Reads the stored form; `None` where it is none.
-    pub fn decode(mut raw: &[u8]) -> Option<History> {
+    pub fn decode(mut raw: &[u8]) -> Option<Piece> {
         let raw = &mut raw;
         let records = bounded(take_varint(raw)?, raw)?;
         let mut spans = Vec::with_capacity(records);
@@ -156,7 +226,7 @@ impl History {
             }
             commits.push(Commit { record: record as u32, time });
         }
-        raw.is_empty().then_some(History { spans, commits })
+        raw.is_empty().then_some(Piece { spans, commits })
     }
 }
 
@@ -170,30 +240,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn history(records: &[(u64, u64, Option<i64>)]) -> History {
-        let mut history = History::default();
+    fn spans(
+        records: &[(u64, u64, Option<i64>)],
+    ) -> impl Iterator<Item = (Span, Option<i64>)> + '_ {
         let mut at = 0;
-        for (gap, length, time) in records {
+        records.iter().map(move |(gap, length, time)| {
             let start = at + gap;
             at = start + length.max(&1);
-            history.push(Span { start: Lsn(start), end: Lsn(at) }, *time);
-        }
+            (Span { start: Lsn(start), end: Lsn(at) }, *time)
+        })
+    }
+
+    fn history(records: &[(u64, u64, Option<i64>)]) -> History {
+        let mut history = History::default();
+        spans(records).for_each(|(span, time)| history.push(span, time));
         history
     }
 
     proptest! {
         #[test]
-        fn a_history_is_read_back_as_it_was_written(
+        fn a_piece_is_read_back_as_it_was_written(
             records in prop::collection::vec(
                 (0..40_u64, 1..100_000_u64, any::<Option<i64>>()), 0..200)
         ) {
-            let history = history(&records);
-            prop_assert_eq!(History::decode(&history.encode()), Some(history));
+            let mut piece = Piece::default();
+            spans(&records).for_each(|(span, time)| piece.push(span, time));
+            prop_assert_eq!(Piece::decode(&piece.encode()), Some(piece));
         }
 
         #[test]
-        fn any_bytes_are_a_history_or_refused(raw in prop::collection::vec(any::<u8>(), 0..64)) {
-            History::decode(&raw);
+        fn any_bytes_are_a_piece_or_refused(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            Piece::decode(&raw);
         }
     }
 
@@ -205,11 +282,11 @@ mod tests {
         let mut joined = History::default();
         let mut latest = i64::MIN;
         for (key, lsn, value) in history.pieces() {
-            let piece = History::decode(value.bytes()).expect("it was just made");
+            let piece = Piece::decode(value.bytes()).expect("it was just made");
             latest = latest.max(piece.last_commit_time().unwrap_or(i64::MIN));
             assert_eq!(key.as_history(), Some((lsn, latest)));
             assert_eq!(piece.at_or_before(Lsn::MAX).map(|point| point.lsn), Some(lsn));
-            joined.extend(piece);
+            joined.extend(&piece);
         }
         assert_eq!(joined, history);
     }

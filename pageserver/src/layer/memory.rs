@@ -136,13 +136,9 @@ impl MemoryLayer {
 
     /// Takes over what some records do; none of it is left in `changes`.
     pub fn apply(&mut self, changes: &mut Changes) {
-        // By itself, so that the processor waits for the table's memory of many keys at once. What no
-        // record has closed is not applied.
+        // What no record has closed is not applied.
         let closed = changes.records.last().map_or(0, |record| record.puts);
-        let mut chains = std::mem::take(&mut self.chains_put);
-        chains.clear();
-        chains.extend(changes.puts[..closed].iter().map(|(key, _)| self.chain(*key)));
-        self.fetch(&chains);
+        let chains = self.fetch(&changes.puts[..closed]);
         let (mut cleared, mut put) = (0, 0);
         for record in &changes.records {
             let lsn = record.end;
@@ -184,17 +180,33 @@ impl MemoryLayer {
                 });
             }
             (cleared, put) = (record.clears, record.puts);
-            self.bytes += size_of::<Span>();
             self.history.push(Span { start: record.start, end: lsn }, record.finished);
         }
         self.chains_put = chains;
         changes.reset();
     }
 
-    /// Has the processor fetch the ends of some chains side by side.
-    fn fetch(&self, chains: &[u32]) {
-        let ends = chains.iter().map(|chain| self.chains[*chain as usize].tail);
-        std::hint::black_box(ends.fold(0, |seen, tail| seen ^ self.rows.touch_end(tail)));
+    /// The numbers of some keys' chains. Of all together first the index is read, then the chains, then
+    /// their ends: the processor waits for the memory of many at once.
+    fn fetch(&mut self, puts: &[(Key, Put)]) -> Vec<u32> {
+        let mut found = std::mem::take(&mut self.chains_put);
+        found.clear();
+        let likely = |key: Key| match key.kind() {
+            Some(KeyKind::Page) => self.pages.likely_leaf(key),
+            _ => None,
+        };
+        found.extend(puts.iter().map(|(key, _)| likely(*key).unwrap_or(u32::MAX)));
+        let seen = found.iter().fold(0, |seen, leaf| seen ^ self.pages.touch(*leaf));
+        std::hint::black_box(seen);
+        for ((key, _), number) in puts.iter().zip(&mut found) {
+            *number = self.pages.get_in(*number, *key).unwrap_or_else(|| self.chain(*key));
+        }
+        let ends = |number: &u32| self.chains[*number as usize].tail;
+        let seen = found.iter().map(ends).fold(0, |seen, tail| seen ^ tail.lsn().0);
+        std::hint::black_box(seen);
+        let seen = found.iter().map(ends).fold(0, |seen, tail| seen ^ self.rows.touch_end(tail));
+        std::hint::black_box(seen);
+        found
     }
 
     /// The number of a key's chain.
@@ -258,7 +270,7 @@ impl MemoryLayer {
 
     /// Bytes of memory, about.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.rows.bytes()
+        self.bytes + self.rows.bytes() + self.history.bytes()
     }
 
     /// Whether no record was applied.

@@ -8,7 +8,7 @@ use wal_format::Lsn;
 use super::{
     block::Block,
     format::Damage,
-    history::{History, Span},
+    history::{Piece, Span},
     reader::{Contents, Layer},
 };
 use crate::{
@@ -90,12 +90,12 @@ impl Layer {
         number: usize,
         block: &Block,
         position: usize,
-    ) -> Result<Option<History>, Error> {
+    ) -> Result<Option<Piece>, Error> {
         if position >= block.len() || block.key(position).as_history().is_none() {
             return Ok(None);
         }
         let value = block.value(position);
-        let piece = History::decode(value.bytes());
+        let piece = Piece::decode(value.bytes());
         piece.map(Some).ok_or_else(|| {
             self.corrupt(Damage {
                 offset: contents.block(number).locator.offset,

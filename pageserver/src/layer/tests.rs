@@ -8,7 +8,7 @@ use wal_format::{Fork, Relation, RelationFork, Slru};
 use super::{
     cursor::Cursor,
     format::LayerKind,
-    history::{History, Span},
+    history::{History, Piece, Span},
     name::{LayerName, LayerSummary},
     reader::Layer,
     writer::{LayerWriter, WrittenLayer},
@@ -129,7 +129,7 @@ async fn read_all(layer: &Layer) -> Result<Content, Error> {
             let (key, value) = (block.key(at), block.value(at));
             assert!(contents.may_have(key));
             match key.as_history() {
-                Some(_) => history.extend(History::decode(value.bytes()).expect("it is ours")),
+                Some(_) => history.extend(&Piece::decode(value.bytes()).expect("it is ours")),
                 None => versions.push((key, block.lsn(at), value)),
             }
         }

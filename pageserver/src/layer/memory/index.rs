@@ -16,9 +16,17 @@ const NONE: u32 = u32::MAX;
 /// The numbers of the chains of some keys.
 #[derive(Default)]
 pub struct Index {
-    /// The places of leaves, by their first keys.
-    table: HashTable<u32>,
+    /// By the leaves' first keys.
+    table: HashTable<Entry>,
     leaves: Vec<Leaf>,
+}
+
+/// Where a leaf is.
+#[derive(Clone, Copy)]
+struct Entry {
+    leaf: u32,
+    /// The upper half of the hash, so that the leaf is known before it is looked at.
+    print: u32,
 }
 
 /// The chains of neighbouring keys: one line of the processor's cache.
@@ -31,33 +39,61 @@ struct Leaf {
 const _: () = assert!(size_of::<Leaf>() == 64);
 
 /// What a leaf costs: itself, and its place in a table that is partly empty.
-pub const LEAF_BYTES: usize = size_of::<Leaf>() + 2 * (size_of::<u32>() + 1);
+pub const LEAF_BYTES: usize = size_of::<Leaf>() + 2 * (size_of::<Entry>() + 1);
 
 impl Index {
     /// The number of a key's chain.
     #[inline]
     pub fn get(&self, key: Key) -> Option<u32> {
         let (first, at) = place(key);
-        let leaf = self.table.find(hash(first), |leaf| self.leaves[*leaf as usize].first == first);
-        leaf.map(|leaf| self.leaves[*leaf as usize].chains[at]).filter(|number| *number != NONE)
+        self.leaf(first).and_then(|leaf| self.leaves[leaf as usize].chain(at))
+    }
+
+    /// The leaf that a key is in, if it is in any: most likely, since the leaf is not looked at.
+    #[inline]
+    pub fn likely_leaf(&self, key: Key) -> Option<u32> {
+        let hash = hash(place(key).0);
+        self.table.find(hash, |entry| entry.print == print(hash)).map(|entry| entry.leaf)
+    }
+
+    /// Has the processor fetch a leaf.
+    #[inline]
+    pub fn touch(&self, leaf: u32) -> u32 {
+        self.leaves.get(leaf as usize).map_or(0, |leaf| leaf.chains[0])
+    }
+
+    /// The number of a key's chain, where the key is in this leaf.
+    #[inline]
+    pub fn get_in(&self, leaf: u32, key: Key) -> Option<u32> {
+        let (first, at) = place(key);
+        self.leaves.get(leaf as usize).filter(|leaf| leaf.first == first)?.chain(at)
     }
 
     /// Takes a key that was not there; whether that cost [`LEAF_BYTES`].
     pub fn insert(&mut self, key: Key, number: u32) -> bool {
         let (first, at) = place(key);
-        let leaves = &self.leaves;
-        let known = self.table.find(hash(first), |leaf| leaves[*leaf as usize].first == first);
-        if let Some(leaf) = known {
-            self.leaves[*leaf as usize].chains[at] = number;
+        if let Some(leaf) = self.leaf(first) {
+            self.leaves[leaf as usize].chains[at] = number;
             return false;
         }
         let mut chains = [NONE; LEAF_KEYS as usize];
         chains[at] = number;
+        let (leaf, hash_of_first) = (self.leaves.len() as u32, hash(first));
         self.leaves.push(Leaf { first, chains });
         let leaves = &self.leaves;
-        let hash_of = |leaf: &u32| hash(leaves[*leaf as usize].first);
-        self.table.insert_unique(hash(first), leaves.len() as u32 - 1, hash_of);
+        let hash_of = |entry: &Entry| hash(leaves[entry.leaf as usize].first);
+        let entry = Entry { leaf, print: print(hash_of_first) };
+        self.table.insert_unique(hash_of_first, entry, hash_of);
         true
+    }
+
+    #[inline]
+    fn leaf(&self, first: Key) -> Option<u32> {
+        let hash = hash(first);
+        let is_it = |entry: &Entry| {
+            entry.print == print(hash) && self.leaves[entry.leaf as usize].first == first
+        };
+        self.table.find(hash, is_it).map(|entry| entry.leaf)
     }
 
     /// All keys with the numbers of their chains, in no order.
@@ -74,6 +110,11 @@ impl Index {
 }
 
 impl Leaf {
+    #[inline]
+    fn chain(&self, at: usize) -> Option<u32> {
+        Some(self.chains[at]).filter(|number| *number != NONE)
+    }
+
     fn iter(&self) -> impl Iterator<Item = (Key, u32)> {
         let known = (0..).zip(self.chains).filter(|(_, chain)| *chain != NONE);
         known.map(|(at, chain)| (self.first.with_number(self.first.number() + at), chain))
@@ -90,4 +131,9 @@ fn place(key: Key) -> (Key, usize) {
 #[inline]
 fn hash(key: Key) -> u64 {
     FxBuildHasher.hash_one(key)
+}
+
+#[inline]
+fn print(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
