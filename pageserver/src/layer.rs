@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod cursor;
+mod difference;
 pub mod filter;
 pub mod format;
 pub mod history;

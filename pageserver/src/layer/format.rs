@@ -15,7 +15,8 @@ pub const LAYER_VERSION: u32 = 1;
 pub const LAYER_MAGIC: [u8; 8] = *b"OFSLAYER";
 /// Bytes of a footer.
 pub const FOOTER_BYTES: usize = 96;
-/// A block is closed at the first value that takes it to this size, before compression.
+/// A block is closed at the first value that takes it to this size, before compression and with all values
+/// whole.
 pub const BLOCK_BYTES: usize = 32 << 10;
 /// The most bytes that a part may claim to decompress to: a block with one value of the longest
 /// WAL record (`XLogRecordMaxSize`, just under 1 GiB) is below it.
