@@ -119,7 +119,7 @@ pub fn take_difference(
 fn differing(word: u64) -> u8 {
     const LOWEST: u64 = 0x0101_0101_0101_0101;
     const ALL_BUT_HIGHEST: u64 = 0x7F7F_7F7F_7F7F_7F7F;
-    let highest = ((word & ALL_BUT_HIGHEST) + ALL_BUT_HIGHEST | word) >> 7 & LOWEST;
+    let highest = (((word & ALL_BUT_HIGHEST) + ALL_BUT_HIGHEST) | word) >> 7 & LOWEST;
     // The bits come together in the highest byte.
     (highest.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
 }
