@@ -104,24 +104,48 @@ fn written(socket: &TcpStream, number: Option<&File>) -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Bytes that the kernel was ever given for a connection: those that the other side has, then those that it does
-/// not have yet. In this order nothing that arrives meanwhile is counted twice.
-#[expect(unsafe_code, reason = "these questions to the kernel have no safe functions")]
+/// How often a connection is asked whose other side takes bytes between the questions.
+const TRIES: usize = 100;
+
+/// Bytes that the kernel was ever given for a connection: those that the other side has, and those that it does
+/// not have yet. Bytes that arrive between the two questions would be in neither answer, so the first is asked
+/// again.
 fn written_to(socket: &TcpStream) -> io::Result<u64> {
-    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
-    let socket = socket.as_raw_fd();
+    let mut arrived = arrived_from(socket)?;
+    let mut written = arrived;
+    for _ in 0..TRIES {
+        written = arrived + outstanding_to(socket)?;
+        let since = arrived_from(socket)?;
+        if since == arrived {
+            break;
+        }
+        arrived = since;
+    }
+    Ok(written)
+}
+
+/// Bytes of a connection that the other side has said to have.
+#[expect(unsafe_code, reason = "this question to the kernel has no safe function")]
+fn arrived_from(socket: &TcpStream) -> io::Result<u64> {
     // SAFETY: it is integers alone, which may be zero.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut length = mem::size_of_val(&info) as libc::socklen_t;
-    let place = (&raw mut info).cast();
+    let (socket, place) = (socket.as_raw_fd(), (&raw mut info).cast());
     // SAFETY: there is room for so many bytes.
     let asked =
         unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, place, &mut length) };
     Errno::result(asked)?;
+    Ok(info.tcpi_bytes_acked)
+}
+
+/// Bytes of a connection that the other side has not said to have.
+#[expect(unsafe_code, reason = "this question to the kernel has no safe function")]
+fn outstanding_to(socket: &TcpStream) -> io::Result<u64> {
+    nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, libc::c_int);
     let mut outstanding = 0;
     // SAFETY: the kernel writes one integer, for which there is room.
-    unsafe { siocoutq(socket, &mut outstanding)? };
-    Ok(info.tcpi_bytes_acked + u64::from(outstanding.unsigned_abs()))
+    unsafe { siocoutq(socket.as_raw_fd(), &mut outstanding)? };
+    Ok(u64::from(outstanding.unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -169,6 +193,20 @@ mod tests {
         let mut last = Vec::new();
         client.read_to_end(&mut last)?;
         assert_eq!(last, b"last", "the connection goes on, though it was ended");
+        Ok(())
+    }
+
+    #[test]
+    fn what_arrives_while_it_is_counted_is_counted() -> io::Result<()> {
+        let (mut client, mut server) = connected()?;
+        server.set_nodelay(true)?;
+        let reader = std::thread::spawn(move || io::copy(&mut client, &mut io::sink()));
+        for number in 1..=50_000 {
+            server.write_all(&[1; 4])?;
+            assert_eq!(written_to(&server)?, 4 * number);
+        }
+        drop(server);
+        assert_eq!(reader.join().expect("it reads")?, 200_000);
         Ok(())
     }
 
