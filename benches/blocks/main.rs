@@ -27,8 +27,11 @@ use self::figures::round;
 use crate::harness::{Database, Stock, pgbench, pgbench_init};
 
 const PAGE_BYTES: usize = 8192;
-/// Key, LSN, flags and end of a value: what a block's row takes, and its place in the order.
-const ROW_BYTES: usize = 31;
+/// A row of a block: varints of how far its key and its LSN are from those before, and of a page's length.
+const ROW: [u8; 5] = [1, 0, 0x80, 0x80, 0x02];
+/// What a block has beside its pages and their rows: numbers, and what its keys begin with.
+const HEAD_BYTES: usize = 12;
+const RUN_BYTES: usize = 18;
 /// Pages of each file that are looked at.
 const PAGES_MAX: usize = 4_096;
 const BLOCK_SIZES: [usize; 5] = [8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10];
@@ -117,7 +120,7 @@ fn measure(
     let dictionary = if with_dictionary { dictionary(files)? } else { Vec::new() };
     let mut compressor = zstd::bulk::Compressor::with_dictionary(level, &dictionary)?;
     let mut decompressor = zstd::bulk::Decompressor::with_dictionary(&dictionary)?;
-    let pages_per_block = block_bytes.div_ceil(PAGE_BYTES + ROW_BYTES);
+    let pages_per_block = block_bytes.div_ceil(PAGE_BYTES + ROW.len());
     let (mut raw_bytes, mut stored_bytes, mut blocks) = (0, 0, 0);
     let (mut write_s, mut read_s) = (0.0, 0.0);
     let mut by_file = serde_json::Map::new();
@@ -153,19 +156,10 @@ fn measure(
     }))
 }
 
-/// A block as a layer has it: the rows, whose keys and LSNs rise, then the values.
+/// A block as an image layer has it: the values, then the one run, then the rows.
 fn block(pages: &[u8]) -> Vec<u8> {
-    let count = pages.len() / PAGE_BYTES;
-    let mut block = Vec::with_capacity(4 + count * ROW_BYTES + pages.len());
-    block.extend_from_slice(&(count as u32).to_le_bytes());
-    for number in 0..count as u32 {
-        let mut row = [0; ROW_BYTES];
-        row[14..18].copy_from_slice(&number.to_be_bytes());
-        row[27..].copy_from_slice(&((number + 1) * PAGE_BYTES as u32).to_le_bytes());
-        block.extend_from_slice(&row);
-    }
-    block.extend_from_slice(pages);
-    block
+    let rows = ROW.repeat(pages.len() / PAGE_BYTES);
+    [&[0; HEAD_BYTES], pages, &[0; RUN_BYTES], &rows].concat()
 }
 
 /// Trained on every seventeenth page of each file.
