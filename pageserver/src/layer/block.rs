@@ -153,6 +153,8 @@ impl BlockBuilder {
 pub struct Block {
     /// One behind the other.
     values: Bytes,
+    /// Bytes of the memory that the values are in: all that was read, where none stood as a difference.
+    values_memory: usize,
     rows: Box<[Row]>,
     runs: Box<[u8]>,
 }
@@ -191,6 +193,7 @@ impl Block {
         let (raw, rows_at) = (Bytes::from(raw), runs_at + runs * RUN_BYTES);
         let mut block = Block {
             values: raw.slice(HEAD_BYTES..runs_at),
+            values_memory: raw.len(),
             rows: Box::default(),
             runs: raw[runs_at..rows_at].into(),
         };
@@ -249,7 +252,9 @@ impl Block {
         }
         let decoded = values.finish().ok_or("values of another length than the rows say")?;
         if let Some(decoded) = decoded {
-            self.values = decoded.into();
+            // As long as they are: there was room for more.
+            self.values = decoded.into_boxed_slice().into();
+            self.values_memory = self.values.len();
         }
         self.rows = rows.into();
         Ok(())
@@ -257,7 +262,7 @@ impl Block {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.values.len() + self.runs.len() + self.rows.len() * size_of::<Row>()
+        self.values_memory + self.runs.len() + self.rows.len() * size_of::<Row>()
     }
 
     /// How many versions there are.
