@@ -96,13 +96,14 @@ impl BlockBuilder {
         self.value_bytes += bytes.len();
         let difference = match kind {
             ValueKind::Record => self.differences.encode(bytes),
-            _ => None,
+            _ => {
+                self.differences.show(bytes);
+                None
+            }
         };
         let (stored, kind) = difference.map_or((bytes, kind as u64), |it| (it, DIFFERENCE));
         self.raw.extend_from_slice(stored);
-        let length_and_kind = (stored.len() as u64) << KIND_BITS | kind;
-        self.differences.show(bytes);
-        length_and_kind
+        (stored.len() as u64) << KIND_BITS | kind
     }
 
     /// Begins a key, above the one before, whose first version here has this LSN; in each block anew.

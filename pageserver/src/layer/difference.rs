@@ -9,20 +9,24 @@ use std::ops::Range;
 pub const BYTES_MAX: usize = 256;
 /// Bytes that a byte of bits stands for.
 const GROUP_BYTES: usize = 8;
-const ENCODED_BYTES_MAX: usize = BYTES_MAX + BYTES_MAX / GROUP_BYTES;
+/// With room for a whole group behind the last one.
+const ENCODED_ROOM: usize = BYTES_MAX + BYTES_MAX / GROUP_BYTES + GROUP_ROOM;
+/// Room for a group's bits and bytes, of which some may not count.
+const GROUP_ROOM: usize = 16;
 
 /// Makes differences from the value that it was last shown.
 pub struct Differences {
-    before: [u8; BYTES_MAX],
+    /// In groups, the last with zeros behind.
+    before: [[u8; GROUP_BYTES]; BYTES_MAX / GROUP_BYTES],
     before_bytes: usize,
-    encoded: [u8; ENCODED_BYTES_MAX],
+    encoded: [u8; ENCODED_ROOM],
 }
 
 impl Differences {
     /// No value before.
     pub fn new() -> Differences {
-        let (before, encoded) = ([0; BYTES_MAX], [0; ENCODED_BYTES_MAX]);
-        Differences { before, before_bytes: 0, encoded }
+        let before = [[0; GROUP_BYTES]; BYTES_MAX / GROUP_BYTES];
+        Differences { before, before_bytes: 0, encoded: [0; ENCODED_ROOM] }
     }
 
     /// Forgets the value before.
@@ -31,60 +35,63 @@ impl Differences {
     }
 
     /// Takes the value that is before the next one.
-    #[inline]
     pub fn show(&mut self, value: &[u8]) {
-        match self.before.get_mut(..value.len()) {
+        let whole = value.len().next_multiple_of(GROUP_BYTES);
+        match self.before.as_flattened_mut().get_mut(..whole) {
             Some(before) => {
+                let (before, behind) = before.split_at_mut(value.len());
                 before.copy_from_slice(value);
+                behind.fill(0);
                 self.before_bytes = value.len();
             }
             None => self.forget(),
         }
     }
 
-    /// What makes `value` of the one before, where they are alike in length and that is shorter.
+    /// What makes `value` of the one before, where they are alike in length and that is shorter. Then `value`
+    /// is the one before.
     #[inline]
     pub fn encode(&mut self, value: &[u8]) -> Option<&[u8]> {
         if self.before_bytes != value.len() {
+            self.show(value);
             return None;
         }
-        let (before, before_rest) = self.before[..value.len()].as_chunks::<GROUP_BYTES>();
-        let (groups, rest) = value.as_chunks::<GROUP_BYTES>();
         let mut end = 0;
-        for (before, group) in before.iter().zip(groups) {
-            end = put_group(&mut self.encoded, end, before, group);
-        }
-        if !rest.is_empty() {
-            let [before, group] = [before_rest, rest].map(filled);
-            end = put_group(&mut self.encoded, end, &before, &group);
+        for (before, group) in self.before.iter_mut().zip(groups(value)) {
+            let [was, is] = [*before, group].map(u64::from_le_bytes);
+            end += put_group(self.encoded[end..].first_chunk_mut()?, differing(was ^ is), group);
+            *before = group;
         }
         (end < value.len()).then(|| &self.encoded[..end])
     }
 }
 
+/// The bytes of a value by eight, the last with zeros behind.
 #[inline]
-fn put_group(
-    encoded: &mut [u8; ENCODED_BYTES_MAX],
-    mut end: usize,
-    before: &[u8; GROUP_BYTES],
-    group: &[u8; GROUP_BYTES],
-) -> usize {
-    let mut differ = differing(u64::from_le_bytes(*before) ^ u64::from_le_bytes(*group));
-    encoded[end] = differ;
-    end += 1;
-    while differ != 0 {
-        encoded[end] = group[differ.trailing_zeros() as usize % GROUP_BYTES];
-        end += 1;
-        differ &= differ - 1;
-    }
-    end
+fn groups(value: &[u8]) -> impl Iterator<Item = [u8; GROUP_BYTES]> {
+    let (groups, rest) = value.as_chunks::<GROUP_BYTES>();
+    let rest = (!rest.is_empty()).then(|| match value.last_chunk() {
+        // Those of its last eight bytes that are in no group before.
+        Some(last) => {
+            let known = 8 * (GROUP_BYTES - rest.len());
+            (u64::from_le_bytes(*last) >> known).to_le_bytes()
+        }
+        None => std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0)),
+    });
+    groups.iter().copied().chain(rest)
 }
 
-/// With zeros behind.
-fn filled(rest: &[u8]) -> [u8; GROUP_BYTES] {
-    let mut group = [0; GROUP_BYTES];
-    group[..rest.len()].copy_from_slice(rest);
-    group
+/// Says of a group which bytes differ, and those; how many bytes that takes.
+#[inline]
+fn put_group(out: &mut [u8; GROUP_ROOM], differ: u8, group: [u8; GROUP_BYTES]) -> usize {
+    out[0] = differ;
+    let mut end = 1;
+    // Each byte is written, and the next over it where it does not count: nothing to guess for the processor.
+    for (at, byte) in group.into_iter().enumerate() {
+        out[end % GROUP_ROOM] = byte;
+        end += usize::from(differ >> at & 1);
+    }
+    end
 }
 
 /// Appends to `values` the value that differs so from the one that stands in them at `before`; `None` where
