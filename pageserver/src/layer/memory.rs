@@ -16,10 +16,13 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use wal_format::Lsn;
 
-pub use self::sorted::{KeyVersions, Sorted};
 use self::{
     index::{Index, LEAF_BYTES},
     rows::{Chunk, ROW_VALUE_BYTES_MAX, Rows, Tail},
+};
+pub use self::{
+    rows::Row,
+    sorted::{KeyVersions, Sorted},
 };
 use super::{
     Clear,
@@ -198,8 +201,19 @@ impl MemoryLayer {
         found.extend(puts.iter().map(|(key, _)| likely(*key).unwrap_or(u32::MAX)));
         let seen = found.iter().fold(0, |seen, leaf| seen ^ self.pages.touch(*leaf));
         std::hint::black_box(seen);
+        // Most that are no pages are the next transaction's id, and the status of transactions.
+        let mut counters = [None; 2];
         for ((key, _), number) in puts.iter().zip(&mut found) {
-            *number = self.pages.get_in(*number, *key).unwrap_or_else(|| self.chain(*key));
+            if let Some(known) = self.pages.get_in(*number, *key) {
+                *number = known.unwrap_or_else(|| self.begin_chain_in(*number, *key));
+                continue;
+            }
+            let counter = &mut counters[usize::from(key.kind() == Some(KeyKind::Control))];
+            *number = match *counter {
+                Some((known, number)) if known == *key => number,
+                _ => self.chain(*key),
+            };
+            *counter = Some((*key, *number));
         }
         let ends = |number: &u32| self.chains[*number as usize].tail;
         let seen = found.iter().map(ends).fold(0, |seen, tail| seen ^ tail.lsn().0);
@@ -215,10 +229,23 @@ impl MemoryLayer {
         self.known_chain(key).unwrap_or_else(|| self.begin_chain(key))
     }
 
-    fn begin_chain(&mut self, key: Key) -> u32 {
+    /// As [`MemoryLayer::begin_chain`], where a leaf of pages is the key's.
+    #[inline(never)]
+    fn begin_chain_in(&mut self, leaf: u32, key: Key) -> u32 {
+        let number = self.push_chain();
+        self.pages.insert_in(leaf, key, number);
+        number
+    }
+
+    fn push_chain(&mut self) -> u32 {
         let number = self.chains.len() as u32;
         self.chains.push(Chain::EMPTY);
         self.bytes += KEY_OVERHEAD_BYTES;
+        number
+    }
+
+    fn begin_chain(&mut self, key: Key) -> u32 {
+        let number = self.push_chain();
         let index = match key.kind() {
             Some(KeyKind::Page) => &mut self.pages,
             Some(KeyKind::Slru | KeyKind::Control) => &mut self.counters,
@@ -298,9 +325,14 @@ impl MemoryLayer {
         let number = self.known_chain(key)?;
         let tail = self.chains[number as usize].tail.chunk()?;
         // After the first chunk that is too new, none is asked for.
-        let late = self.late_chunks.get(&number).map_or(&[][..], Vec::as_slice);
+        let late = self.late_chunks(number);
         let too_new = late.partition_point(|chunk| self.rows.first_lsn(*chunk) <= at);
         Some(late.get(too_new).map_or(tail, |too_new| self.rows.before(*too_new).unwrap_or(tail)))
+    }
+
+    /// Chunks of a chain behind a full one, by rising LSN; the last of them is the chain's.
+    fn late_chunks(&self, number: u32) -> &[Chunk] {
+        self.late_chunks.get(&number).map_or(&[][..], Vec::as_slice)
     }
 
     /// The keys of a range that have versions, in no order.

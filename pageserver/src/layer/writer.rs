@@ -11,7 +11,7 @@ use super::{
         BLOCK_BYTES, COMPRESSION, Compression, FLUSH_COMPRESSION, FOOTER_BYTES, Footer, IndexRow,
         LayerKind, encode_clears, encode_index, seal,
     },
-    memory::{KeyVersions, MemoryLayer},
+    memory::{KeyVersions, MemoryLayer, Row},
     name::{LayerName, LayerSummary},
 };
 use crate::{
@@ -162,30 +162,39 @@ fn cannot_compress(error: std::io::Error) -> Error {
     Error::Unavailable(format!("a layer cannot be compressed: {error}"))
 }
 
-/// The delta layer of everything in a frozen layer, up to `to`. `images` says which of a key's
-/// versions, by rising number, are stored as the page that they make. `buffer` is empty, and becomes
-/// the object's.
+/// Makes the pages that are stored in place of some versions.
+pub trait MakePages {
+    /// Begins a key.
+    fn begin(&mut self, versions: &KeyVersions<'_>);
+
+    /// Takes the key's next version; the page where that is stored instead.
+    fn take(&mut self, version: &Row<'_>) -> Option<&[u8]>;
+
+    /// The key has no more.
+    fn end(&mut self, key: Key);
+}
+
+/// The delta layer of everything in a frozen layer, up to `to`; of some versions `pages` makes the page.
+/// `buffer` is empty, and becomes the object's.
 pub fn write_delta(
     layer: &MemoryLayer,
     to: Lsn,
     nonce: u64,
     buffer: Vec<u8>,
-    mut images: impl FnMut(&KeyVersions<'_>) -> Vec<(usize, Bytes)>,
+    pages: &mut impl MakePages,
 ) -> Result<WrittenLayer, Error> {
     let name = LayerName { kind: LayerKind::Delta, from: layer.from(), to, nonce };
     let mut writer = LayerWriter::flushed(name, buffer);
-    layer.sorted().keys().try_for_each(|versions| {
+    for versions in layer.sorted().keys() {
         let key = versions.key();
         writer.begin_key(key);
-        let images = images(&versions);
-        let mut images = images.iter().peekable();
-        versions.iter().enumerate().try_for_each(|(number, (lsn, kind, bytes))| {
-            match images.next_if(|(at, _)| *at == number) {
-                Some((_, image)) => writer.add_next(key, lsn, (ValueKind::Image, image)),
-                None => writer.add_next(key, lsn, (kind, bytes)),
-            }
-        })
-    })?;
+        pages.begin(&versions);
+        versions.try_for_each(|row| {
+            let page = pages.take(&row).map(|page| (ValueKind::Image, page));
+            writer.add_next(key, row.lsn, page.unwrap_or((row.kind, row.bytes)))
+        })?;
+        pages.end(key);
+    }
     for (key, lsn, value) in layer.history().pieces() {
         writer.add(key, lsn, &value)?;
     }

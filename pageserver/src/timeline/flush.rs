@@ -24,7 +24,7 @@ use wal_format::{Lsn, PAGE_BYTES};
 
 use super::{
     FROZEN_LAYERS_MAX, FlushStatus, Frozen, OPEN_LAYER_AGE_MAX, Timeline,
-    images::{Bases, images},
+    images::{Bases, PageMaker},
 };
 use crate::{
     error::Error,
@@ -222,15 +222,9 @@ impl Timeline {
         let (known, charge) = known.map(|Ends { pages, charge }| (pages, charge)).unzip();
         let bases = self.bases(&layer, known.unwrap_or_default()).await;
         let written = tokio::task::spawn_blocking(move || {
-            let mut ends = Bases::default();
-            let written = write_delta(&layer, to, nonce, buffer, |versions| {
-                let images = images(versions, layer.clears(), &bases, redo.as_ref());
-                if let Some(end) = images.end {
-                    ends.insert(versions.key(), Some(end));
-                }
-                images.pages
-            });
-            written.map(|written| (written, ends))
+            let mut pages = PageMaker::new(layer.clears(), &bases, redo.as_ref());
+            let written = write_delta(&layer, to, nonce, buffer, &mut pages);
+            written.map(|written| (written, pages.into_ends()))
         });
         let (layer, ends) = written.await.map_err(|error| {
             Error::IngestStopped(format!("the layer up to {to} could not be made: {error}"))

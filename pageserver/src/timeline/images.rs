@@ -2,18 +2,21 @@
 //! are stored as the page that they make.
 //!
 //! This happens when a frozen layer is written, and each record is redone at most once for it. A
-//! page that cannot be made keeps its records: a read will say what is wrong with them.
+//! page that cannot be made keeps its records from there on: a read will say what is wrong with them.
+
+use std::{iter::Peekable, vec};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
-use wal_format::{Lsn, Page};
+use wal_format::{Lsn, Page, Target};
 
 use super::Timeline;
 use crate::{
     key::Key,
     layer::{
         Clear,
-        memory::{KeyVersions, MemoryLayer},
+        memory::{KeyVersions, MemoryLayer, Row},
+        writer::MakePages,
     },
     redo::{Redo, apply_version},
 };
@@ -56,60 +59,93 @@ impl Timeline {
     }
 }
 
-/// What becomes of a key's versions in a layer that is stored.
-#[derive(Default)]
-pub struct Images {
-    /// Which of them, by their number, are stored as the page that they make, and that page.
-    pub pages: Vec<(usize, Bytes)>,
-    /// The page as it is after the layer, where it was made.
-    pub end: Option<Bytes>,
+/// Makes the pages of one layer.
+pub struct PageMaker<'l> {
+    clears: &'l [Clear],
+    bases: &'l Bases,
+    redo: &'l dyn Redo,
+    /// Of the key that was begun; `None` where its versions stay as they are.
+    run: Option<Run>,
+    ends: Bases,
 }
 
-/// The images of a key; none where its versions stay as they are.
-pub fn images(
-    versions: &KeyVersions<'_>,
-    clears: &[Clear],
-    bases: &Bases,
-    redo: &dyn Redo,
-) -> Images {
-    if versions.records_max() < RECORDS_PER_IMAGE {
-        return Images::default();
-    }
-    make_images(versions, clears, bases, redo).unwrap_or_default()
+/// The page of a key while its versions come.
+struct Run {
+    target: Target,
+    page: Box<Page>,
+    /// In a row until now.
+    records: usize,
+    /// When the page is emptied.
+    clears: Peekable<vec::IntoIter<Lsn>>,
 }
 
-fn make_images(
-    versions: &KeyVersions<'_>,
-    clears: &[Clear],
-    bases: &Bases,
-    redo: &dyn Redo,
-) -> Option<Images> {
-    let key = versions.key();
-    let target = key.as_target()?;
-    let clears: Vec<Lsn> =
-        clears.iter().filter(|clear| clear.range.contains(&key)).map(|clear| clear.lsn).collect();
-    let mut clears = clears.into_iter().peekable();
-    let mut page = match bases.get(&key) {
-        Some(Some(base)) => Page::from_slice(base)?,
-        Some(None) => Page::zeroed(),
-        None if versions.is_complete() => Page::zeroed(),
-        None => return None,
-    };
-    let (mut records, mut pages) = (0, Vec::new());
-    for (number, (lsn, kind, bytes)) in versions.iter().enumerate() {
-        while clears.next_if(|clear| *clear <= lsn).is_some() {
-            page.zero();
-            records = 0;
-        }
-        apply_version(redo, target, lsn, (kind, bytes), &mut page).ok()?;
-        records = kind.records_since_image(records);
-        if records >= RECORDS_PER_IMAGE {
-            records = 0;
-            pages.push((number, Bytes::copy_from_slice(page.bytes())));
-        }
+impl<'l> PageMaker<'l> {
+    /// For a layer with these clears, whose longest runs of records begin from these pages.
+    pub fn new(clears: &'l [Clear], bases: &'l Bases, redo: &'l dyn Redo) -> PageMaker<'l> {
+        PageMaker { clears, bases, redo, run: None, ends: Bases::default() }
     }
-    if clears.next().is_some() {
-        page.zero();
+
+    /// The pages that were made, as they are after the layer.
+    pub fn into_ends(self) -> Bases {
+        self.ends
     }
-    Some(Images { pages, end: Some(page.into_bytes()) })
+
+    fn begin_run(&self, versions: &KeyVersions<'_>) -> Option<Run> {
+        if versions.records_max() < RECORDS_PER_IMAGE {
+            return None;
+        }
+        let key = versions.key();
+        let target = key.as_target()?;
+        let page = match self.bases.get(&key) {
+            Some(Some(base)) => Page::from_slice(base)?,
+            Some(None) => Page::zeroed(),
+            None if versions.is_complete() => Page::zeroed(),
+            None => return None,
+        };
+        let clears = self.clears.iter().filter(|clear| clear.range.contains(&key));
+        let clears: Vec<Lsn> = clears.map(|clear| clear.lsn).collect();
+        Some(Run { target, page, records: 0, clears: clears.into_iter().peekable() })
+    }
+}
+
+impl MakePages for PageMaker<'_> {
+    fn begin(&mut self, versions: &KeyVersions<'_>) {
+        self.run = self.begin_run(versions);
+    }
+
+    #[inline]
+    fn take(&mut self, version: &Row<'_>) -> Option<&[u8]> {
+        let is_stored = self.run.as_mut()?.take(version, self.redo);
+        if is_stored.is_none() {
+            self.run = None;
+        }
+        let page = self.run.as_ref().filter(|_| is_stored == Some(true));
+        page.map(|run| &run.page.bytes()[..])
+    }
+
+    fn end(&mut self, key: Key) {
+        let Some(mut run) = self.run.take() else { return };
+        if run.clears.next().is_some() {
+            run.page.zero();
+        }
+        self.ends.insert(key, Some(run.page.into_bytes()));
+    }
+}
+
+impl Run {
+    /// Whether the page is stored in place of this version; `None` where it cannot be made.
+    fn take(&mut self, version: &Row<'_>, redo: &dyn Redo) -> Option<bool> {
+        let Row { lsn, kind, bytes } = *version;
+        while self.clears.next_if(|clear| *clear <= lsn).is_some() {
+            self.page.zero();
+            self.records = 0;
+        }
+        apply_version(redo, self.target, lsn, (kind, bytes), &mut self.page).ok()?;
+        self.records = kind.records_since_image(self.records);
+        let is_stored = self.records >= RECORDS_PER_IMAGE;
+        if is_stored {
+            self.records = 0;
+        }
+        Some(is_stored)
+    }
 }

@@ -25,7 +25,8 @@ pub struct Index {
 #[derive(Clone, Copy)]
 struct Entry {
     leaf: u32,
-    /// The upper half of the hash, so that the leaf is known before it is looked at.
+    /// What the hash is made of, so that the leaf is known before it is looked at, and need not be where the
+    /// table grows.
     print: u32,
 }
 
@@ -52,8 +53,8 @@ impl Index {
     /// The leaf that a key is in, if it is in any: most likely, since the leaf is not looked at.
     #[inline]
     pub fn likely_leaf(&self, key: Key) -> Option<u32> {
-        let hash = hash(place(key).0);
-        self.table.find(hash, |entry| entry.print == print(hash)).map(|entry| entry.leaf)
+        let print = print(place(key).0);
+        self.table.find(hash(print), |entry| entry.print == print).map(|entry| entry.leaf)
     }
 
     /// Has the processor fetch a leaf.
@@ -62,11 +63,17 @@ impl Index {
         self.leaves.get(leaf as usize).map_or(0, |leaf| leaf.chains[0])
     }
 
-    /// The number of a key's chain, where the key is in this leaf.
+    /// The number of a key's chain, if there is one, where this is the key's leaf.
     #[inline]
-    pub fn get_in(&self, leaf: u32, key: Key) -> Option<u32> {
+    pub fn get_in(&self, leaf: u32, key: Key) -> Option<Option<u32>> {
         let (first, at) = place(key);
-        self.leaves.get(leaf as usize).filter(|leaf| leaf.first == first)?.chain(at)
+        let leaf = self.leaves.get(leaf as usize).filter(|leaf| leaf.first == first)?;
+        Some(leaf.chain(at))
+    }
+
+    /// As [`Index::insert`], where this is the key's leaf.
+    pub fn insert_in(&mut self, leaf: u32, key: Key, number: u32) {
+        self.leaves[leaf as usize].chains[place(key).1] = number;
     }
 
     /// Takes a key that was not there; whether that cost [`LEAF_BYTES`].
@@ -78,22 +85,18 @@ impl Index {
         }
         let mut chains = [NONE; LEAF_KEYS as usize];
         chains[at] = number;
-        let (leaf, hash_of_first) = (self.leaves.len() as u32, hash(first));
+        let entry = Entry { leaf: self.leaves.len() as u32, print: print(first) };
         self.leaves.push(Leaf { first, chains });
-        let leaves = &self.leaves;
-        let hash_of = |entry: &Entry| hash(leaves[entry.leaf as usize].first);
-        let entry = Entry { leaf, print: print(hash_of_first) };
-        self.table.insert_unique(hash_of_first, entry, hash_of);
+        self.table.insert_unique(hash(entry.print), entry, |entry| hash(entry.print));
         true
     }
 
     #[inline]
     fn leaf(&self, first: Key) -> Option<u32> {
-        let hash = hash(first);
-        let is_it = |entry: &Entry| {
-            entry.print == print(hash) && self.leaves[entry.leaf as usize].first == first
-        };
-        self.table.find(hash, is_it).map(|entry| entry.leaf)
+        let print = print(first);
+        let is_it =
+            |entry: &Entry| entry.print == print && self.leaves[entry.leaf as usize].first == first;
+        self.table.find(hash(print), is_it).map(|entry| entry.leaf)
     }
 
     /// All keys with the numbers of their chains, in no order.
@@ -128,12 +131,16 @@ fn place(key: Key) -> (Key, usize) {
     (key.with_number(key.number() - at), at as usize)
 }
 
+/// The half of a key's hash that its bits are spread over best.
 #[inline]
-fn hash(key: Key) -> u64 {
-    FxBuildHasher.hash_one(key)
+fn print(key: Key) -> u32 {
+    FxBuildHasher.hash_one(key) as u32
 }
 
+/// A hash with as many bits as a table wants: those at either end count.
 #[inline]
-fn print(hash: u64) -> u32 {
-    (hash >> 32) as u32
+fn hash(print: u32) -> u64 {
+    /// 2^64 by the golden ratio (Knuth, The Art of Computer Programming, 6.4).
+    const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+    u64::from(print).wrapping_mul(SPREAD)
 }

@@ -230,10 +230,11 @@ impl Rows {
         self.at(chunk.place as usize, 1)[0]
     }
 
-    /// The first byte that is free in a chain's last chunk, as [`Rows::touch`].
+    /// The first byte that is free in a chain's last chunk, as [`Rows::touch`]; of a full one none.
     #[inline]
     pub fn touch_end(&self, tail: Tail) -> u8 {
-        let place = tail.chunk as usize + CHUNK_HEAD_BYTES + usize::from(tail.used);
+        let end = tail.chunk as usize + CHUNK_HEAD_BYTES + usize::from(tail.used);
+        let place = if usize::from(tail.free) > ROW_HEAD_BYTES { end } else { 0 };
         let slab = self.slabs.get(place >> SLAB_BITS);
         slab.and_then(|slab| slab.get(place & ((1 << SLAB_BITS) - 1))).copied().unwrap_or(0)
     }

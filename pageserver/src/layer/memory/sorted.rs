@@ -1,13 +1,11 @@
 //! A memory layer's versions by key, then LSN.
 
-use smallvec::SmallVec;
-use wal_format::Lsn;
-
 use super::{
     Chain, MemoryLayer,
-    rows::{Chunk, Rows},
+    rows::{Chunk, Row, Rows},
 };
-use crate::{change::ValueKind, key::Key};
+use crate::key::Key;
+use smallvec::SmallVec;
 
 /// Keys whose versions are fetched from memory at once.
 const KEYS_AHEAD: usize = 64;
@@ -39,7 +37,8 @@ impl<'l> Sorted<'l> {
             keys.iter().filter_map(|(key, number)| {
                 let chain = &self.layer.chains[*number as usize];
                 let last = chain.tail.chunk()?;
-                Some(KeyVersions { key: *key, rows: &self.layer.rows, chain, last })
+                let late = self.layer.late_chunks(*number);
+                Some(KeyVersions { key: *key, rows: &self.layer.rows, chain, late, last })
             })
         })
     }
@@ -51,6 +50,7 @@ pub struct KeyVersions<'l> {
     key: Key,
     rows: &'l Rows,
     chain: &'l Chain,
+    late: &'l [Chunk],
     last: Chunk,
 }
 
@@ -70,14 +70,23 @@ impl<'l> KeyVersions<'l> {
         self.chain.is_complete
     }
 
-    /// The versions' bytes, without a copy.
-    pub fn iter(&self) -> impl Iterator<Item = (Lsn, ValueKind, &'l [u8])> + use<'l> {
-        let rows = self.rows;
-        let mut chunks: SmallVec<[Chunk; 4]> =
-            std::iter::successors(Some(self.last), |chunk| rows.before(*chunk)).collect();
-        chunks.reverse();
-        let rows = chunks.into_iter().flat_map(move |chunk| rows.rows(chunk));
-        rows.map(|row| (row.lsn, row.kind, row.bytes))
+    /// Gives each version to `take`, without a copy; ends at its first error.
+    #[inline]
+    pub fn try_for_each<E>(&self, mut take: impl FnMut(Row<'l>) -> Result<(), E>) -> Result<(), E> {
+        let mut chunks = SmallVec::<[Chunk; 4]>::new();
+        chunks.push(self.last);
+        // Where most of a long chain's are is known, so that none of them is waited for to find the next.
+        let late = self.late.iter().rev();
+        chunks.extend(late.filter_map(|chunk| self.rows.before(*chunk)));
+        while let Some(before) = chunks.last().and_then(|chunk| self.rows.before(*chunk)) {
+            chunks.push(before);
+        }
+        for chunk in chunks.iter().rev() {
+            for row in self.rows.rows(*chunk) {
+                take(row)?;
+            }
+        }
+        Ok(())
     }
 }
 

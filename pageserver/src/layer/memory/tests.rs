@@ -95,11 +95,13 @@ proptest! {
         let mut keys = Vec::new();
         for versions in sorted.keys() {
             let expected = &model[&versions.key()];
-            let all = versions.iter().map(|(lsn, kind, bytes)| {
-                (lsn, Value::new(kind, Bytes::copy_from_slice(bytes)))
-            });
-            prop_assert_eq!(&all.collect::<BTreeMap<_, _>>(), expected);
-            prop_assert!(versions.iter().map(|(lsn, ..)| lsn).is_sorted());
+            let mut all = Vec::new();
+            versions.try_for_each(|Row { lsn, kind, bytes }| {
+                all.push((lsn, Value::new(kind, Bytes::copy_from_slice(bytes))));
+                Ok::<_, TestCaseError>(())
+            })?;
+            prop_assert!(all.is_sorted_by_key(|(lsn, _)| *lsn));
+            prop_assert_eq!(&all.into_iter().collect::<BTreeMap<_, _>>(), expected);
             prop_assert_eq!(versions.records_max(), records_max(expected));
             let first = expected.values().next();
             prop_assert_eq!(Some(versions.is_complete()), first.map(Value::is_complete));
