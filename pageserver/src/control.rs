@@ -7,12 +7,18 @@
 //!
 //! Each transaction changes the next one's id, and most change nothing else: so that has a key of its
 //! own, [`Key::NEXT_XID`], whose value is the id with its epoch, u64 little-endian. Where that key has a
-//! value, what the other says of it does not count.
+//! value, what the other says of it does not count. It is written ahead, as Postgres itself logs OIDs
+//! ahead of their use: [`xid_ahead`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use wal_format::{ControlState, Lsn};
 
 use crate::{error::Error, key::Key, timeline::Timeline};
+
+/// How far the next transaction's id is written ahead, at most.
+const XIDS_AHEAD: u64 = 64;
+/// `FirstNormalTransactionId` (transam.h).
+const FIRST_NORMAL_XID: u32 = 3;
 
 /// The counters of `pg_control`, and where the WAL last ended in a clean shutdown.
 #[derive(Clone, PartialEq, Debug)]
@@ -39,11 +45,6 @@ impl Control {
         value.freeze()
     }
 
-    /// The stored value of the next transaction's id.
-    pub fn encode_next_xid(&self) -> [u8; 8] {
-        self.state.next_xid.to_le_bytes()
-    }
-
     /// The control as of `at`; `None` where what is stored is none.
     pub async fn read(timeline: &Timeline, at: Lsn) -> Result<Option<Control>, Error> {
         let values = (timeline.get(Key::CONTROL, at), timeline.get(Key::NEXT_XID, at));
@@ -58,5 +59,33 @@ impl Control {
             state.next_xid = u64::from_le_bytes(next_xid.try_into().ok()?);
         }
         Some(Control { shutdown_checkpoint_end: Lsn(end.get_u64_le()), state })
+    }
+}
+
+/// What is written as the next transaction's id where it is `next`, with its epoch: at least that, and good
+/// for what comes after it too. A Postgres that starts from it leaves out some ids, as if they had been
+/// taken by transactions that did nothing.
+pub(crate) fn xid_ahead(next: u64) -> u64 {
+    match next.checked_next_multiple_of(XIDS_AHEAD) {
+        // The ids below the first normal one are no transaction's.
+        Some(ahead) if (ahead as u32) < FIRST_NORMAL_XID => ahead | u64::from(FIRST_NORMAL_XID),
+        Some(ahead) => ahead,
+        None => next,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_ahead_to_the_next_of_a_few_that_a_transaction_can_have() {
+        let epoch = 5 << 32;
+        let ahead = [(3, 64), (64, 64), (65, 128), (epoch | 0xFFFF_FFC0, epoch | 0xFFFF_FFC0)];
+        for (next, expected) in ahead {
+            assert_eq!(xid_ahead(next), expected, "{next}");
+        }
+        assert_eq!(xid_ahead(epoch | 0xFFFF_FFC1), 6 << 32 | 3);
+        assert_eq!(xid_ahead(u64::MAX), u64::MAX);
     }
 }

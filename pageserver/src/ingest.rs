@@ -3,6 +3,8 @@
 //!
 //! Invariants:
 //! - A fork's size is above every block that has a value; a page beyond the size has none.
+//! - The next transaction's id that is stored is above that of every record, and exact where a cluster was
+//!   shut down or keeps commit timestamps.
 //! - Whatever was cut off or dropped stays gone: truncations, drops, and the gap that an extension
 //!   leaves are ranges, below which nothing older is seen.
 //! - A record that is not understood is an error with its name and position. It is never skipped.
@@ -20,7 +22,7 @@ use wal_format::{
 use self::sizes::ForkSizes;
 use crate::{
     change::{Changes, Place, Value},
-    control::Control,
+    control::{Control, xid_ahead},
     key::Key,
     replication_origin::OriginProgress,
 };
@@ -72,7 +74,7 @@ pub struct Needs {
     /// Forks whose size was not known: to be told by [`Ingest::learn_size`].
     pub unknown_sizes: Vec<RelationFork>,
     /// Databases that the record copies, in its order: all keys of each are to be handed to
-    /// [`Ingest::take`].
+    /// [`Ingest::take_with`].
     pub copied_databases: Vec<DatabaseFolder>,
 }
 
@@ -84,6 +86,8 @@ pub type Copies = Vec<Vec<(Key, Bytes)>>;
 pub struct Ingest {
     version: Version,
     control: Control,
+    /// The next transaction's id as it is stored.
+    stored_next_xid: u64,
     sizes: ForkSizes,
     origins: HashMap<u16, Lsn>,
     /// Of one record, as is the outline; their room serves the next.
@@ -101,6 +105,7 @@ impl Ingest {
         let origins = origins.into_iter().map(|(origin, progress)| (origin, progress.remote_lsn));
         Ingest {
             version,
+            stored_next_xid: control.state.next_xid,
             control,
             sizes: ForkSizes::default(),
             origins: origins.collect(),
@@ -115,16 +120,13 @@ impl Ingest {
     }
 
     /// Adds what the record does to `changes`, or says what must be known first, and adds nothing:
-    /// then it is taken again, with `copies` of the databases asked for, each with its keys of the
-    /// kinds page, fork size and relation map with their values before this record.
+    /// then it is taken by [`Ingest::take_with`].
     pub fn take(
         &mut self,
         lent: LentRecord<'_>,
-        copies: Copies,
         changes: &mut Changes,
     ) -> Result<Option<Needs>, IngestError> {
-        let LentRecord { start, end, bytes } = lent;
-        if self.outline.take(self.version, bytes) {
+        if self.outline.take(self.version, lent.bytes) {
             match self.outline.committed {
                 None => return Ok(self.take_outline(lent, changes)),
                 Some(time) if !self.control.state.settings.track_commit_timestamp => {
@@ -134,6 +136,18 @@ impl Ingest {
                 Some(_) => {}
             }
         }
+        self.take_with(lent, Copies::new(), changes)
+    }
+
+    /// As [`Ingest::take`], with `copies` of the databases asked for, each with its keys of the kinds
+    /// page, fork size and relation map with their values before this record.
+    pub fn take_with(
+        &mut self,
+        lent: LentRecord<'_>,
+        copies: Copies,
+        changes: &mut Changes,
+    ) -> Result<Option<Needs>, IngestError> {
+        let LentRecord { start, end, bytes } = lent;
         let record = Record::parse(self.version, bytes)
             .map_err(|reason| IngestError::Damaged { at: start, reason })?;
         let mut taken = Taken { record: &record, start, end, bytes, kept: None };
@@ -187,7 +201,7 @@ impl Ingest {
 
     /// As [`Ingest::take`], for a commit of which nothing is kept but its transaction's status.
     fn take_commit(&mut self, lent: LentRecord<'_>, time: i64, changes: &mut Changes) {
-        let place = changes.keep_record(&kept_record(lent.bytes));
+        let place = changes.keep(&self.outline.kept_commit());
         changes.put_record(Key::target(self.outline.status_page()), false, place);
         self.close_outline(lent, Some(time), changes);
     }
@@ -199,7 +213,7 @@ impl Ingest {
         changes: &mut Changes,
     ) {
         if self.control.state.apply_outline(&self.outline) {
-            self.put_next_xid(changes);
+            self.put_next_xid(false, changes);
         }
         changes.close(lent.start, lent.end, finished);
     }
@@ -442,14 +456,22 @@ impl Ingest {
         if change.others || shut_down {
             changes.put(Key::CONTROL, Value::Image(self.control.encode()));
         }
-        if change.next_xid {
-            self.put_next_xid(changes);
-        }
+        self.put_next_xid(shut_down, changes);
         Ok(())
     }
 
-    fn put_next_xid(&self, changes: &mut Changes) {
-        changes.put_small(Key::NEXT_XID, &self.control.encode_next_xid());
+    /// Writes the next transaction's id where what is stored does not do: ahead, unless no transaction runs.
+    #[inline]
+    fn put_next_xid(&mut self, shut_down: bool, changes: &mut Changes) {
+        let next = self.control.state.next_xid;
+        // Postgres makes a page of commit timestamps when its first id is taken, which must not be left out.
+        let is_exact = shut_down || self.control.state.settings.track_commit_timestamp;
+        let is_stored =
+            if is_exact { next == self.stored_next_xid } else { next <= self.stored_next_xid };
+        if !is_stored {
+            self.stored_next_xid = if is_exact { next } else { xid_ahead(next) };
+            changes.put_small(Key::NEXT_XID, &self.stored_next_xid.to_le_bytes());
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use wal_format::{ControlFile, Lsn};
 
 use crate::report::{Report, Subject};
 
+/// The next transaction's id is served so far ahead at most, less one (docs/formats/keys.md).
+pub const XIDS_AHEAD: u64 = 64;
+
 /// Compares them. `truncated` is the oldest transaction, and its database, that the last truncation of `pg_xact` before the LSN names.
 pub fn compare(
     lsn: Lsn,
@@ -15,9 +18,16 @@ pub fn compare(
     let of_stock = fields(stock);
     let checkpoint = &served.checkpoint_copy;
     let is_truncated = truncated == Some((checkpoint.oldest_xid, checkpoint.oldest_xid_database));
+    let is_ahead = checkpoint
+        .next_xid
+        .checked_sub(stock.checkpoint_copy.next_xid)
+        .is_some_and(|ahead| ahead < XIDS_AHEAD)
+        && !served.settings.track_commit_timestamp;
     for ((name, stock), (_, served)) in of_stock.into_iter().zip(fields(served)) {
         if stock == served {
             report.count("identical: field of pg_control");
+        } else if name == "nextXid" && is_ahead {
+            report.count("nextXid is ahead, by less than it may be");
         } else if ["oldestXid", "oldestXidDB"].contains(&name) && is_truncated {
             // Redo of the truncation tells only the commit log (clog.c, `clog_redo`); the primary itself goes on with this value.
             report.count(

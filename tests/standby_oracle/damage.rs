@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use wal_format::{Fork, PAGE_BYTES, Page, PageKey, RelationFork};
 
 use crate::{
+    counters::XIDS_AHEAD,
     report::{Report, Subject},
     served::Served,
 };
@@ -55,7 +56,9 @@ impl Damage {
                 }
                 Subject::File(path) => flip(served, path, 0),
                 Subject::SlruPage(path, page) => flip(served, path, *page as usize * PAGE_BYTES),
-                Subject::Counter("nextXid") => served.control.checkpoint_copy.next_xid += 1,
+                Subject::Counter("nextXid") => {
+                    served.control.checkpoint_copy.next_xid += XIDS_AHEAD;
+                }
                 Subject::Counter(_) => served.control.settings.max_connections += 1,
                 Subject::Page(_) | Subject::Folders(_) => {}
             }

@@ -20,8 +20,8 @@ mod spgist;
 mod tuple;
 
 use crate::{
-    BlockRef, Fork, Lsn, Page, PageError, PageKey, Record, Target, Version, WalError, rmgr, rmid,
-    visibility_map,
+    BlockRef, Fork, Lsn, Page, PageError, PageKey, Record, Slru, Target, Version, WalError, rmgr,
+    rmid, visibility_map,
 };
 
 /// A record that cannot be applied. The caller knows its LSN.
@@ -145,7 +145,7 @@ pub fn redo(
     outcome.map_err(|fault| fault.of(record, target))
 }
 
-/// As [`redo`], of what a [`crate::KeptRecord`] left of the record for this target.
+/// As [`redo`], of what a [`crate::KeptRecord`] left of the record for this target, or [`crate::Outline::kept_commit`] of a commit.
 pub fn redo_kept(
     version: Version,
     kept: &[u8],
@@ -153,6 +153,11 @@ pub fn redo_kept(
     target: Target,
     page: &mut Page,
 ) -> Result<(), RedoError> {
+    if let (Target::Slru(Slru::Clog, number), Ok(xid)) = (target, kept.try_into()) {
+        let outcome = slru::redo_commit(u32::from_le_bytes(xid), number, page);
+        return outcome
+            .map_err(|_| RedoError::NotTouched { name: "Transaction/COMMIT".to_owned(), target });
+    }
     // Filled where it is: a record is large to be moved.
     let mut record = Record::empty();
     record

@@ -214,7 +214,7 @@ impl Session {
                 timeline.ready_for_more().await.map_err(lost)?;
             }
             // Most need nothing, and no task that could wait.
-            let taken = match ingest.take(record, Copies::new(), changes) {
+            let taken = match ingest.take(record, changes) {
                 Ok(None) => Ok(()),
                 Ok(Some(needs)) => learn_and_take(timeline, ingest, record, needs, changes).await,
                 Err(reason) => Err(SessionEnd::Stopped(reason)),
@@ -249,7 +249,7 @@ async fn learn_and_take(
     for folder in needs.copied_databases {
         copies.push(read_database(timeline, folder, before, start).await?);
     }
-    ingest.take(record, copies, changes).map_err(SessionEnd::Stopped)?;
+    ingest.take_with(record, copies, changes).map_err(SessionEnd::Stopped)?;
     Ok(())
 }
 

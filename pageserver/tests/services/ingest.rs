@@ -221,6 +221,58 @@ async fn compare(
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_transaction_is_above_all_that_wrote_and_exact_after_a_clean_stop() -> Result<()> {
+    let ahead = next_transactions_ahead("").await?;
+    assert!(ahead.iter().all(|ahead| *ahead < 64), "too far ahead: {ahead:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_transaction_is_exact_where_commits_have_timestamps() -> Result<()> {
+    let ahead = next_transactions_ahead("track_commit_timestamp = on\n").await?;
+    assert!(ahead.iter().all(|ahead| *ahead == 0), "ahead: {ahead:?}");
+    Ok(())
+}
+
+/// How far above a server's the next transaction's id is, after some of its transactions. After its clean
+/// stop it is as the server's.
+async fn next_transactions_ahead(settings: &str) -> Result<Vec<u64>> {
+    const TRANSACTION: &str = "INSERT INTO t VALUES (1) RETURNING txid_current();
+        SELECT pg_current_wal_insert_lsn();";
+    let world = World::new().await?;
+    let mut cluster = Cluster::create(&format!("wal_keep_size = 1GB\n{settings}"))?;
+    world.import("stock", &cluster.data()).await?;
+    let timeline = world.tenant("acme", "stock").await?;
+    cluster.start()?;
+    cluster.sql("postgres", "CREATE TABLE t (a int)")?;
+    let written = cluster.sql("postgres", &TRANSACTION.repeat(150))?;
+    let lines: Vec<&str> = written.lines().collect();
+    cluster.stop()?;
+    let end = world.serve_wal(timeline, &cluster)?;
+    let mut client = world.connect(timeline, None).await?;
+    let waiting = ReadAt { request_lsn: Lsn::MAX, not_modified_since: end };
+    client.range(waiting, PG_CLASS, 0, 1).await??;
+
+    let mut ahead = Vec::new();
+    for transaction in lines.chunks(2).step_by(3) {
+        let [xid, lsn] = transaction else { panic!("an id and an LSN, not {transaction:?}") };
+        let (xid, lsn): (u64, Lsn) = (xid.parse()?, lsn.parse()?);
+        // Behind a page's header no record ends.
+        if lsn.page_offset() > 40 {
+            let (head, _) = client.base_backup(lsn).await??;
+            let next = ControlFile::decode(&head.control_file)?.checkpoint_copy.next_xid;
+            ahead.push(next.checked_sub(xid + 1).context("an id that was taken")?);
+        }
+    }
+    assert!(ahead.len() > 30, "of {} LSNs", ahead.len());
+    let (head, _) = client.base_backup(end).await??;
+    let ours = ControlFile::decode(&head.control_file)?.checkpoint_copy.next_xid;
+    assert_eq!(ours, control_file(&cluster.data())?.checkpoint_copy.next_xid);
+    world.stop().await;
+    Ok(ahead)
+}
+
 /// Gives a later record to a resource manager of some extension, which nobody can replay; its
 /// start.
 fn make_foreign(cluster: &Cluster, after: Lsn) -> Result<Lsn> {

@@ -57,6 +57,8 @@ pub struct KeptRecord<'a> {
     pub parts: [&'a [u8]; 2],
 }
 
+/// Bytes of [`Outline::kept_commit`]: fewer than any other record leaves.
+pub const KEPT_COMMIT_BYTES: usize = 4;
 /// Bytes of [`KeptRecord::head`].
 pub const KEPT_HEAD_BYTES: usize = 7;
 /// The number of a reference where all pages are named.
@@ -75,6 +77,11 @@ impl Outline {
     /// Where it says whether the transaction has committed.
     pub fn status_page(&self) -> Target {
         Target::Slru(Slru::Clog, slru::CLOG.page(self.xid))
+    }
+
+    /// What is to be kept of a commit for that page: the transaction, u32 little-endian. [`crate::redo_kept`] reads it.
+    pub fn kept_commit(&self) -> [u8; KEPT_COMMIT_BYTES] {
+        self.xid.to_le_bytes()
     }
 
     /// What is to be kept of the record for one of its pages; `bytes` are the record's.
@@ -175,7 +182,7 @@ fn kept_head(xid: u32, info: u8, rmid: u8, unnamed: u8) -> [u8; KEPT_HEAD_BYTES]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rmid;
+    use crate::{Lsn, Page, Record, RedoError, redo, redo_kept, rmid};
 
     /// A Transaction record of transaction 32768, without pages, as its header and main data have it.
     fn transaction(info: u8, main: &[u8]) -> Vec<u8> {
@@ -200,5 +207,22 @@ mod tests {
         for (info, main) in [(commit | has_info, &time[..]), (abort, &time), (commit, &time[..7])] {
             assert!(!outline.take(Version::V15, &transaction(info, main)), "{info} {main:?}");
         }
+    }
+
+    #[test]
+    fn a_commit_that_is_kept_as_its_transaction_sets_the_same_status() {
+        let bytes = transaction(0x00, &7_i64.to_le_bytes());
+        let record = Record::parse(Version::V15, &bytes).unwrap();
+        let mut outline = Outline::default();
+        assert!(outline.take(Version::V15, &bytes));
+        let (target, kept) = (outline.status_page(), outline.kept_commit());
+        let [mut whole, mut ours, mut others] = [(); 3].map(|()| Page::zeroed());
+        redo(Version::V15, &record, Lsn(8), target, &mut whole).unwrap();
+        redo_kept(Version::V15, &kept, Lsn(8), target, &mut ours).unwrap();
+        assert!(ours == whole && !ours.is_zero());
+        let other = Target::Slru(Slru::Clog, 2);
+        let wrong = redo_kept(Version::V15, &kept, Lsn(8), other, &mut others);
+        assert!(matches!(wrong, Err(RedoError::NotTouched { .. })), "{wrong:?}");
+        assert!(others.is_zero());
     }
 }

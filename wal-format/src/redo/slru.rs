@@ -155,19 +155,31 @@ fn zero(zeroed: u32, number: u32, page: &mut Page) -> Outcome {
     Ok(())
 }
 
-/// clog.c, `TransactionIdSetStatusBit`; commit_ts.c, `TransactionTreeSetCommitTsData`.
+/// Applies the commit of a transaction without subtransactions to its page of `pg_xact`.
+pub(super) fn redo_commit(xid: u32, number: u32, page: &mut Page) -> Outcome {
+    if CLOG.page(xid) != number {
+        return Err(Fault::NotTouched);
+    }
+    set_status(page.bytes_mut(), xid, COMMITTED);
+    Ok(())
+}
+
+/// clog.c, `TransactionIdSetStatusBit`, on the transaction's page.
+fn set_status(bytes: &mut [u8; PAGE_BYTES], xid: u32, status: u8) {
+    let entry = CLOG.entry(xid);
+    let shift = entry % CLOG_PER_BYTE * 2;
+    let byte = &mut bytes[(entry / CLOG_PER_BYTE) as usize];
+    *byte = *byte & !(3 << shift) | status << shift;
+}
+
+/// clog.c, `TransactionIdSetTreeStatus`; commit_ts.c, `TransactionTreeSetCommitTsData`.
 fn finish(record: &Record, finished: &Finished<'_>, area: Slru, number: u32, page: &mut Page) {
     let xid = finished.prepared_xid.unwrap_or(record.xid);
     let xids = std::iter::once(xid).chain(finished.subtransactions.iter());
     let bytes = page.bytes_mut();
     if area == Slru::Clog {
         let status = if finished.committed { COMMITTED } else { ABORTED };
-        for xid in xids.filter(|xid| CLOG.page(*xid) == number) {
-            let entry = CLOG.entry(xid);
-            let shift = entry % CLOG_PER_BYTE * 2;
-            let byte = &mut bytes[(entry / CLOG_PER_BYTE) as usize];
-            *byte = *byte & !(3 << shift) | status << shift;
-        }
+        xids.filter(|xid| CLOG.page(*xid) == number).for_each(|xid| set_status(bytes, xid, status));
         return;
     }
     let time = finished.origin.map_or(finished.time, |(_, time)| time);
