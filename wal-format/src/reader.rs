@@ -54,9 +54,10 @@ pub struct WalReader {
     version: Version,
     segment_bytes: u32,
     system_id: Option<u64>,
-    /// The bytes fed, page headers and all; those before `record_end` are consumed.
-    fed: Vec<u8>,
-    /// The position of `fed[0]`.
+    /// The bytes fed, page headers and all, then room for more; those before `record_end` are consumed.
+    room: Vec<u8>,
+    fed_bytes: usize,
+    /// The position of the first byte.
     fed_from: Lsn,
     record_end: Lsn,
     last_record: Option<Lsn>,
@@ -97,7 +98,8 @@ impl WalReader {
             version,
             segment_bytes,
             system_id: None,
-            fed: Vec::new(),
+            room: Vec::new(),
+            fed_bytes: 0,
             fed_from: start,
             record_end: start,
             last_record: prev,
@@ -119,8 +121,30 @@ impl WalReader {
             return Err(WalError::OutOfOrder { expected: self.fed_to(), begin });
         }
         self.drop_consumed();
-        self.fed.extend_from_slice(bytes);
+        self.room.truncate(self.fed_bytes);
+        self.room.extend_from_slice(bytes);
+        self.fed_bytes = self.room.len();
         Ok(())
+    }
+
+    /// Room for so many bytes behind those fed, with whatever is in it. Those that were put there are fed by
+    /// [`WalReader::feed_room`]: what comes from a socket need not be copied once more.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        self.drop_consumed();
+        let end = self.fed_bytes + bytes;
+        if self.room.len() < end {
+            self.room.resize(end, 0);
+        }
+        &mut self.room[self.fed_bytes..end]
+    }
+
+    /// Takes the WAL bytes from [`WalReader::fed_to`] that stand at the beginning of the room.
+    ///
+    /// # Panics
+    /// Where there was less room.
+    pub fn feed_room(&mut self, bytes: usize) {
+        assert!(self.fed_bytes + bytes <= self.room.len(), "more than there was room for");
+        self.fed_bytes += bytes;
     }
 
     /// The next record, or `None` where more bytes are wanted first. All bytes fed count as final: zeros where a
@@ -137,7 +161,7 @@ impl WalReader {
         self.forget_found();
         match self.find() {
             Ok(Found { start, end, at, bytes }) => {
-                let bytes = Bytes::copy_from_slice(at.bytes(&self.fed, &self.across, bytes));
+                let bytes = Bytes::copy_from_slice(at.bytes(self.fed(), &self.across, bytes));
                 self.pass(start, end);
                 Ok(Some(RawRecord { start, end, bytes }))
             }
@@ -161,20 +185,20 @@ impl WalReader {
                 Err(_) => break,
             }
         }
-        Ok(Records::new(&self.found, &self.fed, &self.across))
+        Ok(Records::new(&self.found, self.fed(), &self.across))
     }
 
     /// Forgets the bytes fed from `to` on, which the source is about to write again. Records given out stay: of the
     /// bytes before [`WalReader::record_end`] none is forgotten.
     pub fn truncate(&mut self, to: Lsn) {
         let to = to.max(self.record_end);
-        self.fed.truncate(to.since(self.fed_from) as usize);
+        self.fed_bytes = self.fed_bytes.min(to.since(self.fed_from) as usize);
         self.walk = self.walk.filter(|walk| walk.at <= to);
     }
 
     /// The end of the bytes fed.
     pub fn fed_to(&self) -> Lsn {
-        self.fed_from + self.fed.len() as u64
+        self.fed_from + self.fed_bytes as u64
     }
 
     /// The MAXALIGNed end of the last complete record; after `XLOG_SWITCH` the next segment's start.
@@ -195,18 +219,26 @@ impl WalReader {
 
     fn drop_consumed(&mut self) {
         let consumed = self.record_end.since(self.fed_from) as usize;
-        if consumed == self.fed.len() || consumed >= CONSUMED_BYTES_MAX {
-            self.fed.drain(..consumed);
+        if consumed == self.fed_bytes || consumed >= CONSUMED_BYTES_MAX {
+            self.room.copy_within(consumed..self.fed_bytes, 0);
+            self.fed_bytes -= consumed;
             self.fed_from = self.record_end;
             // A large record or a switch's empty segment came by: of many readers, each would keep its room.
-            self.fed.shrink_to(FED_CAPACITY_KEPT);
+            if self.room.capacity() > FED_CAPACITY_KEPT {
+                self.room.truncate(self.fed_bytes.max(FED_CAPACITY_KEPT));
+                self.room.shrink_to_fit();
+            }
         }
+    }
+
+    fn fed(&self) -> &[u8] {
+        &self.room[..self.fed_bytes]
     }
 
     /// The bytes fed of `[begin, begin + count)`, where all of them are there.
     fn fed_bytes(&self, begin: Lsn, count: usize) -> Result<&[u8], Stop> {
         let from = begin.since(self.fed_from) as usize;
-        self.fed.get(from..from + count).ok_or(Stop::Wants)
+        self.fed().get(from..from + count).ok_or(Stop::Wants)
     }
 
     /// Goes on after a record.
@@ -234,7 +266,7 @@ impl WalReader {
             return None;
         }
         let from = start.since(self.fed_from) as usize;
-        let fed = self.fed.get(from..)?;
+        let fed = self.fed().get(from..)?;
         let header = RecordHeader::read(&mut Fields::new(fed))?;
         let bytes = header.total_bytes as usize;
         let end = (start + bytes as u64).max_align();
@@ -399,7 +431,7 @@ impl WalReader {
         loop {
             let here = left.min(left_on_page(at) as usize);
             let from = at.since(self.fed_from) as usize;
-            self.across.extend_from_slice(&self.fed[from..from + here]);
+            self.across.extend_from_slice(&self.room[from..from + here]);
             left -= here;
             if left == 0 {
                 return;

@@ -121,7 +121,6 @@ impl Session {
         let connected = connect(safekeeper, &self.bearer, &self.timeline, purpose).await;
         let mut stream = connected.map_err(lost)?;
         let mut lags_since = None;
-        let mut piece = vec![0; PIECE_BYTES];
         loop {
             let (message, wal_bytes) = receive_head(&mut stream).await.map_err(lost)?;
             let (begin, commit_lsn) = match message {
@@ -166,10 +165,10 @@ impl Session {
             }
             let mut left = wal_bytes;
             while left > 0 {
-                let piece = &mut piece[..PIECE_BYTES.min(left)];
-                let count = receive_some(&mut stream, piece).await.map_err(lost)?;
+                let room = reader.room(PIECE_BYTES.min(left));
+                let count = receive_some(&mut stream, room).await.map_err(lost)?;
                 left -= count;
-                reader.feed(reader.fed_to(), &piece[..count]).map_err(lost)?;
+                reader.feed_room(count);
                 self.ingest_all(&mut reader).await?;
             }
         }
