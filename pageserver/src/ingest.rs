@@ -57,6 +57,17 @@ pub enum IngestError {
         /// What is wrong.
         reason: RedoError,
     },
+    /// Ingest panicked: what it applied last may be there in part.
+    #[error(
+        "ingest stopped behind {at} by a fault of its own: {reason}; what was not stored yet is taken from the \
+         safekeepers again when the pageserver is restarted"
+    )]
+    Panicked {
+        /// The last record's end.
+        at: Lsn,
+        /// What the panic said.
+        reason: String,
+    },
     /// What was stored before, and must be known to go on, cannot be read: a value of the timeline,
     /// or WAL that a safekeeper finds damaged.
     #[error("ingest stopped at {at}: {reason}")]

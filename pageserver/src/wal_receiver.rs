@@ -14,6 +14,7 @@ mod tests;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -22,6 +23,7 @@ use std::{
 };
 
 use access::Bearer;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use protocol::TenantTimeline;
 use tokio::{
@@ -288,7 +290,7 @@ async fn run(receiver: Arc<Receiver>, shared: Weak<Shared>, terms: Terms) {
     tokio::select! {
         () = terms.stop.cancelled() => {}
         () = timeline.stopped().cancelled() => {}
-        () = receive_and_tell(&receiver, &shared, &terms) => {}
+        () = or_stop(&receiver, receive_and_tell(&receiver, &shared, &terms)) => {}
     }
     // A stopped one stays in the list: its status says why, and it is not started again.
     receiver.status.send_if_modified(|status| {
@@ -303,6 +305,18 @@ async fn run(receiver: Arc<Receiver>, shared: Weak<Shared>, terms: Terms) {
     {
         shared.remove(&mut shared.running.lock(), &receiver);
     }
+}
+
+/// Does a receiver's work. Where that panics, ingest has stopped, and what is in memory stays there: it may
+/// have a part of a record.
+async fn or_stop(receiver: &Receiver, work: impl Future<Output = ()>) {
+    let Err(panic) = AssertUnwindSafe(work).catch_unwind().await else { return };
+    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+    let reason = said.or_else(|| panic.downcast_ref::<String>().cloned());
+    let (timeline, reason) = (&receiver.timeline, reason.unwrap_or_else(|| "no reason".to_owned()));
+    let reason = IngestError::Panicked { at: timeline.last_record_lsn(), reason };
+    timeline.give_up(Error::IngestStopped(reason.to_string()));
+    stop(receiver, reason);
 }
 
 async fn receive_and_tell(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms) {
@@ -378,7 +392,7 @@ async fn leave(receiver: &Arc<Receiver>, shared: &Weak<Shared>, terms: &Terms) -
     retired
 }
 
-fn stop(receiver: &Arc<Receiver>, reason: IngestError) {
+fn stop(receiver: &Receiver, reason: IngestError) {
     error!(%reason, "ingest of the timeline has stopped");
     receiver.status.send_replace(ReceiverStatus::Stopped(reason));
 }

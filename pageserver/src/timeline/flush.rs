@@ -155,8 +155,8 @@ impl Timeline {
         Ok([is_old, state.hurries_until()].into_iter().flatten().min())
     }
 
-    /// Nothing more can be written: the timeline is fenced, or stopped.
-    pub(super) fn give_up(&self, error: Error) {
+    /// Nothing more can be written, or must be: the timeline is fenced, or stopped.
+    pub(crate) fn give_up(&self, error: Error) {
         if error != Error::ShuttingDown {
             let timeline = self.id();
             if matches!(error, Error::Fenced { .. }) {
@@ -417,6 +417,9 @@ pub(super) async fn write_layers(timeline: Weak<Timeline>) {
             () = sleep_until(deadline) => {}
         }
         let Some(timeline) = timeline.upgrade() else { return };
+        if timeline.fenced.get().is_some() {
+            return;
+        }
         match timeline.write_all_frozen().await {
             Ok(next) => deadline = next,
             Err(error) => return timeline.give_up(error),

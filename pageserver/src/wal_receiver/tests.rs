@@ -12,6 +12,7 @@ use wal_format::{Page, Target};
 
 use super::*;
 use crate::{
+    change::Change,
     connection::read_hello,
     key::Key,
     redo::Redo,
@@ -118,4 +119,24 @@ async fn a_template_receives_nothing() {
     let _used = receivers.receive(&template);
     assert_eq!(receivers.status(template.id()), None);
     receivers.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_panics_says_so_and_nothing_of_it_is_stored() {
+    let (timeline, _) = timelines().await.expect("an empty timeline");
+    let receiver = Arc::new(Receiver::new(&timeline, ReceiverStatus::Ended));
+    let (start, end) = (timeline.last_record_lsn(), timeline.last_record_lsn() + 8);
+    let work = async {
+        timeline.apply(Change { start, end, ..Change::default() });
+        tokio::task::yield_now().await;
+        panic!("a record of {} bytes", 7);
+    };
+    or_stop(&receiver, work).await;
+    let reason = "a record of 7 bytes".to_owned();
+    let stopped = IngestError::Panicked { at: end, reason };
+    assert_eq!(*receiver.status.borrow(), ReceiverStatus::Stopped(stopped.clone()));
+    assert_eq!(timeline.flush().await, Err(Error::IngestStopped(stopped.to_string())));
+    let used = Use { receiver };
+    let waited = used.wait_for(end + 8, Duration::from_secs(60)).await;
+    assert_eq!(waited, Err(Error::IngestStopped(stopped.to_string())));
 }
