@@ -12,7 +12,7 @@ use wal_format::Lsn;
 
 use super::{
     difference::{Differences, take_difference},
-    format::{Compression, Damage, IndexRow, PART_BYTES_MAX, seal, u32_at},
+    format::{Compression, Damage, IndexRow, Locator, PART_BYTES_MAX, seal, u32_at},
     varint::{Varints, put_varint, take_varint, unzigzag, zigzag},
 };
 use crate::{
@@ -30,6 +30,8 @@ const RUN_BYTES: usize = PREFIX_BYTES + 4;
 const ROW_BYTES_MIN: usize = 3;
 /// Bits of the value's kind, below its length.
 const KIND_BITS: u32 = 2;
+/// So many blocks after one that LZ4 makes hardly shorter are stored as they are: neighbours are alike.
+const PLAIN_BLOCKS: u32 = 7;
 /// The kind of a row whose value is a [`ValueKind::Record`] that stands as the difference from the value
 /// before, beside those of [`ValueKind`].
 const DIFFERENCE: u64 = 3;
@@ -44,6 +46,8 @@ pub struct BlockBuilder {
     rows: Vec<u8>,
     row_count: u32,
     compression: Compression,
+    /// How many of the next blocks are not compressed.
+    plain_blocks: u32,
     first: Option<(Key, Lsn)>,
     last_key: Key,
     last_lsn: Lsn,
@@ -63,6 +67,7 @@ impl BlockBuilder {
             rows: Vec::new(),
             row_count: 0,
             compression,
+            plain_blocks: 0,
             first: None,
             last_key: Key::MIN,
             last_lsn: Lsn(0),
@@ -141,11 +146,23 @@ impl BlockBuilder {
         }
         self.raw.append(&mut self.runs);
         self.raw.append(&mut self.rows);
-        let locator = seal(&self.raw, self.compression, offset, out)?;
+        let locator = self.seal(offset, out)?;
         self.raw.truncate(HEAD_BYTES);
         self.differences.forget();
         self.value_bytes = 0;
         Ok(Some(IndexRow { first, first_lsn, last: self.last_key, locator }))
+    }
+
+    fn seal(&mut self, offset: u64, out: &mut Vec<u8>) -> std::io::Result<Locator> {
+        if let Some(left) = self.plain_blocks.checked_sub(1) {
+            self.plain_blocks = left;
+            return seal(&self.raw, Compression::None, offset, out);
+        }
+        let locator = seal(&self.raw, self.compression, offset, out)?;
+        if self.compression == Compression::Lz4 && !locator.is_shorter() {
+            self.plain_blocks = PLAIN_BLOCKS;
+        }
+        Ok(locator)
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Compression {
     Zstd(i32),
     /// One LZ4 block, without a frame around it.
     Lz4,
+    /// Not at all.
+    None,
 }
 
 /// Compression of what stays. Block size and level were chosen by `benches/blocks`: decision 0008.
@@ -86,7 +88,7 @@ pub struct Locator {
     pub stored: u32,
     /// Bytes that it decompresses to.
     pub raw: u32,
-    /// Whether it is an LZ4 block; else it is a zstd frame.
+    /// Whether it is an LZ4 block, or the bytes themselves where it is no shorter; else it is a zstd frame.
     pub is_lz4: bool,
     /// CRC-32 (IEEE) of the stored bytes.
     pub crc: u32,
@@ -100,6 +102,16 @@ impl Locator {
     /// The offset just behind the part.
     pub fn end(self) -> u64 {
         self.offset + u64::from(self.stored)
+    }
+
+    /// Whether the stored bytes are the part itself.
+    fn is_plain(self) -> bool {
+        self.is_lz4 && self.stored == self.raw
+    }
+
+    /// Whether compression took at least an eighth off.
+    pub fn is_shorter(self) -> bool {
+        u64::from(self.stored) * 8 <= u64::from(self.raw) * 7
     }
 
     fn encode(self, out: &mut Vec<u8>) {
@@ -138,6 +150,9 @@ impl Locator {
             let most = format!("at most {PART_BYTES_MAX} bytes");
             return Err(Damage::new(self.offset, most, format!("{} bytes", self.raw)));
         }
+        if self.is_plain() {
+            return Ok(stored.to_vec());
+        }
         let raw = match self.is_lz4 {
             true => lz4::block::decompress(stored, Some(self.raw as i32)),
             false => decompress_zstd(stored, self.raw as usize),
@@ -161,13 +176,18 @@ pub fn seal(
     match compression {
         Compression::Zstd(level) => compress_zstd(raw, level, out)?,
         Compression::Lz4 => compress_lz4(raw, out)?,
+        Compression::None => out.extend_from_slice(raw),
+    }
+    if compression == Compression::Lz4 && out.len() - start == raw.len() {
+        // By its length it will be taken for the bytes themselves.
+        out[start..].copy_from_slice(raw);
     }
     let stored = &out[start..];
     Ok(Locator {
         offset,
         stored: part_bytes(stored.len())?,
         raw: part_bytes(raw.len())?,
-        is_lz4: compression == Compression::Lz4,
+        is_lz4: matches!(compression, Compression::Lz4 | Compression::None),
         crc: crc32fast::hash(stored),
     })
 }
