@@ -455,7 +455,7 @@ impl Ingest {
         changes: &mut Changes,
     ) -> Result<(), IngestError> {
         let Taken { record, start, end, .. } = *taken;
-        let change = self
+        let others = self
             .control
             .state
             .apply(record, end)
@@ -464,7 +464,7 @@ impl Ingest {
         if shut_down {
             self.control.shutdown_checkpoint_end = end;
         }
-        if change.others || shut_down {
+        if others || shut_down {
             changes.put(Key::CONTROL, Value::Image(self.control.encode()));
         }
         self.put_next_xid(shut_down, changes);

@@ -56,15 +56,6 @@ pub struct ControlState {
     pub settings: WalSettings,
 }
 
-/// What of a [`ControlState`] a record changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StateChange {
-    /// [`ControlState::next_xid`]: each transaction does.
-    pub next_xid: bool,
-    /// Anything else.
-    pub others: bool,
-}
-
 impl ControlState {
     /// The state of a cleanly stopped cluster.
     pub fn from_control_file(file: &ControlFile) -> ControlState {
@@ -86,9 +77,9 @@ impl ControlState {
         }
     }
 
-    /// Takes over what the record changes; what that is. `end` is the record's end, for errors.
-    pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<StateChange, WalError> {
-        let next_xid = self.next_xid;
+    /// Takes over what the record changes; whether that is more than the next transaction's id, which each transaction changes. `end` is
+    /// the record's end, for errors.
+    pub fn apply(&mut self, record: &Record, end: Lsn) -> Result<bool, WalError> {
         let others = match record.rmid {
             rmid::XLOG | rmid::CLOG | rmid::MULTIXACT | rmid::COMMIT_TS => self.apply_rare(record),
             rmid::TRANSACTION => Transaction::parse(record.info, record.main).map(|transaction| {
@@ -102,11 +93,10 @@ impl ControlState {
                 Some(false)
             }
         };
-        let others = others.ok_or_else(|| WalError::Damaged {
+        others.ok_or_else(|| WalError::Damaged {
             at: end,
             damage: Damage::Payload { name: record.name() },
-        })?;
-        Ok(StateChange { next_xid: self.next_xid != next_xid, others })
+        })
     }
 
     /// As [`ControlState::apply`], for a record that only changes pages, or a commit while no timestamps are kept; whether the next

@@ -201,19 +201,18 @@ impl MemoryLayer {
         found.extend(puts.iter().map(|(key, _)| likely(*key).unwrap_or(u32::MAX)));
         let seen = found.iter().fold(0, |seen, leaf| seen ^ self.pages.touch(*leaf));
         std::hint::black_box(seen);
-        // Most that are no pages are the next transaction's id, and the status of transactions.
-        let mut counters = [None; 2];
+        // Most that are no pages are one: that of the status of transactions.
+        let mut last = None;
         for ((key, _), number) in puts.iter().zip(&mut found) {
             if let Some(known) = self.pages.get_in(*number, *key) {
                 *number = known.unwrap_or_else(|| self.begin_chain_in(*number, *key));
                 continue;
             }
-            let counter = &mut counters[usize::from(key.kind() == Some(KeyKind::Control))];
-            *number = match *counter {
+            *number = match last {
                 Some((known, number)) if known == *key => number,
                 _ => self.chain(*key),
             };
-            *counter = Some((*key, *number));
+            last = Some((*key, *number));
         }
         let ends = |number: &u32| self.chains[*number as usize].tail;
         let seen = found.iter().map(ends).fold(0, |seen, tail| seen ^ tail.lsn().0);
@@ -230,7 +229,6 @@ impl MemoryLayer {
     }
 
     /// As [`MemoryLayer::begin_chain`], where a leaf of pages is the key's.
-    #[inline(never)]
     fn begin_chain_in(&mut self, leaf: u32, key: Key) -> u32 {
         let number = self.push_chain();
         self.pages.insert_in(leaf, key, number);

@@ -1,11 +1,12 @@
 //! A memory layer's versions by key, then LSN.
 
+use smallvec::SmallVec;
+
 use super::{
     Chain, MemoryLayer,
     rows::{Chunk, Row, Rows},
 };
 use crate::key::Key;
-use smallvec::SmallVec;
 
 /// Keys whose versions are fetched from memory at once.
 const KEYS_AHEAD: usize = 64;
