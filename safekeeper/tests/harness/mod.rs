@@ -6,9 +6,10 @@
 pub mod proposer;
 pub mod wal;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +44,14 @@ pub fn timeline(number: u128) -> TenantTimeline {
     TenantTimeline { tenant: TenantId::from_bits(0xAB), timeline: TimelineId::from_bits(number) }
 }
 
+/// A loopback address on which nobody else listens, and from which nobody connects: a safekeeper that
+/// starts again finds its port as it left it.
+fn own_loopback() -> Ipv4Addr {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high | 0x80, low, CLUSTERS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Safekeepers, numbered from 0 here; their nodes from 1.
 pub struct Cluster {
     pub folder: tempfile::TempDir,
@@ -55,7 +64,8 @@ impl Cluster {
     pub async fn start(bounds: Bounds) -> Result<Cluster> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("store"))?;
-        let listeners = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0"));
+        let own = own_loopback();
+        let listeners = [(); 3].map(|()| std::net::TcpListener::bind((own, 0)));
         let listeners: Vec<_> = listeners.into_iter().collect::<Result<_, _>>()?;
         let addresses =
             listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
