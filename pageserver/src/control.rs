@@ -11,14 +11,12 @@
 //! ahead of their use: [`xid_ahead`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use wal_format::{ControlState, Lsn};
+use wal_format::{ControlState, FIRST_NORMAL_XID, Lsn};
 
 use crate::{error::Error, key::Key, timeline::Timeline};
 
 /// How far the next transaction's id is written ahead, at most.
 const XIDS_AHEAD: u64 = 64;
-/// `FirstNormalTransactionId` (transam.h).
-const FIRST_NORMAL_XID: u32 = 3;
 
 /// The counters of `pg_control`, and where the WAL last ended in a clean shutdown.
 #[derive(Clone, PartialEq, Debug)]

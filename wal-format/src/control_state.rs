@@ -22,8 +22,8 @@ use crate::{
 
 /// `FirstNormalUnloggedLSN` (xlogdefs.h).
 const FIRST_UNLOGGED_LSN: Lsn = Lsn(1000);
-/// `FirstNormalTransactionId` (transam.h).
-const FIRST_NORMAL_XID: u32 = 3;
+/// Ids below are those of no transaction (`FirstNormalTransactionId`, transam.h).
+pub const FIRST_NORMAL_XID: u32 = 3;
 
 /// The counters and settings as of one record's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -33,7 +33,7 @@ pub use checkpoint::{
 pub use control_file::{
     CONTROL_FILE_BYTES, ClusterState, ControlFile, Geometry, RecoveryBounds, WalSettings,
 };
-pub use control_state::{CONTROL_STATE_BYTES, ControlState};
+pub use control_state::{CONTROL_STATE_BYTES, ControlState, FIRST_NORMAL_XID};
 pub use effects::{Effect, effects, list_effects, named_pages};
 pub use error::{ControlFileError, Damage, WalError};
 pub use lsn::{Lsn, LsnParseError, WAL_PAGE_BYTES};

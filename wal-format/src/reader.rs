@@ -56,7 +56,8 @@ pub struct WalReader {
     system_id: Option<u64>,
     /// The bytes fed, page headers and all, then room for more; those before `record_end` are consumed.
     room: Vec<u8>,
-    fed_bytes: usize,
+    /// Bytes fed.
+    filled: usize,
     /// The position of the first byte.
     fed_from: Lsn,
     record_end: Lsn,
@@ -99,7 +100,7 @@ impl WalReader {
             segment_bytes,
             system_id: None,
             room: Vec::new(),
-            fed_bytes: 0,
+            filled: 0,
             fed_from: start,
             record_end: start,
             last_record: prev,
@@ -121,9 +122,9 @@ impl WalReader {
             return Err(WalError::OutOfOrder { expected: self.fed_to(), begin });
         }
         self.drop_consumed();
-        self.room.truncate(self.fed_bytes);
+        self.room.truncate(self.filled);
         self.room.extend_from_slice(bytes);
-        self.fed_bytes = self.room.len();
+        self.filled = self.room.len();
         Ok(())
     }
 
@@ -131,11 +132,11 @@ impl WalReader {
     /// [`WalReader::feed_room`]: what comes from a socket need not be copied once more.
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         self.drop_consumed();
-        let end = self.fed_bytes + bytes;
+        let end = self.filled + bytes;
         if self.room.len() < end {
             self.room.resize(end, 0);
         }
-        &mut self.room[self.fed_bytes..end]
+        &mut self.room[self.filled..end]
     }
 
     /// Takes the WAL bytes from [`WalReader::fed_to`] that stand at the beginning of the room.
@@ -143,8 +144,8 @@ impl WalReader {
     /// # Panics
     /// Where there was less room.
     pub fn feed_room(&mut self, bytes: usize) {
-        assert!(self.fed_bytes + bytes <= self.room.len(), "more than there was room for");
-        self.fed_bytes += bytes;
+        assert!(self.filled + bytes <= self.room.len(), "more than there was room for");
+        self.filled += bytes;
     }
 
     /// The next record, or `None` where more bytes are wanted first. All bytes fed count as final: zeros where a
@@ -192,13 +193,13 @@ impl WalReader {
     /// bytes before [`WalReader::record_end`] none is forgotten.
     pub fn truncate(&mut self, to: Lsn) {
         let to = to.max(self.record_end);
-        self.fed_bytes = self.fed_bytes.min(to.since(self.fed_from) as usize);
+        self.filled = self.filled.min(to.since(self.fed_from) as usize);
         self.walk = self.walk.filter(|walk| walk.at <= to);
     }
 
     /// The end of the bytes fed.
     pub fn fed_to(&self) -> Lsn {
-        self.fed_from + self.fed_bytes as u64
+        self.fed_from + self.filled as u64
     }
 
     /// The MAXALIGNed end of the last complete record; after `XLOG_SWITCH` the next segment's start.
@@ -219,20 +220,20 @@ impl WalReader {
 
     fn drop_consumed(&mut self) {
         let consumed = self.record_end.since(self.fed_from) as usize;
-        if consumed == self.fed_bytes || consumed >= CONSUMED_BYTES_MAX {
-            self.room.copy_within(consumed..self.fed_bytes, 0);
-            self.fed_bytes -= consumed;
+        if consumed == self.filled || consumed >= CONSUMED_BYTES_MAX {
+            self.room.copy_within(consumed..self.filled, 0);
+            self.filled -= consumed;
             self.fed_from = self.record_end;
             // A large record or a switch's empty segment came by: of many readers, each would keep its room.
             if self.room.capacity() > FED_CAPACITY_KEPT {
-                self.room.truncate(self.fed_bytes.max(FED_CAPACITY_KEPT));
+                self.room.truncate(self.filled.max(FED_CAPACITY_KEPT));
                 self.room.shrink_to_fit();
             }
         }
     }
 
     fn fed(&self) -> &[u8] {
-        &self.room[..self.fed_bytes]
+        &self.room[..self.filled]
     }
 
     /// The bytes fed of `[begin, begin + count)`, where all of them are there.

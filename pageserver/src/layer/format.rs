@@ -178,16 +178,12 @@ pub fn seal(
         Compression::Lz4 => compress_lz4(raw, out)?,
         Compression::None => out.extend_from_slice(raw),
     }
-    if compression == Compression::Lz4 && out.len() - start == raw.len() {
-        // By its length it will be taken for the bytes themselves.
-        out[start..].copy_from_slice(raw);
-    }
     let stored = &out[start..];
     Ok(Locator {
         offset,
         stored: part_bytes(stored.len())?,
         raw: part_bytes(raw.len())?,
-        is_lz4: matches!(compression, Compression::Lz4 | Compression::None),
+        is_lz4: !matches!(compression, Compression::Zstd(_)),
         crc: crc32fast::hash(stored),
     })
 }
@@ -221,7 +217,8 @@ fn compress_lz4(raw: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
             compressed.resize(room, 0);
         }
         let bytes = lz4::block::compress_to_buffer(raw, None, false, compressed)?;
-        out.extend_from_slice(&compressed[..bytes]);
+        // What is as long as the bytes themselves is taken for them.
+        out.extend_from_slice(if bytes == raw.len() { raw } else { &compressed[..bytes] });
         // A large value came by: each thread would keep its room.
         compressed.truncate(2 * BLOCK_BYTES);
         compressed.shrink_to(2 * BLOCK_BYTES);

@@ -417,7 +417,7 @@ pub(super) async fn write_layers(timeline: Weak<Timeline>) {
             () = sleep_until(deadline) => {}
         }
         let Some(timeline) = timeline.upgrade() else { return };
-        if timeline.fenced.get().is_some() {
+        if timeline.is_fenced() {
             return;
         }
         match timeline.write_all_frozen().await {

@@ -115,12 +115,12 @@ impl MakePages for PageMaker<'_> {
 
     #[inline]
     fn take(&mut self, version: &Row<'_>) -> Option<&[u8]> {
-        let is_stored = self.run.as_mut()?.take(version, self.redo);
-        if is_stored.is_none() {
+        let Some(is_stored) = self.run.as_mut()?.take(version, self.redo) else {
             self.run = None;
-        }
-        let page = self.run.as_ref().filter(|_| is_stored == Some(true));
-        page.map(|run| &run.page.bytes()[..])
+            return None;
+        };
+        let page = &self.run.as_ref()?.page;
+        is_stored.then(|| &page.bytes()[..])
     }
 
     fn end(&mut self, key: Key) {

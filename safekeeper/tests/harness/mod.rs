@@ -3,13 +3,14 @@
 // Each test file is a program of its own and uses some of this.
 #![allow(dead_code)]
 
+#[path = "../../../tests/harness/ports.rs"]
+mod ports;
 pub mod proposer;
 pub mod wal;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wal_format::Lsn;
 
+use ports::free_address;
+
 /// Long enough for anything that is to happen at all.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -44,14 +47,6 @@ pub fn timeline(number: u128) -> TenantTimeline {
     TenantTimeline { tenant: TenantId::from_bits(0xAB), timeline: TimelineId::from_bits(number) }
 }
 
-/// A loopback address on which nobody else listens, and from which nobody connects: a safekeeper that
-/// starts again finds its port as it left it.
-fn own_loopback() -> Ipv4Addr {
-    static CLUSTERS: AtomicU8 = AtomicU8::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, high | 0x80, low, CLUSTERS.fetch_add(1, Ordering::Relaxed))
-}
-
 /// Safekeepers, numbered from 0 here; their nodes from 1.
 pub struct Cluster {
     pub folder: tempfile::TempDir,
@@ -64,12 +59,7 @@ impl Cluster {
     pub async fn start(bounds: Bounds) -> Result<Cluster> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("store"))?;
-        let own = own_loopback();
-        let listeners = [(); 3].map(|()| std::net::TcpListener::bind((own, 0)));
-        let listeners: Vec<_> = listeners.into_iter().collect::<Result<_, _>>()?;
-        let addresses =
-            listeners.iter().map(std::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
-        drop(listeners);
+        let addresses = vec![free_address(), free_address(), free_address()];
         let mut cluster =
             Cluster { folder, addresses, safekeepers: vec![None, None, None], bounds };
         for index in 0..3 {

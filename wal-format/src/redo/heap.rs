@@ -5,15 +5,12 @@ use super::{
     tuple::{HEADER_BYTES, Tuple, TupleId},
 };
 use crate::{
-    BlockRef, Page, PageError, PageKey, Placement, Record,
+    BlockRef, FIRST_NORMAL_XID, Page, PageError, PageKey, Placement, Record,
     fields::Fields,
     page_flags,
     rmgr::heap::{self, Delete, Heap, Insert, Lock, TupleHeader, Update},
     visibility_map::{self, Place},
 };
-
-/// Transactions below are not ordinary ones (`FirstNormalTransactionId`).
-const FIRST_NORMAL_XID: u32 = 3;
 
 pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Outcome {
     let parsed = Heap::parse(record.info, record.main).ok_or(Fault::Malformed)?;
